@@ -1,0 +1,1 @@
+"""DIGER: an item tokenizer and a generative recommender trained together."""

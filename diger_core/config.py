@@ -1,0 +1,217 @@
+"""Typed, frozen configuration of the method. Symbols follow docs/concepts.md; ranges are checked on construction.
+
+The same classes are read from params.yaml (orchestration/params.py), where an unknown key is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+Forward = Literal["cached", "sampled"]
+TableMethod = Literal["argmin", "sinkhorn"]
+Precision = Literal["fp32", "bf16"]
+ScheduleName = Literal[
+    "none", "gumbel", "gaussian", "linear", "cosine", "exponential", "sdud", "frqud", "sdud+frqud"
+]
+
+# Read by pydantic where it is installed; plain data here, so that the core does not need it.
+STRICT = {"extra": "forbid"}
+
+
+def _check(condition: bool, key: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise ValueError(f"{key} = {value!r}: must be {wanted}")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Stage `tokenizer`: the RQ-VAE and its warm-up (section 2)."""
+
+    __pydantic_config__: ClassVar = STRICT
+    levels: int = 3  # M
+    codes: int | None = None  # K; None: 256, or fewer where the catalogue is small
+    suffixes: int | None = None  # S; None: max(K, 256)
+    code_dim: int = 32  # d_e
+    hidden: tuple[int, ...] = (512, 256, 128)
+    beta: float = 0.25
+    alpha: float | None = None  # None: 1 / median gap of squared distances at level 1, after warm-up
+    epochs: int = 100
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    item_factors: int = 64  # width of the PPMI factors of training events appended to the vectors; 0: text only
+    item_factors_weight: float = 1.0  # scale of the factors beside the standardised vectors
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.levels <= 8, "levels", self.levels, "between 1 and 8")
+        _check(self.codes is None or self.codes >= 2, "codes", self.codes, "at least 2, or null")
+        _check(self.suffixes is None or self.suffixes >= 1, "suffixes", self.suffixes, "at least 1, or null")
+        _check(self.code_dim >= 1, "code_dim", self.code_dim, "at least 1")
+        _check(all(h >= 1 for h in self.hidden), "hidden", self.hidden, "positive widths")
+        _check(self.alpha is None or self.alpha > 0, "alpha", self.alpha, "positive, or null")
+        _check(self.beta >= 0, "beta", self.beta, "at least 0")
+        _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _check(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2")
+        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        _check(self.item_factors >= 0, "item_factors", self.item_factors, "at least 0")
+        _check(self.item_factors_weight > 0, "item_factors_weight", self.item_factors_weight, "positive")
+
+
+@dataclass(frozen=True)
+class RecommenderConfig:
+    """Shared by `frozen_model` and `joint_model`: the encoder-decoder (section 3)."""
+
+    __pydantic_config__: ClassVar = STRICT
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    d_model: int = 64
+    d_ff: int = 256
+    heads: int = 4
+    d_head: int = 16
+    dropout: float = 0.1
+    history: int = 20  # L, items
+    relative_buckets: int = 32
+    relative_max_distance: int = 128
+
+    def __post_init__(self) -> None:
+        for key in ("encoder_layers", "decoder_layers", "d_model", "d_ff", "heads", "d_head", "history"):
+            _check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        _check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        _check(self.relative_buckets >= 4, "relative_buckets", self.relative_buckets, "at least 4")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Shared by `frozen_model` and `joint_model`: the optimisation of the recommender (section 3)."""
+
+    __pydantic_config__: ClassVar = STRICT
+    epochs: int = 12
+    batch_size: int = 256  # B, over all ranks
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 500  # at most 5% of all steps
+    gradient_clip: float = 1.0
+    patience: int = 15  # evaluations without a better validation NDCG@10
+    evaluate_every: int = 1  # epochs
+    evaluation_users: int | None = None  # validation on a fixed sample of users; None: all
+    beams: int = 20  # W, in validation
+    checkpoint_every: int = 1  # epochs
+    checkpoints_kept: int = 2
+    precision: Precision = "fp32"
+    deterministic: bool = True
+    compile: bool = False  # CUDA only: CUDA graphs of the whole step
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "patience", "evaluate_every", "beams", "checkpoint_every", "checkpoints_kept"):
+            _check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        _check(self.gradient_clip > 0, "gradient_clip", self.gradient_clip, "positive")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The uncertainty decay (section 4)."""
+
+    __pydantic_config__: ClassVar = STRICT
+    name: ScheduleName = "frqud"
+    sigma_0: float = 1.0
+    sigma_min: float = 0.0
+    lambda_: float = 1.7  # SDUD; scaled by sqrt(ln K / ln 256) for other K
+    sigma_learning_rate: float | None = None  # SDUD; None: max(1e-3, 4 sigma_0 / all steps)
+    r: float = 1.5  # FrqUD; inf: deterministic, 0: plain Gumbel
+    level1: bool = False  # FrqUD: decide once, at level 1, for all levels
+    usage_decay: float = 0.99
+    tau: float = 2.0
+    tau_end: float | None = None  # tau annealing (ablation); None: constant
+    tau_shape: Literal["linear", "cosine", "exponential"] = "linear"
+
+    def __post_init__(self) -> None:
+        _check(self.sigma_0 >= 0 and math.isfinite(self.sigma_0), "sigma_0", self.sigma_0, "finite and at least 0")
+        _check(0 <= self.sigma_min <= max(self.sigma_0, 0), "sigma_min", self.sigma_min, "between 0 and sigma_0")
+        _check(self.lambda_ > 0, "lambda_", self.lambda_, "positive")
+        _check(self.r >= 0, "r", self.r, "at least 0")
+        _check(0 < self.usage_decay < 1, "usage_decay", self.usage_decay, "in (0, 1)")
+        _check(self.tau > 0, "tau", self.tau, "positive")
+        _check(self.tau_end is None or self.tau_end > 0, "tau_end", self.tau_end, "positive, or null")
+
+
+@dataclass(frozen=True)
+class PathsConfig:
+    """Which gradient paths from L_gen into the tokenizer are open (section 3). All off: the `detached` control."""
+
+    __pydantic_config__: ClassVar = STRICT
+    history: bool = True
+    teacher: bool = True
+    labels: bool = True
+
+
+@dataclass(frozen=True)
+class JointModelConfig:
+    """Stage `joint_model`: how the tokenizer takes part in the recommender's training (sections 3 to 5)."""
+
+    __pydantic_config__: ClassVar = STRICT
+    tokenizer: Literal["joint", "frozen"] = "joint"  # frozen: the TIGER-like two-stage control
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    forward: Forward = "cached"
+    codebook_learning_rate: float = 1e-5
+    codebook_weight_decay: float = 0.0
+    train_encoder: bool = False
+    encoder_learning_rate: float = 1e-5
+    weight_vq: float = 1.0
+    weight_recon: float = 1.0
+    collapse_unique_prefixes: float = 0.5  # alarm: below this share of the warm-up's unique prefixes
+    collapse_perplexity: float = 0.1  # alarm: any level's perplexity below this share of the warm-up's
+
+    def __post_init__(self) -> None:
+        _check(self.codebook_learning_rate >= 0, "codebook_learning_rate", self.codebook_learning_rate, "at least 0")
+        _check(self.encoder_learning_rate >= 0, "encoder_learning_rate", self.encoder_learning_rate, "at least 0")
+        _check(min(self.weight_vq, self.weight_recon) >= 0, "weight_vq, weight_recon", (self.weight_vq, self.weight_recon), "at least 0")
+        _check(0 <= self.collapse_unique_prefixes < 1, "collapse_unique_prefixes", self.collapse_unique_prefixes, "in [0, 1); 0 switches the alarm off")
+        _check(0 <= self.collapse_perplexity < 1, "collapse_perplexity", self.collapse_perplexity, "in [0, 1); 0 switches the alarm off")
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """Stage `semantic_ids`: how codes are read off the tokenizer (section 5)."""
+
+    __pydantic_config__: ClassVar = STRICT
+    method: TableMethod = "argmin"
+    sinkhorn_epsilon: float = 0.003
+    sinkhorn_iterations: int = 50
+    chunk: int = 65536  # items quantised at once
+
+    def __post_init__(self) -> None:
+        _check(self.sinkhorn_epsilon > 0, "sinkhorn_epsilon", self.sinkhorn_epsilon, "positive")
+        _check(self.sinkhorn_iterations >= 1, "sinkhorn_iterations", self.sinkhorn_iterations, "at least 1")
+        _check(self.chunk >= 1, "chunk", self.chunk, "at least 1")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Stage `evaluation` (section 6)."""
+
+    __pydantic_config__: ClassVar = STRICT
+    beams: int = 50
+    recall_at: tuple[int, ...] = (1, 5, 10, 20)
+    ndcg_at: tuple[int, ...] = (5, 10, 20)
+    constrained: bool = True
+    remove_seen: bool = False
+    batch_size: int = 512
+    head_share: float = 0.2  # the most popular items of training events that form the head slice
+    new_item_events: int = 0  # a target with at most this many training events is a new item
+    bootstrap: int = 1000  # resamples of users for the intervals
+
+    def __post_init__(self) -> None:
+        _check(self.beams >= max((*self.recall_at, *self.ndcg_at)), "beams", self.beams, "at least the largest cut-off")
+        _check(0 < self.head_share < 1, "head_share", self.head_share, "in (0, 1)")
+        _check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _check(self.bootstrap >= 100, "bootstrap", self.bootstrap, "at least 100")

@@ -1,0 +1,177 @@
+"""Canonical content hashes: equal content gives an equal SHA-256, whatever the machine, row order or file layout.
+
+Every part is length-prefixed (8 bytes, little-endian), so that no two different contents share an encoding. Tables are hashed column by
+column, columns by name and rows in the order of their sort keys; tensors by name with type and shape; JSON with sorted keys. Only metadata
+keys that begin with ``diger.`` count: the others belong to the writing library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from diger_core.errors import DigerError
+
+METADATA_PREFIX = "diger."
+_BLOCK = 1 << 22
+
+
+def digest(*parts: bytes | str) -> str:
+    """SHA-256 over the length-prefixed parts, as 64 hex digits."""
+    h = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        h.update(len(data).to_bytes(8, "little"))
+        h.update(data)
+    return h.hexdigest()
+
+
+def jsonable(value: Any) -> Any:
+    """Plain JSON types; infinities and NaN become strings, because JSON has no notation for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(v) for v in value]
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    return value
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces."""
+    return json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def bytes_sha256(path: str | Path) -> str:
+    """SHA-256 of a local file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _metadata_parts(metadata: Mapping[Any, Any] | None) -> Iterable[bytes]:
+    items = {(_bytes(k), _bytes(v)) for k, v in (metadata or {}).items()}
+    for key, value in sorted(items):
+        if key.startswith(METADATA_PREFIX.encode()):
+            yield key
+            yield value
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """One contiguous array of a layout-independent type: no dictionaries, 64-bit offsets."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
+        column = column.cast(pa.large_string())
+    elif pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
+        column = column.cast(pa.large_binary())
+    elif pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
+        column = column.cast(pa.large_list(kind.value_type))
+    combined = column.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def _array_parts(array: pa.Array) -> Iterable[bytes]:
+    """Type, length, validity and values; nulls contribute a zero value, so that garbage under them does not count."""
+    yield str(array.type).encode()
+    yield len(array).to_bytes(8, "little")
+    valid = pc.is_valid(array).to_numpy(zero_copy_only=False)
+    yield np.packbits(valid, bitorder="little").tobytes() if array.null_count else b""
+    if pa.types.is_null(array.type):
+        return
+    if pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type):
+        filled = pc.fill_null(array, "" if pa.types.is_large_string(array.type) else b"")
+        yield pc.binary_length(filled).cast(pa.int64()).to_numpy(zero_copy_only=False).tobytes()
+        offsets = np.frombuffer(filled.buffers()[1], np.int64)[filled.offset : filled.offset + len(filled) + 1]
+        data = filled.buffers()[2]
+        yield memoryview(data)[int(offsets[0]) : int(offsets[-1])].tobytes() if data is not None and len(filled) else b""
+    elif pa.types.is_large_list(array.type):
+        yield pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64()).to_numpy(zero_copy_only=False).tobytes()
+        yield from _array_parts(_plain(pa.chunked_array([pc.list_flatten(array)])))
+    elif pa.types.is_struct(array.type):
+        for index in range(array.type.num_fields):
+            yield array.type.field(index).name.encode()
+            yield from _array_parts(_plain(pa.chunked_array([pc.struct_field(array, index)])))
+    else:
+        if pa.types.is_temporal(array.type):
+            array = array.cast(pa.int64()) if array.type.bit_width == 64 else array.cast(pa.int32())
+        filled = pc.fill_null(array, pa.scalar(0).cast(array.type)) if array.null_count else array
+        yield np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes()
+
+
+def _sortable(kind: pa.DataType) -> bool:
+    return not (pa.types.is_nested(kind) or pa.types.is_null(kind))
+
+
+def sort_table(table: pa.Table, sort_by: Iterable[str] | None) -> pa.Table:
+    """Rows by `sort_by`, ties by all other columns; `None`: by all columns (an unordered table); empty: as they are."""
+    if sort_by is not None and not (keys := list(sort_by)):
+        return table
+    keys = list(sort_by) if sort_by is not None else []
+    rest = sorted(f.name for f in table.schema if f.name not in keys and _sortable(f.type))
+    order = [(name, "ascending") for name in [*keys, *rest]]
+    return table.take(pc.sort_indices(table, sort_keys=order)) if order else table
+
+
+def table_hash(table: pa.Table, sort_by: Iterable[str] | None = None) -> str:
+    """Canonical hash of a table [rows, columns]; `sort_by` as in `sort_table`."""
+    decoded = table
+    for i, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            decoded = decoded.set_column(i, field.name, table.column(i).cast(field.type.value_type))
+    ordered = sort_table(decoded, sort_by)
+    parts: list[bytes] = [b"table", *_metadata_parts(table.schema.metadata)]
+    for name in sorted(ordered.column_names):
+        column = digest(*_array_parts(_plain(ordered.column(name))))
+        parts += [name.encode(), column.encode()]
+    return digest(*parts)
+
+
+def safetensors_hash(path: str | Path) -> str:
+    """Canonical hash of a safetensors file: name, type, shape and bytes of every tensor, and the ``diger.`` metadata."""
+    parts: list[bytes] = [b"tensors"]
+    with safe_open(str(path), framework="pt") as f:
+        parts += _metadata_parts(f.metadata())
+        for name in sorted(f.keys()):
+            tensor = f.get_tensor(name).contiguous()
+            raw = tensor.reshape(-1).view(_byte_type()).numpy() if tensor.numel() else np.empty(0, np.uint8)
+            body = hashlib.sha256(memoryview(raw)).hexdigest()
+            parts += [name.encode(), str(tensor.dtype).encode(), str(tuple(tensor.shape)).encode(), body.encode()]
+    return digest(*parts)
+
+
+def _byte_type() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def file_hash(path: str | Path, sort_by: Iterable[str] | None = ()) -> str:
+    """Canonical hash of one local file, by its kind (.parquet, .safetensors, .json, else its bytes)."""
+    suffix = Path(path).suffix
+    try:
+        if suffix == ".parquet":
+            return table_hash(pq.read_table(path), sort_by)
+        if suffix == ".safetensors":
+            return safetensors_hash(path)
+        if suffix == ".json":
+            return digest("json", canonical_json(json.loads(Path(path).read_bytes())))
+    except (pa.ArrowInvalid, ValueError, OSError) as error:
+        raise DigerError(f"{path}: cannot be read as {suffix[1:]} ({error}): restore it from a copy, or run its stage again") from error
+    return digest("bytes", bytes_sha256(path))

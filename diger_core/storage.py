@@ -1,0 +1,199 @@
+"""A root on a local disk or an object store: atomic create-once files, atomic directories, and faults in plain words.
+
+Local: a file is written beside its place, synchronised, and linked into it, which fails if the name is taken. S3: a conditional put. Both make
+"exists" mean "complete". Nothing here knows what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from diger_core.errors import DigerError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
+_SECRETISH = re.compile(r"(?i)(key|secret|token|password|signature|credential)[^\s,;]*\s*[=:]\s*\S+")
+
+
+def safe_name(name: str) -> str:
+    """A single path component, or a `DigerError`: keeps every path under its root."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+        raise DigerError(
+            f"{str(name)[:80]!r} is not a usable name: use letters, digits, '.', '_', '=', '-', starting with a letter or digit, at most 200"
+        )
+    return name
+
+
+def describe_os_error(error: BaseException, where: str) -> DigerError:
+    """The fault as one line with its remedy, free of secrets."""
+    number = getattr(error, "errno", None)
+    text = _SECRETISH.sub("…", str(error)).splitlines()[0][:300] if str(error) else type(error).__name__
+    name = type(error).__name__
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return DigerError(f"{where}: the disk is full: free some space and run again; nothing that was stored is lost")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS) and "://" not in where:
+        return DigerError(f"{where}: cannot be written or read (permission denied or read-only): choose another --store, or change its permissions")
+    if isinstance(error, FileNotFoundError):
+        return DigerError(f"{where}: does not exist: check the path (for s3://, that the bucket exists)")
+    if number in (errno.EACCES, errno.EPERM) or "Forbidden" in text or "AccessDenied" in text or "Credential" in name or "InvalidAccessKeyId" in text:
+        return DigerError(f"{where}: access refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's permissions")
+    if "Endpoint" in name or "Connect" in name or "ClientConnector" in name or "Timeout" in name:
+        return DigerError(f"{where}: the object store does not answer: check AWS_ENDPOINT_URL and the network")
+    return DigerError(f"{where}: {name}: {text}")
+
+
+class Root:
+    """A directory tree at a local path or URL. Relative names only; every component is checked."""
+
+    def __init__(self, url: str | Path):
+        self.url = str(url).rstrip("/") or "/"
+        options: dict[str, Any] = {}
+        if self.url.startswith("s3://"):
+            # A listing or size remembered by this client would hide what another one has just written.
+            options = {"use_listings_cache": False, "skip_instance_cache": False}
+        try:
+            self.fs, self.base = fsspec.core.url_to_fs(self.url, **options)
+        except (ImportError, ValueError) as error:
+            raise DigerError(f"{self.url}: not a usable location ({error}): give a directory or an s3:// URL") from error
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+        if self.is_local:
+            self.base = os.path.abspath(self.base)
+
+    def at(self, *names: str) -> str:
+        """The full path of a relative name, jailed to the root."""
+        path = "/".join([self.base, *(safe_name(part) for name in names for part in name.split("/"))])
+        if self.is_local:
+            real, base = os.path.realpath(path), os.path.realpath(self.base)
+            if real != base and not real.startswith(base + os.sep):
+                raise DigerError(f"{path}: leads out of {self.base} through a symbolic link: remove the link")
+        return path
+
+    @contextlib.contextmanager
+    def faults(self, *names: str) -> Iterator[None]:
+        """Turns operating system and object store errors into one clear line."""
+        try:
+            yield
+        except DigerError:
+            raise
+        except Exception as error:
+            module = type(error).__module__.split(".")[0]
+            if isinstance(error, OSError) or module in {"botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec"}:
+                raise describe_os_error(error, "/".join([self.url, *names])) from error
+            raise
+
+    def exists(self, *names: str) -> bool:
+        with self.faults(*names):
+            return bool(self.fs.exists(self.at(*names)))
+
+    def list(self, *names: str) -> list[str]:
+        """Sorted names directly under a directory; empty where it does not exist."""
+        path = self.at(*names) if names else self.base
+        with self.faults(*names):
+            try:
+                entries = self.fs.ls(path, detail=False) if self.is_local else self.fs.ls(path, detail=False, refresh=True)
+            except FileNotFoundError:
+                return []
+        return sorted({str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries} - {""})
+
+    def read(self, *names: str) -> bytes:
+        with self.faults(*names):
+            return bytes(self.fs.cat_file(self.at(*names)))
+
+    def create(self, data: bytes, *names: str) -> bool:
+        """Writes a file that must not exist yet; `False`, and nothing changed, where it does. All or nothing."""
+        path = self.at(*names)
+        with self.faults(*names):
+            if not self.is_local:
+                try:
+                    self.fs.pipe_file(path, data, mode="create")
+                except FileExistsError:
+                    return False
+                return True
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            temporary = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.tmp"
+            try:
+                with open(temporary, "xb") as f:
+                    f.write(data)
+                    f.flush()
+                    os.fsync(f.fileno())
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    return False
+                _sync_directory(os.path.dirname(path))
+                return True
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+
+    def upload(self, local: Path, *names: str) -> None:
+        """Copies one local file into place (S3: invisible until complete)."""
+        with self.faults(*names):
+            self.fs.put_file(str(local), self.at(*names))
+
+    def download(self, local: Path, *names: str) -> None:
+        with self.faults(*names):
+            self.fs.get_file(self.at(*names), str(local))
+
+    def adopt_directory(self, local: Path, *names: str) -> bool:
+        """Moves a finished local directory into place in one step (local roots only); `False` where the place is taken."""
+        path = self.at(*names)
+        with self.faults(*names):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            try:
+                os.rename(local, path)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    return False
+                if error.errno != errno.EXDEV:
+                    raise
+                staged = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.tmp"
+                shutil.copytree(local, staged)
+                try:
+                    os.rename(staged, path)
+                except OSError as taken:
+                    shutil.rmtree(staged)
+                    if taken.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                        return False
+                    raise
+            _sync_directory(os.path.dirname(path))
+        return True
+
+    def remove_directory(self, *names: str) -> None:
+        with self.faults(*names), contextlib.suppress(FileNotFoundError):
+            path = self.at(*names)
+            if self.is_local:
+                for folder, _, _ in os.walk(path):
+                    os.chmod(folder, 0o755)
+            self.fs.rm(path, recursive=True)
+
+    def writable(self) -> None:
+        """Raises the clear error now rather than after an hour of work."""
+        with self.faults():
+            if self.is_local:
+                os.makedirs(self.base, exist_ok=True)
+                probe = f"{self.base}/.{uuid.uuid4().hex}.probe"
+                with open(probe, "xb"):
+                    os.unlink(probe)
+            else:
+                name = f"probe-{uuid.uuid4().hex}"
+                self.fs.pipe_file(self.at(name), b"")
+                self.fs.rm_file(self.at(name))
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,134 @@
+"""The stages, declared once. Dagster's assets, dvc.yaml and `diger run` are all built from, or held to, this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. `version` is part of every record's key: raise it when a change alters the stage's result."""
+
+    name: str
+    group: str
+    inputs: tuple[str, ...]
+    params: tuple[str, ...]  # sections of params.yaml that the result depends on
+    kinds: tuple[str, ...]
+    description: str
+    version: str = "1"
+
+    @property
+    def module(self) -> Any:
+        return import_module(f"orchestration.stages.{self.name}")
+
+    def compute(self, run: Any) -> None:
+        getattr(self.module, self.name)(run)
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("raw_items", "snapshot", (), ("raw_items",), ("parquet",), "The snapshot's catalogue, byte for byte, and the vectors that it may bring."),
+    Stage("raw_interactions", "snapshot", (), ("raw_interactions",), ("parquet",), "The snapshot's events, byte for byte."),
+    Stage(
+        "validated_items",
+        "validation",
+        ("raw_items",),
+        ("validated_items",),
+        ("parquet", "greatexpectations"),
+        "Items that pass the rules, in canonical order; the others are quarantined with the reason.",
+    ),
+    Stage(
+        "validated_interactions",
+        "validation",
+        ("raw_interactions", "validated_items"),
+        ("validated_interactions",),
+        ("parquet", "greatexpectations"),
+        "Events of known items that pass the rules, ordered by user and time; the others are quarantined with the reason.",
+    ),
+    Stage(
+        "sequences",
+        "sequences",
+        ("validated_items", "validated_interactions"),
+        ("sequences",),
+        ("parquet", "numpy"),
+        "Each user's events in order, as item indices. Leave-one-out: the last event is the test target, the one before it validates.",
+    ),
+    Stage(
+        "embeddings",
+        "embeddings",
+        ("validated_items",),
+        ("embeddings",),
+        ("ray", "scikitlearn"),
+        "One frozen vector per item, from its text or brought by the snapshot. The encoder is fitted once and kept.",
+    ),
+    Stage(
+        "tokenizer",
+        "training",
+        ("sequences", "embeddings"),
+        ("tokenizer",),
+        ("pytorch",),
+        "The RQ-VAE after its warm-up: an encoder and three codebooks that turn a vector into a semantic ID.",
+    ),
+    Stage(
+        "frozen_model",
+        "training",
+        ("sequences", "embeddings", "tokenizer"),
+        ("recommender", "training", "frozen_model", "semantic_ids"),
+        ("pytorch", "ray"),
+        "The control: the same recommender, data and budget, with the tokenizer frozen after its warm-up.",
+    ),
+    Stage(
+        "joint_model",
+        "training",
+        ("sequences", "embeddings", "tokenizer"),
+        ("recommender", "training", "joint_model", "semantic_ids"),
+        ("pytorch", "ray"),
+        "Recommender and tokenizer trained together: recommendations reshape the semantic IDs while Gumbel noise decays.",
+    ),
+    Stage(
+        "semantic_ids",
+        "release",
+        ("sequences", "embeddings", "tokenizer", "joint_model"),
+        ("semantic_ids",),
+        ("parquet",),
+        "The table of semantic IDs that belongs to the joint model, and its inverse.",
+    ),
+    Stage(
+        "evaluation",
+        "release",
+        ("sequences", "frozen_model", "joint_model", "semantic_ids"),
+        ("evaluation",),
+        ("pytorch",),
+        "Full ranking of the test events, item by item, beside the frozen control, most popular and Markov.",
+    ),
+    Stage(
+        "report",
+        "release",
+        (
+            "validated_items",
+            "validated_interactions",
+            "sequences",
+            "embeddings",
+            "tokenizer",
+            "frozen_model",
+            "joint_model",
+            "semantic_ids",
+            "evaluation",
+        ),
+        ("report",),
+        ("html", "matplotlib"),
+        "One self-contained page: verdict, metrics with intervals, curves, code usage, the ID tree, slices, examples, lineage.",
+    ),
+)
+
+BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}
+
+
+def upstream(names: set[str]) -> set[str]:
+    """The named stages and everything that they are made from."""
+    found = set(names)
+    for stage in reversed(STAGES):
+        if stage.name in found:
+            found |= set(stage.inputs)
+    return found

@@ -1,0 +1,173 @@
+"""Computes a stage once: the same code under Dagster, `diger run`, `dagster asset materialize` and `dvc repro`.
+
+A stage's key is a pure function of its version, its params sections, and its inputs' hashes; inputs are found through their own keys. So
+"which artefact belongs to this run" needs no scheduler's memory, and a lone click finds exactly what it asks for, or says what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from diger_core.canonical import canonical_json, digest
+from diger_core.errors import DigerError
+from diger_core.progress import Progress, Silent
+from diger_core.store import Artefact, ArtefactWriter, Store
+from orchestration.graph import BY_NAME, Stage
+from orchestration.params import Params
+from orchestration.registry import Registered
+
+
+@dataclass
+class StageRun:
+    """What a stage function gets: its inputs, its params, and where to write."""
+
+    stage: Stage
+    key: str
+    inputs: Mapping[str, Artefact]
+    params: Params
+    out: ArtefactWriter
+    store: Store
+    snapshot: Registered
+    scratch: Path
+    progress: Progress
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def facts(self, **values: Any) -> None:
+        """Small deterministic facts: part of the content hash, shown as metadata. Never user data."""
+        self.out.facts.update(values)
+
+    def note(self, **values: Any) -> None:
+        """Provenance for the record: times, workers, hosts. Not hashed."""
+        self.notes.update(values)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stage's artefact, and whether it was there already."""
+
+    stage: Stage
+    key: str
+    artefact: Artefact
+    reused: bool
+    seconds: float
+
+
+class MissingInput(DigerError):
+    """An upstream artefact does not exist for these params and this snapshot."""
+
+
+@dataclass
+class Session:
+    """One snapshot, one set of params, one store."""
+
+    store: Store
+    params: Params
+    snapshot: Registered
+    progress: Progress = field(default_factory=Silent)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    _known: dict[str, tuple[str, Artefact]] = field(default_factory=dict)
+
+    def resolve(self, stage: Stage, *, fit: bool = False) -> tuple[str, dict[str, Artefact]]:
+        """The stage's record key and its input artefacts; `MissingInput` where one was never made."""
+        inputs = {name: self.find(BY_NAME[name]) for name in stage.inputs}
+        extra = getattr(stage.module, "extra_inputs", None)
+        if extra is not None:
+            found = extra(self.params, self.store, inputs, fit=fit)
+            if found is None:
+                raise MissingInput(f"{stage.name} was never made for snapshot {self.snapshot.key} with these params: materialise {stage.name} first")
+            inputs = {**inputs, **found}
+        named = {name: artefact.hash for name, artefact in inputs.items()}
+        if not stage.inputs:
+            named["snapshot"] = self.snapshot.file_hash(stage.name)
+        if stage.name.startswith("validated_"):
+            named["previous_rows"] = str(self.snapshot.previous_rows(stage.name))
+        section = self.params.section(stage.params)
+        return digest("record", stage.name, stage.version, canonical_json(section), canonical_json(named)), inputs
+
+    def find(self, stage: Stage) -> Artefact:
+        """The artefact that this session's params and snapshot lead to, or `MissingInput`."""
+        if stage.name not in self._known:
+            key, _ = self.resolve(stage)
+            found = self.store.lookup(stage.name, key)
+            if found is None:
+                raise MissingInput(
+                    f"{stage.name} was never made for snapshot {self.snapshot.key} with these params: materialise {stage.name} first "
+                    "(with the same overrides, if any)"
+                )
+            self._known[stage.name] = (key, found)
+        return self._known[stage.name][1]
+
+    def materialise(self, stage: Stage) -> Result:
+        """Finds or computes the stage's artefact. A second launch of the same work waits for the first and reuses its result."""
+        started = time.monotonic()
+        key, inputs = self.resolve(stage, fit=True)
+        with _one_at_a_time(self.store, key):
+            found = self.store.lookup(stage.name, key)
+            reused = found is not None
+            artefact = found or self._compute(stage, key, inputs)
+        self._known[stage.name] = (key, artefact)
+        refuse = getattr(stage.module, "refuse", None)
+        if refuse is not None:
+            refuse(artefact)
+        return Result(stage, key, artefact, reused, time.monotonic() - started)
+
+    def _compute(self, stage: Stage, key: str, inputs: Mapping[str, Artefact]) -> Artefact:
+        self.store.root.writable()
+        started, clock = datetime.now(UTC), time.monotonic()
+        scratch = Path(tempfile.mkdtemp(prefix=f"diger-{stage.name}-"))
+        try:
+            with self.store.writer(stage.name) as out:
+                run = StageRun(stage, key, inputs, self.params, out, self.store, self.snapshot, scratch, self.progress)
+                stage.compute(run)
+                artefact = self.store.publish(out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        self._record(stage, key, inputs, artefact, run.notes, started, time.monotonic() - clock)
+        return artefact
+
+    def _record(self, stage: Stage, key: str, inputs: Mapping[str, Artefact], artefact: Artefact, notes: Any, started: datetime, seconds: float) -> None:
+        from orchestration import provenance
+
+        source = {} if stage.inputs else {"snapshot_file": self.snapshot.file_hash(stage.name)}
+        record = {
+            "artefact": artefact.hash,
+            "inputs": {name: a.hash for name, a in inputs.items()},
+            "snapshot": self.snapshot.key,
+            **source,
+            "params": self.params.section(stage.params),
+            "code_version": stage.version,
+            "started_at": started.isoformat(),
+            "seconds": round(seconds, 3),
+            "code": provenance.code(),
+            "machine": provenance.machine(),
+            "cluster": self.params.section(["cluster"])["cluster"],
+            "notes": notes,
+            **self.provenance,
+        }
+        self.store.append_record(stage.name, key, record)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(store: Store, key: str) -> Iterator[None]:
+    """On one machine, a lock per record key: the kernel frees it when the holder dies. Across machines the first record wins."""
+    if not store.root.is_local:
+        yield
+        return
+    import fcntl
+
+    path = store.root.at("locks", f"{key}.lock")
+    with store.root.faults("locks"):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle = open(path, "ab")
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,85 @@
+"""Batched work on Ray Data: a function over texts, run by a pool of actors that load it once, into one array in the texts' order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from diger_core.progress import Progress, Silent
+from orchestration.ray_session import ClusterConfig, gpus_for, ray_session
+
+Function = Callable[[Sequence[str]], np.ndarray]
+
+
+class _Actor:
+    """Builds the function once per worker; its arguments come through the object store."""
+
+    def __init__(self, make: Callable[..., Function], argument_refs: list[Any]):
+        import ray
+
+        self.function = make(*ray.get(argument_refs))
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"row": batch["row"], "value": self.function(list(batch["text"]))}
+
+
+def map_batches_to_numpy(
+    make: Callable[..., Function],
+    arguments: Sequence[Any],
+    texts: Sequence[str],
+    width: int,
+    cluster: ClusterConfig,
+    batch_size: int = 512,
+    progress: Progress | None = None,
+    what: str = "embeddings",
+    gpu: bool = False,
+) -> np.ndarray:
+    """`make(*arguments)` is built once in each of `cluster.workers` actors and called on batches of `texts` [n] -> float32 [n, width].
+
+    With 0 workers it runs in this process; with `gpu`, each actor holds a GPU where the cluster has enough of them. The result does not
+    depend on the number of workers as long as the function treats each text by itself.
+    """
+    progress = progress or Silent()
+    out_nD = np.empty((len(texts), width), dtype=np.float32)
+    if not texts:
+        return out_nD
+    if cluster.workers == 0:
+        function = make(*arguments)
+        for start in range(0, len(texts), batch_size):
+            out_nD[start : start + batch_size] = function(texts[start : start + batch_size])
+            progress.update(what, min(start + batch_size, len(texts)), len(texts))
+        return out_nD
+    with ray_session(cluster) as ray:
+        done = 0
+        for batch in _dataset(ray, make, arguments, texts, cluster, batch_size, gpu).iter_batches(batch_size=None, batch_format="numpy"):
+            out_nD[batch["row"]] = batch["value"]
+            done += len(batch["row"])
+            progress.update(what, done, len(texts))
+        if done != len(texts):
+            raise RuntimeError(f"Ray Data returned {done} of {len(texts)} rows")
+    return out_nD
+
+
+def _dataset(
+    ray: Any, make: Callable[..., Function], arguments: Sequence[Any], texts: Sequence[str], cluster: ClusterConfig, batch_size: int, gpu: bool
+) -> Any:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its warnings speak of its own scheduling
+    table = pa.table({"row": np.arange(len(texts), dtype=np.int64), "text": pa.array(texts, pa.large_string())})
+    blocks = [table.slice(start, batch_size) for start in range(0, len(texts), batch_size)]
+    refs = [ray.put(argument) for argument in arguments]
+    return ray.data.from_arrow(blocks).map_batches(
+        _Actor,
+        fn_constructor_args=(make, refs),
+        batch_size=batch_size,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(size=min(cluster.workers, len(blocks))),
+        num_gpus=1 if gpu and gpus_for(ray, cluster) else None,
+    )

@@ -1,0 +1,152 @@
+"""How this project uses Ray: one private cluster per process, started when first needed, or a cluster that is already there.
+
+Nothing here goes into job details or a runtime environment: workers on this machine inherit the driver's environment, so credentials stay there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from diger_core.config import STRICT
+from diger_core.errors import DigerError
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+}
+# A Unix socket's path may have 107 bytes; Ray appends up to 72 (session name, "sockets", the socket's name) to its directory.
+_LONGEST_BASE = 107 - 72 - len("/diger-12345678")
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Section `cluster`: where Ray runs and how much of it is used. No part of any stage's key: results do not depend on it."""
+
+    __pydantic_config__: ClassVar = STRICT
+    workers: int = 2  # of training and of embedding extraction; 0: in this process, without Ray
+    gpus: Literal["auto"] | int = "auto"  # auto: one per worker where the cluster has so many, otherwise CPUs
+    address: str | None = None  # of an existing cluster (host:port or auto); null: RAY_ADDRESS, or a private cluster
+    object_store_mb: int = 200
+    max_failures: int = 2  # restarts of a training run after a worker died
+    dashboard: bool = False  # on 127.0.0.1; costs a gigabyte
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= 4096:
+            raise ValueError(f"workers = {self.workers!r}: must be between 0 and 4096")
+        if self.gpus != "auto" and self.gpus < 0:
+            raise ValueError(f"gpus = {self.gpus!r}: must be auto, or at least 0")
+        if self.object_store_mb < 80:
+            raise ValueError(f"object_store_mb = {self.object_store_mb!r}: must be at least 80")
+        if self.max_failures < 0:
+            raise ValueError(f"max_failures = {self.max_failures!r}: must be at least 0")
+
+
+class _State:
+    """What this process has started; guarded by `lock`."""
+
+    lock = threading.Lock()
+    owned = False
+    directory: str | None = None
+    cpus = 0
+
+
+@contextlib.contextmanager
+def ray_session(cluster: ClusterConfig) -> Iterator[Any]:
+    """The `ray` module, connected. A private cluster is started once per process and kept for later stages, until `shutdown` or exit.
+
+    Raises DigerError for a `ray://` address and where no cluster can be reached or started.
+    """
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+    if address.startswith("ray://"):
+        raise DigerError(
+            f"cluster.address {address}: Ray Client (ray://) does not carry training; submit the run as a job instead "
+            "(ray job submit --address http://HOST:8265 -- diger run …) and leave the address out"
+        )
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)  # read by Ray at import, and inherited by its processes
+    import ray
+
+    with _State.lock:
+        if _State.owned and ray.is_initialized() and address == "local" and _State.cpus < cluster.workers:
+            _shutdown(ray)  # started for fewer workers than are wanted now
+        if not ray.is_initialized():
+            _start(ray, address, cluster)
+    yield ray
+
+
+def _start(ray: Any, address: str, cluster: ClusterConfig) -> None:
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.WARNING}
+    if address == "local":
+        _State.cpus = max(_available_cpus(), cluster.workers, 1)
+        _State.directory = tempfile.mkdtemp(prefix="diger-", dir=_short_directory())
+        options |= {
+            "num_cpus": _State.cpus,
+            "include_dashboard": cluster.dashboard,
+            "dashboard_host": "127.0.0.1",
+            "_node_ip_address": "127.0.0.1",
+            "object_store_memory": cluster.object_store_mb * 1024 * 1024,
+            "_temp_dir": _State.directory,
+        }
+        if cluster.gpus != "auto":
+            options["num_gpus"] = cluster.gpus
+    try:
+        ray.init(**options)
+    except Exception as error:
+        if _State.directory is not None:
+            shutil.rmtree(_State.directory, ignore_errors=True)
+            _State.directory = None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        remedy = "check cluster.address or RAY_ADDRESS" if address != "local" else "check free memory and the temporary directory (TMPDIR)"
+        raise DigerError(f"Ray does not start at {address!r}: {reason}: {remedy}") from error
+    _State.owned = True
+    atexit.register(shutdown)
+
+
+def shutdown() -> None:
+    """Ends what this process started: its private cluster, or its connection to another. Never other people's Ray processes."""
+    with _State.lock:
+        if _State.owned:
+            import ray
+
+            _shutdown(ray)
+
+
+def _shutdown(ray: Any) -> None:
+    ray.shutdown()
+    _State.owned = False
+    if _State.directory is not None:
+        shutil.rmtree(_State.directory, ignore_errors=True)
+        _State.directory = None
+
+
+def gpus_for(ray: Any, cluster: ClusterConfig) -> bool:
+    """Whether each worker gets a GPU of its own. Raises DigerError where the configuration demands GPUs that the cluster lacks."""
+    available = int(ray.cluster_resources().get("GPU", 0))
+    if cluster.gpus == "auto":
+        return 0 < cluster.workers <= available
+    if cluster.gpus and available < cluster.workers:
+        wanted = f"cluster.gpus = {cluster.gpus} with {cluster.workers} workers"
+        raise DigerError(f"{wanted}, but the cluster has {available} GPUs: set cluster.gpus=auto or 0")
+    return bool(cluster.gpus)
+
+
+def _available_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _short_directory() -> str:
+    base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    return base if len(base.encode()) <= _LONGEST_BASE else "/tmp"

@@ -1,0 +1,86 @@
+"""Live figures of the codebooks' health, and the alarm that stops a collapse (the specification, sections 5 and 7).
+
+Recall alone does not reveal a collapse: unique prefixes may halve while it looks normal. Everything here runs between steps, once per refresh.
+Shapes: N items, M levels, K codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diger_core.config import JointModelConfig
+from diger_core.errors import DigerError
+
+
+def prefix_counts(codes_NM: Tensor, codes: int) -> Tensor:
+    """Items on each occupied prefix, int64 [number of unique prefixes]."""
+    key = torch.zeros(len(codes_NM), dtype=torch.int64, device=codes_NM.device)
+    room = 1
+    for level in range(codes_NM.shape[1]):
+        if room * codes >= 1 << 62:
+            key = torch.unique(key, return_inverse=True)[1]
+            room = len(codes_NM)
+        key = key * codes + codes_NM[:, level].long()
+        room *= codes
+    return torch.unique(key, return_counts=True)[1]
+
+
+def table_monitors(codes_NM: Tensor, codes: int, previous: Tensor | None = None) -> dict[str, Any]:
+    """Figures of a table's prefixes codes_NM [N, M]; lists have one entry per level.
+
+    entropy: of the usage, in nats; perplexity: e^entropy, 1 (all items on one code) to K; dead_codes: codes no item uses; unique_prefixes;
+    largest_group: items on the fullest prefix; flipped: share of the items whose prefix differs from `previous` [N, M] (0 without one; rows with -1 are new and
+    do not count)."""
+    entropy, perplexity, dead = [], [], []
+    for level in range(codes_NM.shape[1]):
+        counts = torch.bincount(codes_NM[:, level].long(), minlength=codes).double()
+        share = counts / counts.sum()
+        nats = -(share * share.clamp(min=1e-300).log()).sum()
+        entropy.append(float(nats))
+        perplexity.append(float(nats.exp()))
+        dead.append(int((counts == 0).sum()))
+    groups = prefix_counts(codes_NM, codes)
+    return {
+        "entropy": entropy,
+        "perplexity": perplexity,
+        "dead_codes": dead,
+        "unique_prefixes": len(groups),
+        "largest_group": int(groups.max()),
+        "flipped": _flipped(codes_NM, previous),
+    }
+
+
+def _flipped(codes_NM: Tensor, previous: Tensor | None) -> float:
+    if previous is None:
+        return 0.0
+    previous = previous.to(codes_NM.device)
+    known = (previous >= 0).all(1)
+    return float((previous != codes_NM).any(1)[known].double().mean()) if bool(known.any()) else 0.0
+
+
+class CollapseAlarm:
+    """Compares each table with the warm-up's. Thresholds: `collapse_unique_prefixes`, `collapse_perplexity` (shares; 0 switches one off)."""
+
+    def __init__(self, config: JointModelConfig, initial: Mapping[str, Any]) -> None:
+        for key in ("unique_prefixes", "perplexity"):
+            if key not in initial:
+                raise DigerError(f"collapse alarm: the warm-up's figures lack {key}: take them from table_monitors")
+        self.config, self.initial = config, initial
+
+    def check(self, monitors: Mapping[str, Any]) -> str | None:
+        """None, or what collapsed in one line. `monitors`: of `table_monitors` on the argmin table; "overflow" (optional): items that found no free
+        suffix."""
+        if overflow := monitors.get("overflow", 0):
+            return f"codebooks collapsed: {overflow} items have no semantic ID of their own, their prefixes hold more items than there are suffixes"
+        before, now, share = self.initial["unique_prefixes"], monitors["unique_prefixes"], self.config.collapse_unique_prefixes
+        if now < share * before:
+            return f"codebooks collapsed: {now} unique prefixes, {before} after the warm-up (alarm below {share:.0%})"
+        share = self.config.collapse_perplexity
+        for level, (p_before, p_now) in enumerate(zip(self.initial["perplexity"], monitors["perplexity"], strict=True), start=1):
+            if p_now < share * p_before:
+                return f"codebooks collapsed: level {level} has perplexity {p_now:.1f}, {p_before:.1f} after the warm-up (alarm below {share:.0%})"
+        return None

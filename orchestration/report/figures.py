@@ -1,0 +1,455 @@
+"""Pictures for the report (SVG that follows the page's colours) and for the Dagster UI (small PNGs).
+
+A picture is one or more panels. A panel draws on given axes and returns the sentence that says what there is to see.
+matplotlib is imported inside functions; the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Rows = Sequence[Mapping[str, Any]]
+Panel = Callable[["Axes"], str]
+
+# Okabe and Ito's colours, which remain distinct under the common colour-vision deficiencies.
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
+INK, FAINT, GREY = "#2b2f36", "#d5d9df", "#737a85"
+LEVEL_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY, INK)
+MODEL_COLOURS = {"joint_model": BLUE, "frozen_model": VERMILLION, "markov": GREEN, "most_popular": GREY}
+MODEL_NAMES = {"joint_model": "joint", "frozen_model": "frozen", "markov": "Markov", "most_popular": "most popular"}
+# In the page each colour is a CSS variable, so that dark mode can choose a lighter tone.
+CSS_COLOURS = {
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    VERMILLION: "vermillion",
+    PURPLE: "purple",
+    SKY: "sky",
+    INK: "ink",
+    FAINT: "faint",
+    GREY: "grey",
+}
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 2.0,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "diger",
+}
+WIDTH, HEIGHT = 4.6, 2.9  # inches of one panel
+
+
+def png(panels: Sequence[Panel], columns: int = 2) -> bytes:
+    """The panels side by side, each under its sentence, as a PNG of at most 64 colours (a few ten kB)."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    columns = max(1, min(columns, len(panels)))
+    rows = math.ceil(len(panels) / columns)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH * columns, (HEIGHT + 0.3) * rows), dpi=100, layout="constrained")
+        axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
+        for panel, ax in zip(panels, axes, strict=False):
+            ax.set_title(_wrap(panel(ax)))
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        raw = io.BytesIO()
+        figure.savefig(raw, format="png", facecolor="white", metadata={"Software": None})
+    small = io.BytesIO()
+    Image.open(raw).convert("RGB").quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, format="PNG", optimize=True)
+    return small.getvalue()
+
+
+def svg(panel: Panel, name: str) -> tuple[str, str]:
+    """(the panel's sentence, an <svg> element for inlining). `name` prefixes every id, so that pictures cannot clash."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        ax = figure.subplots()
+        sentence = panel(ax)
+        figure.patch.set_visible(False)
+        ax.patch.set_visible(False)
+        raw = io.BytesIO()
+        figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return sentence, _inline(raw.getvalue().decode(), name, sentence)
+
+
+def _inline(text: str, name: str, label: str) -> str:
+    """matplotlib's file as an element of the page: no prologue, no addresses, own ids, the page's font and colours."""
+    from html import escape
+
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.S)  # it would hold for the whole page
+    text = re.sub(r' xmlns(?::\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    text = re.sub(r"font: (?:(\d+) )?([\d.]+px) [^;\"]*", lambda m: f"font-size: {m[2]}" + (f"; font-weight: {m[1]}" if m[1] else ""), text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    for colour, variable in CSS_COLOURS.items():
+        text = re.sub(f"({colour})(?![0-9a-f])", f"var(--{variable}, {colour})", text, flags=re.I)
+    text = re.sub(r">\s+<", "><", text)
+    opening, rest = text.split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', opening)
+    return f'<svg {view[0] if view else ""} role="img" aria-label="{escape(label)}" class="chart">{rest.strip()}'
+
+
+def _wrap(sentence: str, width: int = 58) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(sentence, width)[:3])
+
+
+# ---- small helpers ----
+
+
+def series(rows: Rows, key: str, level: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(epochs, values) of the rows that have a finite number under `key` (of `level`, where the value is a list per level)."""
+    points = []
+    for index, row in enumerate(rows):
+        value = row.get(key)
+        if level is not None:
+            value = value[level] if isinstance(value, (list, tuple)) and level < len(value) else None
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            points.append((float(row.get("epoch", index)), float(value)))
+    array = np.array(points, dtype=float).reshape(-1, 2)
+    return array[:, 0], array[:, 1]
+
+
+def levels(rows: Rows, key: str) -> int:
+    """How many levels the lists under `key` have."""
+    return max((len(row[key]) for row in rows if isinstance(row.get(key), (list, tuple))), default=0)
+
+
+def _whole_epochs(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.set_xlabel("epoch")
+
+
+def _lines(ax: Axes, lines: Sequence[tuple[str, str, np.ndarray, np.ndarray]]) -> None:
+    """Lines of (label, colour, x, y), each labelled at its end instead of in a legend; labels are kept apart."""
+    drawn = [line for line in lines if len(line[2])]
+    if not drawn:
+        ax.text(0.5, 0.5, "no data", transform=ax.transAxes, ha="center", color=GREY)
+        return
+    for _, colour, x, y in drawn:
+        ax.plot(x, y, color=colour, marker="o" if len(x) == 1 else None, markersize=5)
+    low, high = ax.get_ylim()
+    gap, previous, right = 0.085 * (high - low), -math.inf, max(x[-1] for _, _, x, _ in drawn)
+    for label, colour, _, y in sorted(drawn, key=lambda line: line[3][-1]):
+        height = max(y[-1], previous + gap)
+        previous = height
+        ax.annotate(
+            label, (right, height), xytext=(6, 0), textcoords="offset points", va="center", color=colour, annotation_clip=False, fontweight="bold"
+        )
+
+
+def _empty(text: str) -> Panel:
+    def draw(ax: Axes) -> str:
+        ax.set_axis_off()
+        return text
+
+    return draw
+
+
+# ---- learning curves ----
+
+
+def learning_panels(curves: Mapping[str, Rows]) -> list[Panel]:
+    """NDCG@10, noise and loss over the epochs of each model: {"joint_model": rows, "frozen_model": rows}."""
+    return [_ndcg(curves), _sigma(curves.get("joint_model", ())), _loss(curves)]
+
+
+def _ndcg(curves: Mapping[str, Rows]) -> Panel:
+    def draw(ax: Axes) -> str:
+        lines = [(MODEL_NAMES.get(name, name), MODEL_COLOURS.get(name, GREY), *series(rows, "validation_ndcg_10")) for name, rows in curves.items()]
+        _lines(ax, lines)
+        _whole_epochs(ax)
+        ax.set_ylabel("validation NDCG@10")
+        best = {label: (float(y.max()), int(x[y.argmax()])) for label, _, x, y in lines if len(y)}
+        if not best:
+            return "No validation NDCG was recorded"
+        return "Validation NDCG@10 peaks at " + ", ".join(f"{value:.4f} ({label}, epoch {epoch})" for label, (value, epoch) in best.items())
+
+    return draw
+
+
+def _sigma(rows: Rows) -> Panel:
+    def draw(ax: Axes) -> str:
+        x, sigma = series(rows, "sigma")
+        x_share, share = series(rows, "noisy_share")
+        _lines(ax, [("σ", BLUE, x, sigma), ("noisy share", ORANGE, x_share, share)])
+        ax.set_ylim(bottom=0)
+        _whole_epochs(ax)
+        ax.set_ylabel("noise scale σ; share of items")
+        if not len(sigma):
+            return "No noise was recorded"
+        if not sigma.any():
+            return "No noise: codes are chosen without exploration throughout"
+        ending = "is off at the end" if sigma[-1] == 0 else f"ends at σ = {sigma[-1]:.3g}"
+        return f"Exploration noise starts at σ = {sigma[0]:.3g} and {ending}"
+
+    return draw
+
+
+def _loss(curves: Mapping[str, Rows]) -> Panel:
+    def draw(ax: Axes) -> str:
+        lines = [(MODEL_NAMES.get(name, name), MODEL_COLOURS.get(name, GREY), *series(rows, "loss_gen")) for name, rows in curves.items()]
+        _lines(ax, lines)
+        _whole_epochs(ax)
+        ax.set_ylabel("training loss (nats per token)")
+        ends = [f"{y[0]:.2f} to {y[-1]:.2f} ({label})" for label, _, _, y in lines if len(y)]
+        return "The recommendation loss goes from " + ", ".join(ends) if ends else "No loss was recorded"
+
+    return draw
+
+
+def learning_curves(curves: Rows | Mapping[str, Rows]) -> bytes:
+    """PNG of NDCG@10, noise and loss. `curves`: one model's rows, or rows by model name."""
+    return png(learning_panels(curves if isinstance(curves, Mapping) else {"joint_model": curves}), columns=3)
+
+
+def tokenizer_panels(curves: Rows) -> list[Panel]:
+    """One panel for each number that the warm-up records (at most four)."""
+    keys = [key for key in dict.fromkeys(k for row in curves for k in row) if key not in ("epoch", "step") and len(series(curves, key)[1])]
+    return [_one_curve(curves, key) for key in keys[:4]] or [_empty("The warm-up recorded no curve")]
+
+
+def _one_curve(rows: Rows, key: str) -> Panel:
+    def draw(ax: Axes) -> str:
+        x, y = series(rows, key)
+        _lines(ax, [("", BLUE, x, y)])
+        _whole_epochs(ax)
+        name = key.replace("_", " ")
+        ax.set_ylabel(name)
+        return f"Warm-up: {name} goes from {y[0]:.4g} to {y[-1]:.4g}"
+
+    return draw
+
+
+def tokenizer_curves(curves: Rows) -> bytes:
+    return png(tokenizer_panels(curves))
+
+
+# ---- codes ----
+
+
+def usage_curve_panels(rows: Rows) -> list[Panel]:
+    """Perplexity and dead codes per level over the epochs of joint training."""
+
+    def draw(key: str, unit: str, message: Callable[[list[np.ndarray]], str]) -> Panel:
+        def panel(ax: Axes) -> str:
+            lines = [(f"level {j + 1}", LEVEL_COLOURS[j % len(LEVEL_COLOURS)], *series(rows, key, j)) for j in range(levels(rows, key))]
+            _lines(ax, lines)
+            ax.set_ylim(bottom=0)
+            _whole_epochs(ax)
+            ax.set_ylabel(unit)
+            return message([y for *_, y in lines if len(y)])
+
+        return panel
+
+    def perplexity(ys: list[np.ndarray]) -> str:
+        return "Codes effectively in use at the end: " + ", ".join(f"{y[-1]:.0f}" for y in ys) + " (by level)" if ys else "No usage was recorded"
+
+    def dead(ys: list[np.ndarray]) -> str:
+        return "Codes that no item uses at the end: " + ", ".join(f"{y[-1]:.0f}" for y in ys) + " (by level)" if ys else "No dead codes were recorded"
+
+    return [draw("perplexity", "perplexity (codes)", perplexity), draw("dead_codes", "dead codes", dead)]
+
+
+def code_usage_panels(codes_NM: np.ndarray, codes: int) -> list[Panel]:
+    """A heat map for each level: one cell a code, darker the more items it holds."""
+    return [_heat_map(np.bincount(codes_NM[:, level], minlength=codes), level) for level in range(codes_NM.shape[1])]
+
+
+def _heat_map(usage_K: np.ndarray, level: int) -> Panel:
+    def draw(ax: Axes) -> str:
+        from matplotlib.colors import to_rgb
+
+        columns = math.ceil(math.sqrt(len(usage_K) * 1.6))
+        rows = math.ceil(len(usage_K) / columns)
+        cells = np.full(rows * columns, np.nan)
+        cells[: len(usage_K)] = usage_K
+        top = max(float(usage_K.max()), 1.0)
+        # Colour by transparency, so that the same picture reads on a light and on a dark page; the root spreads the small counts.
+        image = np.zeros((rows * columns, 4))
+        image[:, :3] = to_rgb("#1c86d1")
+        image[:, 3] = np.where(np.isnan(cells), 0, np.where(cells == 0, 0.05, 0.15 + 0.85 * np.sqrt(np.nan_to_num(cells) / top)))
+        ax.imshow(image.reshape(rows, columns, 4), interpolation="none", aspect="auto", extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
+        dead = np.flatnonzero(usage_K == 0)
+        ax.plot(dead % columns, dead // columns, linestyle="", marker="x", color=VERMILLION, markersize=4)
+        ax.grid(visible=False)
+        ax.set_xticks([0, columns - 1], ["first code", f"{columns - 1}"])
+        ax.set_yticks([0, rows - 1], ["0", f"{(rows - 1) * columns}"])
+        ax.set_xlabel("code (row by row); × = unused")
+        share = usage_K / max(usage_K.sum(), 1)
+        used = share[share > 0]
+        perplexity = float(np.exp(-(used * np.log(used)).sum()))
+        return (
+            f"Level {level + 1}: {(usage_K > 0).sum()} of {len(usage_K)} codes in use, perplexity {perplexity:.0f}; "
+            f"the fullest holds {usage_K.max():,} items ({100 * share.max():.1f}%)"
+        )
+
+    return draw
+
+
+def code_usage(codes_NM: np.ndarray, codes: int) -> bytes:
+    """PNG of the heat maps of all levels. `codes_NM` integers [N, M] in 0..codes-1."""
+    return png(code_usage_panels(codes_NM, codes), columns=3)
+
+
+# ---- metrics ----
+
+
+def metrics_panels(metrics: Mapping[str, Any]) -> list[Panel]:
+    """Recall@10 and NDCG@10 (or the nearest that exist) of every model, with intervals."""
+    return [_dots(metrics["models"], metric) for metric in headline_metrics(metrics)]
+
+
+def headline_metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """["recall@10", "ndcg@10"], or of each kind the cut-off nearest to 10 that was measured."""
+    names = [name for model in metrics["models"].values() for name in model if "@" in name]
+    chosen = []
+    for kind in ("recall", "ndcg"):
+        cuts = sorted({int(n.split("@")[1]) for n in names if n.startswith(f"{kind}@")}, key=lambda k: (abs(k - 10), k))
+        chosen += [f"{kind}@{cuts[0]}"] if cuts else []
+    return chosen
+
+
+def metric_label(metric: str) -> str:
+    kind, _, cut = metric.partition("@")
+    return f"{ {'recall': 'Recall', 'ndcg': 'NDCG'}.get(kind, kind) }@{cut}"
+
+
+def _dots(models: Mapping[str, Mapping[str, Any]], metric: str) -> Panel:
+    def draw(ax: Axes) -> str:
+        names = [name for name in (*MODEL_COLOURS, *sorted(set(models) - set(MODEL_COLOURS))) if metric in models.get(name, {})]
+        for row, name in enumerate(names):
+            value, colour = models[name][metric], MODEL_COLOURS.get(name, PURPLE)
+            low, high = models[name].get("intervals", {}).get(metric, (value, value))
+            ax.plot([low, high], [row, row], color=colour, linewidth=3)
+            ax.plot([value], [row], marker="o", markersize=8, color=colour, linestyle="")
+            ax.annotate(f"{value:.4f}", (high, row), xytext=(8, 0), textcoords="offset points", va="center", color=colour, fontweight="bold")
+        ax.set_yticks(range(len(names)), [MODEL_NAMES.get(name, name) for name in names])
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        ax.set_xlim(left=0)
+        ax.margins(x=0.2)
+        ax.grid(visible=False, axis="y")
+        ax.set_xlabel(f"{metric_label(metric)} on test targets (95% interval)")
+        best = max(names, key=lambda name: models[name][metric])
+        return f"{metric_label(metric)}: {MODEL_NAMES.get(best, best)} is highest, {models[best][metric]:.4f}"
+
+    return draw
+
+
+def metrics_bars(metrics: Mapping[str, Any]) -> bytes:
+    """PNG of the headline metrics of every model with their intervals."""
+    return png(metrics_panels(metrics))
+
+
+# ---- data ----
+
+
+def popularity_panel(counts_N: np.ndarray) -> Panel:
+    def draw(ax: Axes) -> str:
+        ordered = np.sort(counts_N)[::-1]
+        seen = ordered[ordered > 0]
+        if not len(seen):
+            ax.set_axis_off()
+            return "No item has an event"
+        ranks = np.unique(np.geomspace(1, len(seen), 300).astype(int))
+        ax.plot(ranks, seen[ranks - 1], color=BLUE)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel("item, by popularity (rank)")
+        ax.set_ylabel("events")
+        head = seen[: max(1, len(counts_N) // 5)].sum() / seen.sum()
+        return f"The most popular fifth of the items draws {100 * head:.0f}% of the events; {(ordered == 0).sum():,} items have none"
+
+    return draw
+
+
+def popularity(counts_N: np.ndarray) -> bytes:
+    """PNG of events per item by rank, both axes logarithmic. `counts_N`: events of each item."""
+    return png([popularity_panel(np.asarray(counts_N))])
+
+
+def sequence_lengths_panel(offsets_U1: np.ndarray) -> Panel:
+    def draw(ax: Axes) -> str:
+        lengths = np.diff(offsets_U1)
+        if not len(lengths):
+            ax.set_axis_off()
+            return "There are no users"
+        top = max(int(np.quantile(lengths, 0.99)), 3)
+        ax.hist(np.minimum(lengths, top), bins=np.arange(0.5, top + 1.5, max(1, top // 40)), color=BLUE)
+        ax.set_xlabel("events of a user (the last bar holds all longer ones)")
+        ax.set_ylabel("users")
+        return f"Half of the users have at most {int(np.median(lengths))} events; {(lengths < 3).sum():,} have fewer than 3"
+
+    return draw
+
+
+def sequence_lengths(offsets_U1: np.ndarray) -> bytes:
+    """PNG of the histogram of events per user. `offsets_U1`: row starts, [U + 1]."""
+    return png([sequence_lengths_panel(np.asarray(offsets_U1))])
+
+
+def embedding_panel(vectors_ND: np.ndarray, points: int = 2000) -> Panel:
+    def draw(ax: Axes) -> str:
+        chosen = np.linspace(0, len(vectors_ND) - 1, min(points, len(vectors_ND))).astype(int)
+        centred = np.asarray(vectors_ND, dtype=np.float64)[chosen]
+        centred = centred - centred.mean(axis=0)
+        variance, axes = np.linalg.eigh(centred.T @ centred)
+        plane = axes[:, ::-1][:, :2]
+        plane = plane * np.where(
+            plane[np.abs(plane).argmax(axis=0), range(plane.shape[1])] < 0, -1.0, 1.0
+        )  # the sign of an axis is arbitrary: fix it
+        at = centred @ plane
+        ax.scatter(at[:, 0], at[:, -1], s=5, color=BLUE, alpha=0.45, linewidths=0)
+        ax.set_xlabel("first principal component")
+        ax.set_ylabel("second")
+        kept = variance[::-1][:2].sum() / max(variance.sum(), 1e-30)
+        return f"{len(vectors_ND):,} items; this plane shows {100 * kept:.0f}% of the variance of their {vectors_ND.shape[1]} dimensions"
+
+    return draw
+
+
+def embedding_map(vectors_ND: np.ndarray) -> bytes:
+    """PNG of (a sample of) the vectors on their first two principal components. `vectors_ND` floats [N, D], N >= 1."""
+    return png([embedding_panel(np.asarray(vectors_ND))])

@@ -1,0 +1,196 @@
+"""The page: collects what each section needs and renders the template with everything escaped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestration.report import ReportConfig, figures, text
+from orchestration.report.examples import examples
+from orchestration.report.material import MODELS, STAGES, Material
+from orchestration.report.tree import TITLE_LIMIT, tree
+from orchestration.report.verdict import NAMES, verdict
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+HERE = Path(__file__).parent
+ORDER = ("joint_model", "frozen_model", "markov", "most_popular")
+WHAT = {
+    "raw_items": "the catalogue as registered",
+    "raw_interactions": "the events as registered",
+    "validated_items": "items that passed the checks",
+    "validated_interactions": "events that passed the checks",
+    "sequences": "each user's events in order, with the splits",
+    "embeddings": "a vector for each item's text",
+    "tokenizer": "vectors to codes, after warm-up",
+    "frozen_model": "the control: tokenizer frozen",
+    "joint_model": "tokenizer and recommender trained together",
+    "semantic_ids": "each item's codes and suffix",
+    "evaluation": "full ranking on the test targets",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG element and the sentence printed above it."""
+
+    sentence: str
+    svg: Markup
+
+
+def page(material: Material, config: ReportConfig) -> str:
+    """The whole HTML page; the same inputs give the same bytes."""
+    context = {
+        "config": config,
+        "css": _asset("style.css"),
+        "script": _asset("page.js"),
+        "text": text,
+        "names": NAMES,
+        "what": WHAT,
+        "material": material,
+        "verdict": verdict(material.metrics),
+        "evaluation": evaluation_section(material),
+        "training": training_section(material),
+        "ids": ids_section(material, config),
+        "examples": examples(material, config.examples),
+        "data": data_section(material),
+        "cost": sizes(material),
+        "lineage": [(s, WHAT.get(s, ""), material.inputs[s].hash) for s in material.stages],
+        "settings": [(s, json.dumps(c, indent=2, sort_keys=True, ensure_ascii=False)) for s, c in material.configs.items()],
+    }
+    return environment().get_template("page.html.j2").render(context)
+
+
+def environment() -> Environment:
+    """Jinja2 with autoescape always on and unknown names an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters.update(count=text.count, decimal=text.decimal, percent=text.percent, metric=figures.metric_label, printable=text.printable)
+    return made
+
+
+def _asset(name: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup((HERE / name).read_text(encoding="utf-8"))
+
+
+def pictures(panels: list[figures.Panel], name: str) -> list[Picture]:
+    from markupsafe import Markup
+
+    made = (figures.svg(panel, f"{name}{index}") for index, panel in enumerate(panels))
+    return [Picture(sentence, Markup(element)) for sentence, element in made]
+
+
+def evaluation_section(material: Material) -> dict[str, Any]:
+    """Models by metrics with intervals, the slices, and the two headline pictures."""
+    metrics = material.metrics
+    models = [m for m in ORDER if m in metrics["models"]] + sorted(set(metrics["models"]) - set(ORDER))
+    columns = sorted({k for m in models for k in metrics["models"][m] if "@" in k}, key=lambda k: (not k.startswith("recall"), int(k.split("@")[1])))
+    headline = figures.headline_metrics(metrics)
+    slices = [
+        {
+            "name": name.replace("_", " "),
+            "users": next((rows[m]["users"] for m in models if isinstance(rows.get(m), dict) and "users" in rows[m]), None),
+            "rows": [(m, rows[m]) for m in models if isinstance(rows.get(m), dict)],
+        }
+        for name, rows in sorted(
+            metrics.get("slices", {}).items(),
+            key=lambda pair: ("head", "tail", "new").index(pair[0].split("_")[0]) if pair[0].split("_")[0] in ("head", "tail", "new") else 9,
+        )
+    ]
+    return {
+        "users": metrics["users"],
+        "columns": columns,
+        "headline": headline,
+        "rows": [(m, metrics["models"][m]) for m in models],
+        "best": {c: max((metrics["models"][m].get(c) or 0.0) for m in models) for c in columns},
+        "slices": slices,
+        "pictures": pictures(figures.metrics_panels(metrics), "metrics"),
+    }
+
+
+def training_section(material: Material) -> dict[str, Any]:
+    curves = {m: material.curves[m] for m in MODELS if m in material.curves}
+    joint = curves.get("joint_model", [])
+    return {
+        "curves": pictures(figures.learning_panels(curves), "learning") if curves else [],
+        "usage": pictures(figures.usage_curve_panels(joint), "usage") if figures.levels(joint, "perplexity") else [],
+        "rows": joint,
+        "levels": figures.levels(joint, "perplexity"),
+        "tokenizer": pictures(figures.tokenizer_panels(material.curves["tokenizer"]), "warmup") if material.curves.get("tokenizer") else [],
+    }
+
+
+def ids_section(material: Material, config: ReportConfig) -> dict[str, Any] | None:
+    """Heat maps, the tree and the exact counts that the look-up box reads."""
+    if not material.has("semantic_ids"):
+        return None
+    from markupsafe import Markup
+
+    codes_NM, suffix_N = material.semantic_ids
+    grown = tree(codes_NM, material.visits, lambda item: material.title(item, TITLE_LIMIT), config.tree_items_per_prefix)
+    return {
+        "items": len(codes_NM),
+        "levels": codes_NM.shape[1],
+        "codes": material.code_count,
+        "shared": int((suffix_N > 0).sum()),
+        "heat": pictures(figures.code_usage_panels(codes_NM, material.code_count), "heat"),
+        "tree": grown,
+        "icicle": Markup(grown.icicle),
+        "counts": Markup(json.dumps(grown.counts, separators=(",", ":"))),  # integers only
+    }
+
+
+def data_section(material: Material) -> dict[str, Any]:
+    validated = [
+        {"stage": stage, "rows": material.checks(stage), "quarantine": material.quarantine(stage)}
+        for stage in ("validated_items", "validated_interactions")
+        if material.checks(stage) is not None
+    ]
+    panels = [figures.popularity_panel(material.visits), figures.sequence_lengths_panel(material.offsets)]
+    return {
+        "validated": validated,
+        "sequences": pictures(panels, "sequences"),
+        "embeddings": pictures([figures.embedding_panel(material.vectors)], "embeddings") if material.has("embeddings") else [],
+    }
+
+
+def sizes(material: Material) -> list[tuple[str, str]]:
+    """What the run cost in sizes that the content determines; times are in the records, not in the content."""
+    import numpy as np
+
+    lengths = np.diff(material.offsets)
+    rows = [
+        ("Items", text.count(len(material.item_ids))),
+        ("Users", text.count(len(lengths))),
+        ("Events", text.count(int(lengths.sum()))),
+        ("Training rows for each epoch", text.count(int(np.maximum(lengths - 3, 0).sum()))),
+    ]
+    for model in MODELS:
+        if not material.has(model):
+            continue
+        epochs = material.curves.get(model, [])
+        if epochs:
+            rows.append((f"Epochs, {NAMES[model]}", text.count(len(epochs))))
+            if epochs[-1].get("step") is not None:
+                rows.append((f"Optimiser steps, {NAMES[model]}", text.count(epochs[-1]["step"])))
+        if material.has(model, "model.safetensors"):
+            tensors = material.inputs[model].tensors("model.safetensors")
+            for part in ("recommender", "tokenizer"):
+                rows.append(
+                    (f"Parameters of the {part}, {NAMES[model]}", text.count(sum(t.numel() for k, t in tensors.items() if k.startswith(part))))
+                )
+    return rows
+
+
+def plain_config(config: ReportConfig) -> dict[str, Any]:
+    return asdict(config)
+
+
+__all__ = ["STAGES", "environment", "page", "pictures", "sizes"]

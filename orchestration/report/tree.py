@@ -1,0 +1,134 @@
+"""The ID tree as a reader explores it: first code, second code, and the most-visited titles under each prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+SHOWN_PREFIXES = 2500  # two-code prefixes that are spelled out; the others are counted
+TITLE_BYTES = 900_000  # of titles on the page, escaped
+LOOKUP_PREFIXES = 60_000  # two-code prefixes whose exact count the look-up box knows
+TITLE_LIMIT = 72
+
+
+@dataclass(frozen=True)
+class Prefix:
+    code: int
+    items: int  # exact
+    events: int  # exact
+    titles: tuple[str, ...]  # most visited first
+    children: tuple[Prefix, ...] = ()
+    hidden: int = 0  # further children that are not spelled out
+    hidden_items: int = 0
+
+
+@dataclass(frozen=True)
+class Tree:
+    prefixes: tuple[Prefix, ...]  # by first code
+    counts: dict[int, list[int]]  # first code -> [second code, items, second code, items, ...]: every prefix, or {} where there are too many
+    levels: int
+    icicle: str  # an <svg> element
+
+
+def tree(codes_NM: np.ndarray, visits_N: np.ndarray, title: Callable[[int], str], titles_per_prefix: int) -> Tree:
+    """Exact counts of every prefix; titles within the page's budget, the largest prefixes first."""
+    first = codes_NM[:, 0]
+    second = codes_NM[:, 1] if codes_NM.shape[1] > 1 else np.zeros_like(first)
+    width = int(second.max(initial=0)) + 1
+    keys, group_N = np.unique(first * width + second, return_inverse=True)
+    items, events = np.bincount(group_N), np.bincount(group_N, weights=visits_N).astype(np.int64)
+    parents, codes = keys // width, keys % width
+    shown = _shown(parents, items)
+    chosen = _most_visited(group_N, visits_N, titles_per_prefix)
+    budget = _Budget(TITLE_BYTES, title)
+    titles = {int(g): budget.take(chosen[g]) for g in shown}
+    prefixes = []
+    for code in np.unique(parents):
+        mine = np.flatnonzero(parents == code)
+        spelled = [g for g in shown if parents[g] == code]
+        children = tuple(
+            Prefix(int(codes[g]), int(items[g]), int(events[g]), titles[int(g)]) for g in sorted(spelled, key=lambda g: (-items[g], codes[g]))
+        )
+        rest = len(mine) - len(spelled)
+        prefixes.append(
+            Prefix(
+                int(code),
+                int(items[mine].sum()),
+                int(events[mine].sum()),
+                (),
+                children,
+                rest,
+                int(items[mine].sum() - items[spelled].sum()) if rest else 0,
+            )
+        )
+    counts: dict[int, list[int]] = {}
+    if len(keys) <= LOOKUP_PREFIXES:
+        for prefix in prefixes:
+            mine = parents == prefix.code
+            counts[prefix.code] = np.stack([codes[mine], items[mine]], axis=1).reshape(-1).tolist()
+    return Tree(tuple(prefixes), counts, codes_NM.shape[1], _icicle(prefixes))
+
+
+def _shown(parents: np.ndarray, items: np.ndarray) -> list[int]:
+    """The prefixes to spell out: the largest of every first code, then the second largest of every one, and so on."""
+    order = np.lexsort((-items, parents))
+    starts = np.flatnonzero(np.r_[True, np.diff(parents[order]) != 0])
+    lengths = np.diff(np.r_[starts, len(order)])
+    rank = np.arange(len(order)) - np.repeat(starts, lengths)
+    return order[np.lexsort((-items[order], rank))][:SHOWN_PREFIXES].tolist()
+
+
+def _most_visited(group_N: np.ndarray, visits_N: np.ndarray, wanted: int) -> list[np.ndarray]:
+    """For each group its `wanted` items with most events, ties by item order."""
+    order = np.lexsort((np.arange(len(group_N)), -visits_N, group_N))
+    starts = np.flatnonzero(np.r_[True, np.diff(group_N[order]) != 0])
+    ends = np.r_[starts[1:], len(order)]
+    return [order[a : min(a + wanted, b)] for a, b in zip(starts, ends, strict=True)]
+
+
+class _Budget:
+    """Titles until the bytes are used up."""
+
+    def __init__(self, size: int, title: Callable[[int], str]):
+        self.left, self.title = size, title
+
+    def take(self, items: np.ndarray) -> tuple[str, ...]:
+        from html import escape
+
+        taken = []
+        for item in items:
+            if self.left <= 0:
+                break
+            text = self.title(int(item))
+            self.left -= len(escape(text).encode()) + 20
+            taken.append(text)
+        return tuple(taken)
+
+
+_HUES = ("blue", "vermillion", "green", "purple", "orange", "sky")
+
+
+def _icicle(prefixes: list[Prefix]) -> str:
+    """Two rows of blocks: the first codes, widest first, and under each its second codes. Width is the number of items."""
+    total = max(sum(p.items for p in prefixes), 1)
+    x, rows = 0.0, []
+    for index, prefix in enumerate(sorted(prefixes, key=lambda p: (-p.items, p.code))):
+        width, hue = 1000 * prefix.items / total, _HUES[index % len(_HUES)]
+        rows.append(
+            f'<g data-code="{prefix.code}" fill="var(--{hue})"><title>{prefix.code}: {prefix.items:,} items, {prefix.events:,} events</title>'
+        )
+        rows.append(f'<rect x="{x:.1f}" width="{max(width - 0.6, 0.4):.1f}" height="52"/>')
+        if width > 26:
+            rows.append(f'<text x="{x + width / 2:.1f}" y="31">{prefix.code}</text>')
+        at = x
+        for child in prefix.children:
+            wide = 1000 * child.items / total
+            if wide >= 0.5:
+                rows.append(f'<rect x="{at:.1f}" y="55" width="{max(wide - 0.4, 0.3):.1f}" height="52" opacity=".55"/>')
+            at += wide
+        rows.append("</g>")
+        x += width
+    label = f"The ID tree: {len(prefixes)} first codes above their second codes; the width of a block is its number of items"
+    return f'<svg viewBox="0 0 1000 107" role="img" aria-label="{label}" class="icicle" preserveAspectRatio="none">{"".join(rows)}</svg>'

@@ -1,0 +1,32 @@
+"""Stage `report`: one self-contained page, its Markdown summary and its pictures, from the stored artefacts of the run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestration.report import figures
+from orchestration.report.markdown import metrics_markdown
+from orchestration.report.material import MODELS, Material
+from orchestration.report.page import page
+from orchestration.report.verdict import verdict
+
+if TYPE_CHECKING:
+    from orchestration.runner import StageRun
+
+
+def report(run: StageRun) -> None:
+    """Reads every other stage's artefact; `frozen_model` may be absent. Writes report.html, report.md and three PNGs."""
+    material = Material(run.inputs)
+    config = run.params.report
+    run.progress.message("writing the report")
+    html = page(material, config).encode()
+    run.out.bytes("report.html", html)
+    conclusion = verdict(material.metrics)
+    run.out.bytes("report.md", f"# {conclusion.sentence}\n\n{metrics_markdown(material.metrics)}\n".encode())
+    run.out.bytes("metrics.png", figures.metrics_bars(material.metrics))
+    curves = {m: material.curves[m] for m in MODELS if m in material.curves}
+    if curves:
+        run.out.bytes("learning_curves.png", figures.learning_curves(curves))
+    if material.has("semantic_ids"):
+        run.out.bytes("code_usage.png", figures.code_usage(material.semantic_ids[0], material.code_count))
+    run.facts(verdict=conclusion.tone, verdict_sentence=conclusion.sentence, page_bytes=len(html))

@@ -166,6 +166,14 @@ class ArtefactWriter:
         shutil.copyfile(source, self._new(name))
         self._sort[name] = None if sort_by is None else list(sort_by)
 
+    def link(self, name: str, source: str | Path, sort_by: Iterable[str] | None = ()) -> None:
+        """Like `file`, but by a hard link where the file system allows one: the source must never change afterwards."""
+        try:
+            os.link(source, self._new(name))
+        except OSError:
+            shutil.copyfile(source, self.directory / name)
+        self._sort[name] = None if sort_by is None else list(sort_by)
+
     def manifest(self) -> dict[str, Any]:
         files = []
         for path in sorted(self.directory.iterdir()):

@@ -79,6 +79,8 @@ class Session:
     def resolve(self, stage: Stage, *, fit: bool = False) -> tuple[str, dict[str, Artefact]]:
         """The stage's record key and its input artefacts; `MissingInput` where one was never made."""
         inputs = {name: self.find(BY_NAME[name]) for name in stage.inputs}
+        for artefact in inputs.values():
+            refuse_failed(artefact)
         extra = getattr(stage.module, "extra_inputs", None)
         if extra is not None:
             found = extra(self.params, self.store, inputs, fit=fit)
@@ -115,9 +117,6 @@ class Session:
             reused = found is not None
             artefact = found or self._compute(stage, key, inputs)
         self._known[stage.name] = (key, artefact)
-        refuse = getattr(stage.module, "refuse", None)
-        if refuse is not None:
-            refuse(artefact)
         return Result(stage, key, artefact, reused, time.monotonic() - started)
 
     def _compute(self, stage: Stage, key: str, inputs: Mapping[str, Artefact]) -> Artefact:
@@ -134,7 +133,9 @@ class Session:
         self._record(stage, key, inputs, artefact, run.notes, started, time.monotonic() - clock)
         return artefact
 
-    def _record(self, stage: Stage, key: str, inputs: Mapping[str, Artefact], artefact: Artefact, notes: Any, started: datetime, seconds: float) -> None:
+    def _record(
+        self, stage: Stage, key: str, inputs: Mapping[str, Artefact], artefact: Artefact, notes: Any, started: datetime, seconds: float
+    ) -> None:
         from orchestration import provenance
 
         source = {} if stage.inputs else {"snapshot_file": self.snapshot.file_hash(stage.name)}
@@ -156,6 +157,18 @@ class Session:
         self.store.append_record(stage.name, key, record)
 
 
+def refuse_failed(artefact: Artefact) -> None:
+    """Raises where the stored verdict of a validated artefact is "failed", however the consumer was launched."""
+    if "checks.json" not in artefact.names:
+        return
+    verdict = artefact.json("checks.json")
+    if verdict.get("passed") is not True:
+        reasons = [c["message"] for c in verdict.get("checks", []) if not c["passed"] and c["severity"] == "critical"] or [
+            "no check reported a result"
+        ]
+        raise DigerError(f"{artefact.stage}: {'; '.join(reasons[:3])}")
+
+
 @contextlib.contextmanager
 def _one_at_a_time(store: Store, key: str) -> Iterator[None]:
     """On one machine, a lock per record key: the kernel frees it when the holder dies. Across machines the first record wins."""
@@ -167,7 +180,6 @@ def _one_at_a_time(store: Store, key: str) -> Iterator[None]:
     path = store.root.at("locks", f"{key}.lock")
     with store.root.faults("locks"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle = open(path, "ab")
-    with handle:
+    with open(path, "ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -1,0 +1,76 @@
+"""What the UI shows of an artefact: hashes, counts that plot over time, a table preview, a picture. Never user data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from diger_core.store import Artefact
+from orchestration.runner import Result
+
+Metadata = dict[str, Any]
+
+
+def present(result: Result) -> Metadata:
+    """Metadata of one materialisation."""
+    artefact = result.artefact
+    metadata: Metadata = {
+        "content_hash": artefact.hash,
+        "record_key": result.key,
+        "location": artefact.directory,
+        "reused": result.reused,
+        "seconds": round(result.seconds, 3),
+        **{name: value for name, value in artefact.facts.items() if isinstance(value, str | int | float | bool)},
+    }
+    files = [dg.TableRecord({"file": f["name"], "bytes": f["bytes"], "sha256": f["sha256"]}) for f in artefact.manifest["files"]]
+    metadata["files"] = dg.MetadataValue.table(files)
+    extra = _EXTRA.get(artefact.stage)
+    return {**metadata, **(extra(artefact) if extra else {})}
+
+
+def _validated(artefact: Artefact) -> Metadata:
+    from orchestration.report.markdown import checks_markdown
+
+    return {"checks": dg.MetadataValue.md(checks_markdown(artefact.json("checks.json")))}
+
+
+def _model(artefact: Artefact) -> Metadata:
+    from orchestration.report.markdown import curves_markdown
+
+    curves = artefact.json("curves.json")
+    return {"curves": dg.MetadataValue.md(curves_markdown(curves))} if curves else {}
+
+
+def _semantic_ids(artefact: Artefact) -> Metadata:
+    table = artefact.table("semantic_ids.parquet").slice(0, 10)
+    rows: list[Mapping[str, Any]] = table.to_pylist()
+    preview = [dg.TableRecord({key: str(value)[:80] for key, value in row.items()}) for row in rows]
+    return {"preview": dg.MetadataValue.table(preview)}
+
+
+def _evaluation(artefact: Artefact) -> Metadata:
+    from orchestration.report.markdown import metrics_markdown
+
+    return {"metrics": dg.MetadataValue.md(metrics_markdown(artefact.json("metrics.json")))}
+
+
+def _report(artefact: Artefact) -> Metadata:
+    page = artefact.path("report.html")
+    return {
+        "report": dg.MetadataValue.md(artefact.path("report.md").read_text(encoding="utf-8")),
+        "page": dg.MetadataValue.path(str(page)),
+    }
+
+
+_EXTRA: dict[str, Callable[[Artefact], Metadata]] = {
+    "validated_items": _validated,
+    "validated_interactions": _validated,
+    "tokenizer": _model,
+    "frozen_model": _model,
+    "joint_model": _model,
+    "semantic_ids": _semantic_ids,
+    "evaluation": _evaluation,
+    "report": _report,
+}

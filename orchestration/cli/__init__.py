@@ -1,0 +1,83 @@
+"""The command line. Each subcommand lives in the module of its topic and is imported only when it is used."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from diger_core.errors import DigerError
+
+_COMMANDS = {
+    "run": ("orchestration.cli.run", "run"),
+    "demo": ("orchestration.cli.demo", "demo"),
+    "ui": ("orchestration.cli.ui", "ui"),
+    "ingest": ("orchestration.ingest.commands", "ingest"),
+    "snapshot": ("orchestration.cli.snapshot", "snapshot"),
+    "stage": ("orchestration.cli.stage", "stage"),
+    "lookup": ("orchestration.cli.lookup", "lookup"),
+    "params": ("orchestration.cli.params", "params"),
+}
+_HELP = {
+    "run": "Run the whole flow on a snapshot.",
+    "demo": "Run the whole flow on the embedded catalogue.",
+    "ui": "Open Dagster's UI and daemon on loopback.",
+    "ingest": "Turn a public format into a snapshot.",
+    "snapshot": "Register and list snapshots.",
+    "stage": "Run one stage (what dvc.yaml calls).",
+    "lookup": "Find an item's semantic ID, or the item of an ID.",
+    "params": "Show the parameters, with defaults filled in.",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[name]
+        return getattr(import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # The listing must not import every module.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_HELP.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="diger")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Retrain a generative recommender whose semantic IDs learn with it."""
+    ctx.obj = {"debug": debug}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: 0 on success, 1 with one clear line on failure, 2 on wrong usage."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        cli.main(args=[a for a in given if a != "--debug"] if debug else given, prog_name="diger", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2 if isinstance(error, click.UsageError) else 1)
+    except (click.Abort, KeyboardInterrupt):
+        print("diger: interrupted; finished stages are kept, run the same command to go on", file=sys.stderr)
+        sys.exit(130)
+    except DigerError as error:
+        if debug:
+            raise
+        print(f"diger: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(str(error).split())[:300]
+        print(f"diger: unexpected {type(error).__name__}: {text} (run again with --debug for the traceback)", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,72 @@
+"""`diger lookup`: between an item and its semantic ID."""
+
+from __future__ import annotations
+
+import click
+
+from orchestration.cli.options import json_option, params_options, store_option
+
+
+@click.command()
+@click.option("--item", metavar="ITEM_ID", help="The item whose semantic ID is wanted.")
+@click.option("--codes", metavar="C1,C2,C3,S", help="A semantic ID, or the beginning of one.")
+@click.option("--snapshot", metavar="DIR_OR_URL", help="The snapshot [default: from params].")
+@click.option("--limit", default=20, show_default=True, help="At most so many items of a prefix.")
+@params_options
+@store_option
+@json_option
+def lookup(
+    item: str | None,
+    codes: str | None,
+    snapshot: str | None,
+    limit: int,
+    params_file: str | None,
+    overrides: tuple[str, ...],
+    store: str,
+    as_json: bool,
+) -> None:
+    """Find an item's semantic ID (--item), or the items of an ID or prefix (--codes)."""
+    if (item is None) == (codes is None):
+        raise click.UsageError("give either --item or --codes")
+    from diger_core.errors import DigerError
+    from diger_core.store import Store
+    from orchestration.console import print_json, print_table
+    from orchestration.graph import BY_NAME
+    from orchestration.params import load_params
+    from orchestration.registry import register
+    from orchestration.runner import Session
+
+    params = load_params(params_file, overrides)
+    opened = Store(store)
+    table = Session(opened, params, register(opened, snapshot or params.snapshot)).find(BY_NAME["semantic_ids"]).table("items_by_code.parquet")
+    rows = by_item(table, item) if item is not None else by_codes(table, str(codes))
+    if not rows:
+        raise DigerError(f"no item {item!r} in the ID table: check its spelling" if item is not None else f"no item has the ID or prefix {codes}")
+    if as_json:
+        print_json(rows[:limit])
+        return
+    columns = list(rows[0])
+    print_table(f"{len(rows):,} item(s)", columns, [[str(row[c]) for c in columns] for row in rows[:limit]])
+
+
+def by_item(table, item: str) -> list[dict]:  # type: ignore[no-untyped-def]
+    """Rows whose item_id, as text, is `item`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return table.filter(pc.equal(pc.cast(table["item_id"], pa.string()), item)).to_pylist()
+
+
+def by_codes(table, codes: str) -> list[dict]:  # type: ignore[no-untyped-def]
+    """Rows whose ID begins with the given codes."""
+    import pyarrow.compute as pc
+
+    levels = [name for name in table.column_names if name.startswith("code_")] + ["suffix"]
+    parts = codes.split(",")
+    if len(parts) > len(levels) or not all(p.strip().isdigit() for p in parts):
+        raise click.BadParameter(f"{codes!r}: give at most {len(levels)} whole numbers, separated by commas", param_hint="--codes")
+    mask = None
+    for name, part in zip(levels, parts, strict=False):
+        same = pc.equal(table[name], int(part))
+        mask = same if mask is None else pc.and_(mask, same)
+    return table.filter(mask).to_pylist()

@@ -1,0 +1,88 @@
+"""`diger run`: the whole flow on one snapshot."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from orchestration.cli.options import json_option, params_options, store_option
+
+
+@click.command()
+@click.option("--snapshot", metavar="DIR_OR_URL", help="Directory or s3:// URL with interactions.parquet and items.parquet [default: from params].")
+@params_options
+@store_option
+@click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@json_option
+def run(snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, until: str | None, as_json: bool) -> None:
+    """Run the whole flow on a snapshot: from raw events to the evaluation report.
+
+    Stages whose inputs and parameters are unchanged are reused. The run also shows in Dagster's UI (`make ui`).
+    """
+    from orchestration.console import console_progress
+    from orchestration.graph import BY_NAME
+    from orchestration.params import load_params
+
+    if until is not None and until not in BY_NAME:
+        raise click.BadParameter(f"{until} is not a stage; the stages are {', '.join(BY_NAME)}", param_hint="--until")
+    source = snapshot or load_params(params_file, overrides).snapshot
+    with console_progress() as progress:
+        summary = run_snapshot(source, params_file, overrides, store, progress, [until] if until else [])
+    show(summary, as_json)
+
+
+def run_snapshot(
+    source: str, params_file: str | None, overrides: tuple[str, ...], store_url: str, progress: Any, targets: list[str]
+) -> dict[str, Any]:
+    """Registers the snapshot, runs the flow, and returns a summary of plain values."""
+    from diger_core.store import Store
+    from orchestration.launch import run_flow
+    from orchestration.registry import register
+
+    started = time.monotonic()
+    store = Store(store_url)
+    entry = register(store, source)
+    progress.message(f"snapshot {entry.key} ({entry.url})")
+    results = run_flow(store, entry, params_file, overrides, _Counting(progress), targets)
+    summary: dict[str, Any] = {
+        "snapshot": entry.key,
+        "artefacts": {name: result.artefact.hash for name, result in results.items()},
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if "evaluation" in results:
+        summary["metrics"] = results["evaluation"].artefact.json("metrics.json")
+    if "report" in results:
+        summary["report"] = str(results["report"].artefact.path("report.html"))
+    return summary
+
+
+class _Counting:
+    """Passes progress on; a place for what the terminal adds to the stages' own words."""
+
+    def __init__(self, inner: Any):
+        self.update, self.message = inner.update, inner.message
+
+
+def show(summary: dict[str, Any], as_json: bool) -> None:
+    """The metrics table and the report's path, or JSON."""
+    from orchestration.console import print_json, print_table
+
+    if as_json:
+        print_json(summary)
+        return
+    if "metrics" in summary:
+        models = summary["metrics"]["models"]
+        names = [n for n in ("recall@5", "recall@10", "ndcg@5", "ndcg@10") if all(n in m for m in models.values())]
+        rows = [[model.replace("_", " "), *(_cell(values, name) for name in names)] for model, values in models.items()]
+        print_table(f"Test events, full ranking, {summary['metrics']['users']:,} users (95% interval)", ["", *names], rows)
+    if "report" in summary:
+        print(f"Report: {summary['report']}")
+    print(f"Done in {summary['seconds']} s; snapshot {summary['snapshot']}")
+
+
+def _cell(values: dict[str, Any], name: str) -> str:
+    interval = values.get("intervals", {}).get(name)
+    text = f"{values[name]:.4f}"
+    return f"{text} ({interval[0]:.4f}-{interval[1]:.4f})" if interval else text

@@ -1,0 +1,102 @@
+"""Progress and tables for people: bars and colours on a terminal, plain lines in a log, JSON on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from diger_core.progress import Progress
+
+_EVERY = 5.0  # seconds between plain progress lines
+
+
+def _values(values: dict[str, float | int | str]) -> str:
+    return "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+class Lines:
+    """Plain lines: one when a piece of work begins, one every few seconds, one when it is done. For logs and for Dagster."""
+
+    def __init__(self, write: Callable[[str], None], every: float = _EVERY):
+        self._write, self._every = write, every
+        self._started: dict[str, float] = {}
+        self._last: dict[str, float] = {}
+
+    def update(self, what: str, done: int, total: int | None = None, **values: float | int | str) -> None:
+        now = time.monotonic()
+        started = self._started.setdefault(what, now)
+        finished = total is not None and done >= total
+        if not finished and now - self._last.get(what, started) < self._every:
+            return
+        self._last[what] = now
+        elapsed = max(now - started, 1e-9)
+        share = f"{done:,}/{total:,}" if total else f"{done:,}"
+        left = f"  {_clock(elapsed / done * (total - done))} left" if total and done and not finished else ""
+        self._write(f"{what}: {share}  {done / elapsed:,.0f}/s{left}  {_values(values)}".rstrip())
+        if finished:
+            self._started.pop(what, None)
+            self._last.pop(what, None)
+
+    def message(self, text: str) -> None:
+        self._write(text)
+
+
+class Bars:
+    """A bar for each piece of work that is under way, by rich; messages scroll above."""
+
+    def __init__(self, progress: Any):
+        self._progress = progress
+        self._tasks: dict[str, Any] = {}
+
+    def update(self, what: str, done: int, total: int | None = None, **values: float | int | str) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total, values="")
+        self._progress.update(self._tasks[what], completed=done, total=total, values=_values(values))
+        if total is not None and done >= total:
+            self._progress.remove_task(self._tasks.pop(what))
+
+    def message(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False, markup=False)
+
+
+@contextmanager
+def console_progress(stream: TextIO | None = None) -> Iterator[Progress]:
+    """Bars on a terminal, plain lines anywhere else; both on standard error, so that standard output stays machine-readable."""
+    stream = stream or sys.stderr
+    if not stream.isatty():
+        yield Lines(lambda text: print(text, file=stream, flush=True))
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Rich
+
+    columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[values]}")
+    with Rich(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=Console(file=stream), transient=True) as progress:
+        yield Bars(progress)
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]], stream: TextIO | None = None) -> None:
+    """A table for a terminal or a log; numbers right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    stream = stream or sys.stdout
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(file=stream, width=None if stream.isatty() else 120).print(table)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))

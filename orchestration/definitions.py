@@ -1,0 +1,22 @@
+"""What Dagster loads: the assets, the jobs, and the one resource that they share."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets import ASSETS
+from orchestration.resources import Pipeline
+
+retrain = dg.define_asset_job(
+    "retrain",
+    selection=dg.AssetSelection.assets(*ASSETS),
+    description="Everything, from a registered snapshot to the report. Stages whose inputs and params are unchanged are reused.",
+)
+evaluate = dg.define_asset_job(
+    "evaluate",
+    selection=dg.AssetSelection.assets("evaluation", "report"),
+    description="Rank the test events again and rebuild the report, from models that exist.",
+)
+
+# Ray gives the parallelism; a process for every step would only pay the imports again.
+defs = dg.Definitions(assets=ASSETS, jobs=[retrain, evaluate], resources={"pipeline": Pipeline()}, executor=dg.in_process_executor)

@@ -1,0 +1,106 @@
+"""Runs the flow through Dagster in this process, so that the UI shows the same run that the terminal saw."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from diger_core.errors import DigerError
+from diger_core.progress import Progress
+from diger_core.store import Store
+from orchestration.graph import BY_NAME, STAGES, upstream
+from orchestration.params import Params, load_params
+from orchestration.registry import Registered
+from orchestration.runner import Result, Session, refuse_failed
+
+HOME_FILE = """telemetry:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1
+run_monitoring:
+  enabled: true
+"""
+
+
+def dagster_home() -> Path:
+    """DAGSTER_HOME, or ./.dagster; made with telemetry off and the pools' limits."""
+    home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd() / ".dagster").absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(HOME_FILE, encoding="utf-8")
+    nux = home / ".nux" / "nux.yaml"
+    nux.parent.mkdir(exist_ok=True)
+    if not nux.exists():
+        nux.write_text("seen: 1\n", encoding="utf-8")
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def run_flow(
+    store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str], progress: Progress, targets: Iterable[str] = ()
+) -> dict[str, Result]:
+    """Materialises the stages (default: all) for one snapshot; returns what each led to. Raises the first stage's `DigerError`."""
+    params = load_params(params_file, overrides)  # before Dagster starts: a wrong key is the user's to mend, not a failed run
+    store.root.writable()
+    chosen = upstream(set(targets)) if targets else set(BY_NAME)
+    _materialise(store, snapshot, params_file, overrides, progress, chosen)
+    return _results(store, snapshot, params, chosen)
+
+
+def _materialise(store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str], progress: Progress, chosen: set[str]) -> None:
+    import dagster as dg
+
+    from assets import ASSETS, SNAPSHOTS
+    from orchestration.resources import TERMINAL, Pipeline
+
+    dagster_home()
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    token = TERMINAL.set(progress)
+    try:
+        with dg.DagsterInstance.get() as instance:
+            instance.add_dynamic_partitions(str(SNAPSHOTS.name), [snapshot.key])
+            pipeline = Pipeline(store=store.url, params_file=params_file or "params.yaml", overrides=list(overrides))
+            selected = [asset for asset in ASSETS if asset.key.to_user_string() in chosen]
+            dg.materialize(
+                ASSETS,
+                selection=selected,
+                partition_key=snapshot.key,
+                instance=instance,
+                resources={"pipeline": pipeline},
+                raise_on_error=True,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                tags={"diger/launched_by": "diger run"},
+            )
+    except dg.DagsterError as error:
+        _explain(error, store, snapshot, params_file, overrides)
+        raise
+    finally:
+        TERMINAL.reset(token)
+
+
+def _explain(error: BaseException, store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str]) -> None:
+    """Raises the user's error behind Dagster's, or that of the failed blocking check."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DigerError):
+            raise cause from error
+        cause = cause.__cause__ or cause.__context__
+    session = Session(store, load_params(params_file, overrides), snapshot)
+    for stage in STAGES:
+        if stage.name.startswith("validated_"):
+            refuse_failed(session.find(stage))
+
+
+def _results(store: Store, snapshot: Registered, params: Params, chosen: set[str]) -> dict[str, Result]:
+    session = Session(store, params, snapshot)
+    results: dict[str, Any] = {}
+    for stage in STAGES:
+        if stage.name in chosen:
+            key, _ = session.resolve(stage)
+            results[stage.name] = Result(stage, key, session.find(stage), True, 0.0)
+    return results

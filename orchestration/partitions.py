@@ -1,0 +1,22 @@
+"""Snapshots as Dagster partitions: registered in the store first, which validates the key."""
+
+from __future__ import annotations
+
+from orchestration.registry import Registered
+
+
+def add_snapshots(store_url: str, urls: list[str]) -> list[Registered]:
+    """Registers snapshots in the store and as partitions of the Dagster instance."""
+    import dagster as dg
+
+    from assets import SNAPSHOTS
+    from diger_core.store import Store
+    from orchestration.launch import dagster_home
+    from orchestration.registry import register
+
+    store = Store(store_url)
+    entries = [register(store, url) for url in urls]
+    dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions(str(SNAPSHOTS.name), [entry.key for entry in entries])
+    return entries

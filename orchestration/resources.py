@@ -1,0 +1,35 @@
+"""What a Dagster run may configure: the store, the params file, and single overrides."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+import dagster as dg
+
+from diger_core.progress import Progress
+from diger_core.store import Store
+from orchestration.console import Lines
+from orchestration.params import load_params
+from orchestration.registry import lookup
+from orchestration.runner import Session
+
+# `diger run` shows bars on its terminal instead of Dagster's log lines.
+TERMINAL: ContextVar[Progress | None] = ContextVar("terminal", default=None)
+
+DEFAULT_STORE = "store"
+
+
+class Pipeline(dg.ConfigurableResource):
+    """Shared by all assets of a run, so that every stage sees the same params."""
+
+    store: str = DEFAULT_STORE
+    params_file: str = "params.yaml"
+    overrides: list[str] = []
+
+    def session(self, context: dg.AssetExecutionContext) -> Session:
+        """The session of this run's snapshot; the partition key must name a registered snapshot."""
+        store = Store(self.store)
+        snapshot = lookup(store, context.partition_key)
+        progress = TERMINAL.get() or Lines(context.log.info)
+        provenance = {"dagster_run_id": context.run_id, "launched_by": "dagster"}
+        return Session(store, load_params(self.params_file, self.overrides), snapshot, progress, provenance)

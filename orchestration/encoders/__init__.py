@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from diger_core.errors import DigerError
 from orchestration.encoders import given, sentence, tfidf
 from orchestration.encoders.base import EmbeddingsConfig, Encoder, EncoderState, item_texts, text_hashes
 
-__all__ = ["EmbeddingsConfig", "Encoder", "EncoderState", "fit", "item_texts", "load", "text_hashes"]
+__all__ = ["EmbeddingsConfig", "Encoder", "EncoderState", "encode_function", "fit", "item_texts", "load", "text_hashes"]
 
 
 def fit(config: EmbeddingsConfig, texts: Sequence[str], vectors: pa.Table | None = None) -> Encoder:
@@ -34,3 +35,8 @@ def load(config: EmbeddingsConfig, state: EncoderState) -> Encoder:
     if kind == "transformers":
         return sentence.load(config, state)
     return given.load(state)
+
+
+def encode_function(config: EmbeddingsConfig, state: EncoderState) -> Callable[[Sequence[str]], np.ndarray]:
+    """What each worker builds once: the encoder's `encode`. Lives here because importing this package is cheap for a worker."""
+    return load(config, state).encode

@@ -117,7 +117,10 @@ def item_texts(items: pa.Table, config: EmbeddingsConfig) -> list[str]:
             column = pc.binary_join_element_wise(pa.scalar(name, pa.large_string()), column, pa.scalar(": ", pa.large_string()))
         values.append(column)
     separator = pa.scalar("\n" if config.labels else " ", pa.large_string())
-    joined = pc.binary_join_element_wise(*values, separator, null_handling="skip")
+    first = (
+        pa.array([""]).cast(pa.large_string()).take(pa.array(np.zeros(len(items), np.int64)))
+    )  # never null: where all are, the kernel drops the row
+    joined = pc.utf8_ltrim_whitespace(pc.binary_join_element_wise(first, *values, separator, null_handling="skip"))
     return pc.utf8_slice_codeunits(joined, 0, config.max_characters).to_pylist()
 
 

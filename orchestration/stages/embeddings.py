@@ -78,11 +78,6 @@ def _vectors(items: Artefact) -> pa.Table:
 # Encoding, each distinct text once
 
 
-def make_encode(config: EmbeddingsConfig, state: EncoderState) -> Callable[[Sequence[str]], np.ndarray]:
-    """What each worker builds once: the encoder's `encode`."""
-    return encoders.load(config, state).encode
-
-
 def _encode(run: StageRun, config: EmbeddingsConfig, state: EncoderState, texts: list[str], hashes: list[str]) -> tuple[np.ndarray, int]:
     """(float32 [N, D], how many texts were really encoded)."""
     from orchestration.ray_data import map_batches_to_numpy
@@ -93,7 +88,7 @@ def _encode(run: StageRun, config: EmbeddingsConfig, state: EncoderState, texts:
     if missing:
         width = len(next(iter(known.values()))) if known else encoders.load(config, state).width
         fresh_nD = map_batches_to_numpy(
-            make_encode,
+            encoders.encode_function,
             (config, state),
             list(missing.values()),
             width,
@@ -188,14 +183,15 @@ def _fit(store: Store, config: EmbeddingsConfig, items: Artefact) -> Artefact:
 
 
 def write_state(out: Any, state: EncoderState) -> None:
-    """encoder.json and encoder.safetensors."""
+    """encoder.json, and encoder.safetensors where the encoder has arrays."""
     import torch
 
     out.json("encoder.json", state.document)
-    out.tensors("encoder.safetensors", {name: torch.from_numpy(array) for name, array in state.arrays.items()})
+    if state.arrays:
+        out.tensors("encoder.safetensors", {name: torch.from_numpy(array) for name, array in state.arrays.items()})
 
 
 def read_state(artefact: Artefact) -> EncoderState:
     """What `write_state` wrote."""
-    arrays = {name: tensor.numpy() for name, tensor in artefact.tensors("encoder.safetensors").items()}
-    return EncoderState(artefact.json("encoder.json"), arrays)
+    tensors = artefact.tensors("encoder.safetensors") if "encoder.safetensors" in artefact.names else {}
+    return EncoderState(artefact.json("encoder.json"), {name: tensor.numpy() for name, tensor in tensors.items()})

@@ -1,0 +1,76 @@
+"""Ray: one private cluster per process, batched work that gives the same array as without it, and clear refusals."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from diger_core.errors import DigerError
+from orchestration import encoders, ray_session
+from orchestration.encoders import EmbeddingsConfig
+from orchestration.ray_data import map_batches_to_numpy
+from orchestration.ray_session import ClusterConfig
+
+
+def test_ray_client_addresses_are_refused_with_the_advice() -> None:
+    with pytest.raises(DigerError, match="submit the run as a job"), ray_session.ray_session(ClusterConfig(address="ray://somewhere:10001")):
+        pass
+
+
+def test_ray_client_address_in_the_environment_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://somewhere:10001")
+    with pytest.raises(DigerError, match="submit the run as a job"), ray_session.ray_session(ClusterConfig()):
+        pass
+
+
+@pytest.mark.parametrize("values", [{"workers": -1}, {"object_store_mb": 10}, {"max_failures": -1}, {"gpus": -2}])
+def test_out_of_range_cluster_values_are_refused(values: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(values))):
+        ClusterConfig(**values)
+
+
+def test_the_temporary_directory_leaves_room_for_ray_s_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 60)
+    assert ray_session._short_directory() == "/tmp"
+
+
+def test_batches_in_this_process_need_no_ray() -> None:
+    texts = [f"item {i}" for i in range(50)]
+    config = EmbeddingsConfig(dimensions=4)
+    encoder = encoders.fit(config, texts)
+    out = map_batches_to_numpy(encoders.encode_function, (config, encoder.state()), texts, encoder.width, ClusterConfig(workers=0), batch_size=7)
+    np.testing.assert_array_equal(out, encoder.encode(texts))
+
+
+def test_ray_data_restores_the_order_and_gives_the_same_bits_as_one_process() -> None:
+    texts = [f"shoe number {i} of brand {i % 7} in colour {i % 11}" for i in range(1000)]
+    config = EmbeddingsConfig(dimensions=16)
+    encoder = encoders.fit(config, texts)
+    seen: list[int] = []
+
+    class Progress:
+        def update(self, what: str, done: int, total: int | None = None, **values: object) -> None:
+            seen.append(done)
+
+        def message(self, text: str) -> None:
+            return None
+
+    out = map_batches_to_numpy(encoders.encode_function, (config, encoder.state()), texts, encoder.width, ClusterConfig(), batch_size=100, progress=Progress())
+    np.testing.assert_array_equal(out, encoder.encode(texts))
+    assert seen[-1] == 1000
+    assert len(seen) > 3
+
+
+def test_one_private_cluster_serves_the_whole_process_and_leaves_nothing_behind() -> None:
+    with ray_session.ray_session(ClusterConfig()) as ray:
+        first = ray.get_runtime_context().get_node_id()
+    with ray_session.ray_session(ClusterConfig(workers=1)) as ray:
+        assert ray.get_runtime_context().get_node_id() == first
+    directory = ray_session._State.directory
+    assert directory is not None
+    assert os.path.isdir(directory)
+    ray_session.shutdown()
+    assert not os.path.exists(directory)
+    assert not ray.is_initialized()

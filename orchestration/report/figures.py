@@ -315,7 +315,7 @@ def _heat_map(usage_K: np.ndarray, level: int) -> Panel:
         dead = np.flatnonzero(usage_K == 0)
         ax.plot(dead % columns, dead // columns, linestyle="", marker="x", color=VERMILLION, markersize=4)
         ax.grid(visible=False)
-        ax.set_xticks([0, columns - 1], ["first code", f"{columns - 1}"])
+        ax.set_xticks([0, columns - 1], ["0", f"{columns - 1}"])
         ax.set_yticks([0, rows - 1], ["0", f"{(rows - 1) * columns}"])
         ax.set_xlabel("code (row by row); × = unused")
         share = usage_K / max(usage_K.sum(), 1)

@@ -107,7 +107,7 @@ class _Budget:
         return tuple(taken)
 
 
-_HUES = ("blue", "vermillion", "green", "purple", "orange", "sky")
+_TONES = ("blue", "sky")  # neighbours differ
 
 
 def _icicle(prefixes: list[Prefix]) -> str:
@@ -115,7 +115,7 @@ def _icicle(prefixes: list[Prefix]) -> str:
     total = max(sum(p.items for p in prefixes), 1)
     x, rows = 0.0, []
     for index, prefix in enumerate(sorted(prefixes, key=lambda p: (-p.items, p.code))):
-        width, hue = 1000 * prefix.items / total, _HUES[index % len(_HUES)]
+        width, hue = 1000 * prefix.items / total, _TONES[index % 2]
         rows.append(
             f'<g data-code="{prefix.code}" fill="var(--{hue})"><title>{prefix.code}: {prefix.items:,} items, {prefix.events:,} events</title>'
         )
@@ -123,11 +123,14 @@ def _icicle(prefixes: list[Prefix]) -> str:
         if width > 26:
             rows.append(f'<text x="{x + width / 2:.1f}" y="31">{prefix.code}</text>')
         at = x
-        for child in prefix.children:
+        for child in prefix.children:  # largest first: from the first one too narrow to see on, they are drawn as one pale block
             wide = 1000 * child.items / total
-            if wide >= 0.5:
-                rows.append(f'<rect x="{at:.1f}" y="55" width="{max(wide - 0.4, 0.3):.1f}" height="52" opacity=".55"/>')
+            if wide < 0.8:
+                break
+            rows.append(f'<rect x="{at:.1f}" y="55" width="{wide - 0.4:.1f}" height="52" opacity=".6"/>')
             at += wide
+        if x + width - at > 0.3:
+            rows.append(f'<rect x="{at:.1f}" y="55" width="{x + width - at - 0.2:.1f}" height="52" opacity=".25"/>')
         rows.append("</g>")
         x += width
     label = f"The ID tree: {len(prefixes)} first codes above their second codes; the width of a block is its number of items"

@@ -131,11 +131,11 @@ def fake_inputs(
         out.json("metrics.json", fake_metrics({n: v for n, v in models.items() if frozen or n != "frozen_model"}, gain))
         chosen = list(range(min(8, users)))
         lists = pa.list_(pa.int32())
-        recommended = [random.choice(items, 10, replace=False).tolist() for _ in chosen]
+        recommended = [random.choice(items, min(10, items), replace=False).tolist() for _ in chosen]
         columns = {
             "user_index": pa.array(chosen, pa.int32()),
             "history": pa.array([events[offsets[u] : offsets[u + 1]].tolist() for u in chosen], lists),
-            "target": pa.array([r[2] for r in recommended], pa.int32()),
+            "target": pa.array([r[min(2, items - 1)] for r in recommended], pa.int32()),
             "joint_model": pa.array(recommended, lists),
         }
         if frozen:

@@ -1,0 +1,83 @@
+"""Pictures: same bytes for the same numbers, small, readable on any page, and silent about missing data."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from orchestration.report import figures
+from tests.orchestration.report_material import fake_curves, fake_metrics
+
+METRICS = fake_metrics({"joint_model": 0.12, "frozen_model": 0.115, "markov": 0.07, "most_popular": 0.03})
+CODES = np.random.default_rng(0).integers(0, 200, (3000, 3))
+PICTURES = {
+    "learning_curves": lambda: figures.learning_curves({"joint_model": fake_curves(), "frozen_model": fake_curves(scale=0.9)}),
+    "code_usage": lambda: figures.code_usage(CODES, 256),
+    "metrics_bars": lambda: figures.metrics_bars(METRICS),
+    "popularity": lambda: figures.popularity(np.arange(500)),
+    "embedding_map": lambda: figures.embedding_map(np.random.default_rng(0).normal(size=(5000, 16))),
+    "tokenizer_curves": lambda: figures.tokenizer_curves([{"epoch": e, "loss": 1 / (e + 1)} for e in range(30)]),
+    "sequence_lengths": lambda: figures.sequence_lengths(np.arange(0, 900, 7)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_are_small_pngs_with_reproducible_bytes(name):
+    first = PICTURES[name]()
+    assert first.startswith(b"\x89PNG")
+    assert len(first) < 60_000
+    assert PICTURES[name]() == first
+
+
+def test_an_inlined_picture_is_whole_themed_and_brings_nothing_foreign():
+    sentence, element = figures.svg(figures.learning_panels({"joint_model": fake_curves()})[0], "p0")
+    ElementTree.fromstring(element)
+    assert "NDCG@10" in sentence
+    assert "var(--blue, #0072b2)" in element
+    assert "<style" not in element
+    assert "<metadata" not in element
+    assert "://" not in element
+    assert "font-family" not in element
+    assert all(name.startswith("p0-") for name in re.findall(r'\bid="([^"]+)"', element))
+    assert all(name.startswith("p0-") for name in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', element) for name in name if name)
+
+
+def test_the_sentence_of_the_usage_picture_counts_used_codes_and_perplexity():
+    codes_NM = np.repeat(np.arange(8), 10)[:, None]
+    sentence, _ = figures.svg(figures.code_usage_panels(codes_NM, 16)[0], "u")
+    assert "8 of 16 codes in use, perplexity 8" in sentence
+    assert "10 items (12.5%)" in sentence
+
+
+def test_noise_that_is_off_is_said_to_be_off():
+    rows = [{**row, "sigma": 0.0} for row in fake_curves()]
+    assert "without exploration" in figures.svg(figures.learning_panels({"joint_model": rows})[1], "s")[0]
+    assert "is off at the end" in figures.svg(figures.learning_panels({"joint_model": fake_curves()})[1], "s")[0]
+
+
+def test_missing_and_non_finite_values_leave_gaps_instead_of_errors():
+    rows = [{"epoch": 1, "loss_gen": float("nan")}, {"epoch": 2, "loss_gen": 2.0, "perplexity": [3.0]}, {"epoch": 3, "loss_gen": None}]
+    assert figures.series(rows, "loss_gen")[0].tolist() == [2.0]
+    assert figures.series(rows, "perplexity", 0)[1].tolist() == [3.0]
+    assert figures.learning_curves({"joint_model": rows, "frozen_model": []}).startswith(b"\x89PNG")
+    assert figures.tokenizer_curves([]).startswith(b"\x89PNG")
+    assert figures.popularity(np.zeros(4, dtype=int)).startswith(b"\x89PNG")
+    assert figures.sequence_lengths(np.array([0])).startswith(b"\x89PNG")
+
+
+def test_labels_at_line_ends_do_not_cover_each_other():
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    x = np.arange(5.0)
+    figures._lines(ax, [(str(i), figures.BLUE, x, x + i * 1e-4) for i in range(4)])
+    heights = sorted(text.xy[1] for text in ax.texts)
+    assert np.diff(heights).min() > 0.05 * np.diff(ax.get_ylim())[0]
+
+
+def test_headline_metrics_fall_back_to_the_nearest_cut_off():
+    assert figures.headline_metrics(METRICS) == ["recall@10", "ndcg@10"]
+    assert figures.headline_metrics({"models": {"joint_model": {"recall@1": 0.1, "recall@5": 0.2}}}) == ["recall@5"]

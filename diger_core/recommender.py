@@ -250,6 +250,7 @@ class Recommender(nn.Module):
         bias_Hp = self.decoder_bias(position + 1)[:, position]
         x_BWd, pasts = self.dropout(token_BWd), []
         for layer, past, cross_kv in zip(self.decoder_layers, cache.past, cache.cross_kv, strict=True):
+            assert isinstance(layer, DecoderLayer)
             x_BWd, past = layer.step(x_BWd, bias_Hp, past, cross_kv, cache.cross_bias)
             pasts.append(past)
         return self.dropout(self.decoder_norm(x_BWd)), DecoderCache(cache.cross_kv, cache.cross_bias, pasts)

@@ -121,18 +121,20 @@ def _zipf_weights(rng: np.random.Generator, by_leaf_CW: Ints, items: int) -> Int
 
 
 def _texts(rng: np.random.Generator, leaf: Ints, brand: Ints, price: Ints, variant: Ints) -> tuple[list[str], list[str], list[str]]:
-    """Titles, brands and category paths. The price level shows only as one of three adjectives, and not in every title."""
-    names = [(department, entry.split(": ")) for department, entries in words.DEPARTMENTS.items() for entry in entries]
-    paths = [f"{department} > {path}" for department, (path, _) in names]
-    nouns = [noun for _, (_, noun) in names]
+    """Titles, brands and category paths. The price level shows only as one of three adjectives, and not in every title; what an item is made of and
+    its first colour belong to its line."""
+    names = [(department, *entry.split(": ")) for department, entries in words.DEPARTMENTS.items() for entry in entries]
     line_of = np.stack([rng.permutation(len(words.LINES))[:PRICE_LEVELS] for _ in words.BRANDS])
-    draws = rng.integers(0, 1 << 30, (len(leaf), 4))
-    titles = []
-    for c, b, p, v, (adjective, material, look, form) in zip(leaf, brand, price, variant, draws, strict=True):
+    style = rng.integers(0, 1 << 30, line_of.shape)
+    titles, paths = [], []
+    for c, b, p, v, (adjective, form) in zip(leaf, brand, price, variant, rng.integers(0, 1 << 30, (len(leaf), 2)), strict=True):
+        department, path, noun = names[c]
         name = f"{words.BRANDS[b]} {words.LINES[line_of[b, p]]}"
-        if adjective % 4:
-            name += f" {words.PRICE_WORDS[p][adjective // 4 % 3]}"
-        ending = words.SIZES[(look + v) % len(words.SIZES)] if form % 2 else words.COLOURS[(look + v) % len(words.COLOURS)]
-        material_name = words.MATERIALS[material % len(words.MATERIALS)]
-        titles.append(f"{name} {nouns[c]}, {material_name}, {ending}" if form % 3 else f"{name} {nouns[c]}, {ending}")
-    return titles, [words.BRANDS[b] for b in brand], [paths[c] for c in leaf]
+        if adjective % 3:
+            name += f" {words.PRICE_WORDS[p][adjective // 3 % 3]}"
+        materials = words.MATERIALS.get(path.split(" > ")[0], ())
+        made_of = f", {materials[style[b, p] % len(materials)]}" if materials else ""
+        look = words.SIZES[form // 3 % len(words.SIZES)] if form % 3 == 0 else words.COLOURS[(style[b, p] + v) % len(words.COLOURS)]
+        titles.append(f"{name} {noun}{made_of}, {look}")
+        paths.append(f"{department} > {path}")
+    return titles, [words.BRANDS[b] for b in brand], paths

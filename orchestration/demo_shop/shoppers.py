@@ -16,19 +16,19 @@ import numpy as np
 from orchestration.demo_shop.catalogue import BRANDS_PER_DEPARTMENT, PRICE_LEVELS, Catalogue, Ints, leaves_per_department
 from orchestration.demo_shop.words import BRANDS, DEPARTMENTS
 
-PROJECTS_PER_DEPARTMENT = 4
+PROJECTS_PER_DEPARTMENT = 3
 STEPS_PER_PROJECT = 6
 THREADS = 2
 
 # Percentages of one step.
-SWITCH_PROJECT = 30
+SWITCH_PROJECT = 60
 BROWSE = 8  # any leaf of the department at hand
 WINDOW_SHOPPING = 6  # any leaf of the shop, no loyalty
 
 # Factors on an item's popularity.
-FAVOURITE_BRAND, SECOND_BRAND = 12, 3
-SAME_PRICE, NEAR_PRICE = 6, 2
-SAME_LINE = 4
+FAVOURITE_BRAND, SECOND_BRAND = 40, 6
+SAME_PRICE, NEAR_PRICE = 6, 3
+SAME_LINE = 2
 NEW_ITEM = 4
 
 # (weight, fewest, most) events of a customer: a long tail, mean about 9.

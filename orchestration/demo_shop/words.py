@@ -7,10 +7,10 @@ DEPARTMENTS: dict[str, tuple[str, ...]] = {
     "Kitchen": (
         "Knives > Santoku Knives: Santoku Knife",
         "Knives > Bread Knives: Bread Knife",
-        "Knives > Sharpeners: Whetstone",
+        "Sharpening > Whetstones: Whetstone",
         "Cookware > Frying Pans: Frying Pan",
         "Cookware > Saucepans: Saucepan",
-        "Cookware > Lids: Glass Lid",
+        "Cookware > Lids: Pan Lid",
         "Preparation > Cutting Boards: Cutting Board",
         "Preparation > Mixing Bowls: Mixing Bowl",
         "Preparation > Peelers: Swivel Peeler",
@@ -91,9 +91,9 @@ DEPARTMENTS: dict[str, tuple[str, ...]] = {
     "Bathroom": (
         "Towels > Bath Towels: Bath Towel",
         "Towels > Hand Towels: Hand Towel",
-        "Towels > Towel Rails: Towel Rail",
+        "Fittings > Towel Rails: Towel Rail",
         "Fittings > Soap Dispensers: Soap Dispenser",
-        "Fittings > Toothbrush Mugs: Toothbrush Mug",
+        "Fittings > Hook Rails: Hook Rail",
         "Fittings > Shower Caddies: Shower Caddy",
         "Textiles > Bath Mats: Bath Mat",
         "Textiles > Shower Curtains: Shower Curtain",
@@ -142,7 +142,7 @@ DEPARTMENTS: dict[str, tuple[str, ...]] = {
         "Painting > Easels: Table Easel",
         "Painting > Sketch Pads: Sketch Pad",
         "Knitting > Needles: Knitting Needles",
-        "Knitting > Yarns: Merino Yarn",
+        "Yarn > Yarns: Merino Yarn",
         "Knitting > Stitch Markers: Stitch Markers",
         "Sewing > Scissors: Fabric Scissors",
         "Sewing > Thread Sets: Thread Set",
@@ -174,10 +174,41 @@ PRICE_WORDS: tuple[tuple[str, ...], ...] = (
     ("Select", "Plus", "Studio"),
     ("Master", "Reserve", "Signature"),
 )
-MATERIALS: tuple[str, ...] = (
-    "Steel", "Beech", "Bamboo", "Cotton", "Enamel", "Copper", "Oak", "Canvas",
-    "Linen", "Cork", "Stoneware", "Aluminium",
-)  # fmt: skip
+# What the products of a group are made of; none where a title would not say.
+METAL, WOOD = ("Stainless Steel", "Aluminium", "Brass", "Powder-Coated Steel"), ("Beech", "Oak", "Bamboo", "Walnut")
+CLOTH, POTTERY = ("Cotton", "Linen", "Canvas", "Wool Blend"), ("Stoneware", "Enamel", "Porcelain", "Terracotta")
+PADDED = ("Ripstop", "Softshell", "Recycled Nylon", "Waxed Cotton")
+MATERIALS: dict[str, tuple[str, ...]] = {
+    "Knives": ("Carbon Steel", "Stainless Steel", "Damascus Steel", "Forged Steel"),
+    "Cookware": ("Cast Iron", "Copper", "Stainless Steel", "Enamel"),
+    "Preparation": WOOD,
+    "Espresso": METAL,
+    "Tea": POTTERY,
+    "Tableware": POTTERY,
+    "Tins": METAL,
+    "Decoration": (),
+    "Tools": METAL,
+    "Watering": METAL,
+    "Pots": POTTERY,
+    "Wildlife": WOOD,
+    "Measuring": METAL,
+    "Cutting": METAL,
+    "Luggage": PADDED,
+    "Clothing": PADDED,
+    "Shelter": PADDED,
+    "Sleeping": PADDED,
+    "Towels": CLOTH,
+    "Fittings": METAL,
+    "Textiles": CLOTH,
+    "Bedding": CLOTH,
+    "Order": WOOD,
+    "Work Place": METAL,
+    "Dogs": PADDED,
+    "Cats": CLOTH,
+    "Feeding": POTTERY,
+    "Care": WOOD,
+    "Knitting": WOOD,
+}
 COLOURS: tuple[str, ...] = ("Forest Green", "Chalk White", "Graphite", "Navy", "Mustard", "Brick Red", "Sand", "Sky Blue", "Plum", "Natural")
 SIZES: tuple[str, ...] = ("Small", "Medium", "Large", "Compact", "Set of 2", "Set of 4")
 RENAMED: tuple[str, ...] = ("(New Edition)", "(2nd Generation)", "- Improved", "- New Packaging")

@@ -1,7 +1,5 @@
 """One asset per stage: resolve the config, call the runner, return metadata. Nothing else happens in an asset."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.checks import check_results, check_specs

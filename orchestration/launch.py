@@ -64,7 +64,7 @@ def _materialise(store: Store, snapshot: Registered, params_file: str | None, ov
     try:
         with dg.DagsterInstance.get() as instance:
             instance.add_dynamic_partitions(str(SNAPSHOTS.name), [snapshot.key])
-            pipeline = Pipeline(store=store.url, params_file=params_file or "params.yaml", overrides=list(overrides))
+            pipeline = Pipeline(store=store.url, params_file=params_file, overrides=list(overrides))
             selected = [asset for asset in ASSETS if asset.key.to_user_string() in chosen]
             dg.materialize(
                 ASSETS,

@@ -23,7 +23,7 @@ class Pipeline(dg.ConfigurableResource):
     """Shared by all assets of a run, so that every stage sees the same params."""
 
     store: str = DEFAULT_STORE
-    params_file: str = "params.yaml"
+    params_file: str | None = None  # params.yaml of the working directory, if there is one
     overrides: list[str] = []
 
     def session(self, context: dg.AssetExecutionContext) -> Session:

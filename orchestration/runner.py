@@ -158,15 +158,11 @@ class Session:
 
 
 def refuse_failed(artefact: Artefact) -> None:
-    """Raises where the stored verdict of a validated artefact is "failed", however the consumer was launched."""
-    if "checks.json" not in artefact.names:
-        return
-    verdict = artefact.json("checks.json")
-    if verdict.get("passed") is not True:
-        reasons = [c["message"] for c in verdict.get("checks", []) if not c["passed"] and c["severity"] == "critical"] or [
-            "no check reported a result"
-        ]
-        raise DigerError(f"{artefact.stage}: {'; '.join(reasons[:3])}")
+    """Raises where the artefact's stored verdict is "failed", however its consumer was launched."""
+    stage = BY_NAME.get(artefact.stage)
+    refuse = getattr(stage.module, "refuse", None) if stage is not None else None
+    if refuse is not None:
+        refuse(artefact)
 
 
 @contextlib.contextmanager

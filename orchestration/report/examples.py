@@ -42,5 +42,9 @@ def _example(material: Material, row: dict, letter: str) -> Example:
     ]
     history = row["history"]
     return Example(
-        f"Shopper {letter}", tuple(map(material.title, history[-HISTORY:])), max(len(history) - HISTORY, 0), material.title(target), tuple(lists)
+        f"Shopper {letter}",
+        tuple(map(material.title, history[-HISTORY:])),
+        row.get("earlier", 0) + max(len(history) - HISTORY, 0),
+        material.title(target),
+        tuple(lists),
     )

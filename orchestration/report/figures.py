@@ -6,10 +6,11 @@ matplotlib is imported inside functions; the same input gives the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,7 @@ CSS_COLOURS = {
     FAINT: "faint",
     GREY: "grey",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
@@ -62,21 +63,32 @@ _STYLE = {
     "ytick.major.size": 0,
     "lines.linewidth": 2.0,
     "lines.solid_capstyle": "round",
+    "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "diger",
 }
 WIDTH, HEIGHT = 4.6, 2.9  # inches of one panel
 
 
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """The project's style alone, whatever the user's matplotlibrc says: pictures are hashed content."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
 def png(panels: Sequence[Panel], columns: int = 2) -> bytes:
     """The panels side by side, each under its sentence, as a PNG of at most 64 colours (a few ten kB)."""
-    import matplotlib
     from matplotlib.figure import Figure
     from PIL import Image
 
     columns = max(1, min(columns, len(panels)))
     rows = math.ceil(len(panels) / columns)
-    with matplotlib.rc_context(_STYLE):
+    with _style():
         figure = Figure(figsize=(WIDTH * columns, (HEIGHT + 0.3) * rows), dpi=100, layout="constrained")
         axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
         for panel, ax in zip(panels, axes, strict=False):
@@ -92,10 +104,9 @@ def png(panels: Sequence[Panel], columns: int = 2) -> bytes:
 
 def svg(panel: Panel, name: str) -> tuple[str, str]:
     """(the panel's sentence, an <svg> element for inlining). `name` prefixes every id, so that pictures cannot clash."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with _style():
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         ax = figure.subplots()
         sentence = panel(ax)
@@ -193,21 +204,25 @@ def _empty(text: str) -> Panel:
 
 def learning_panels(curves: Mapping[str, Rows]) -> list[Panel]:
     """NDCG@10, noise and loss over the epochs of each model: {"joint_model": rows, "frozen_model": rows}."""
-    return [_ndcg(curves), _sigma(curves.get("joint_model", ())), _loss(curves)]
+    return [_ndcg(curves), _sigma(curves.get("joint_model") or next(iter(curves.values()), ())), _loss(curves)]
 
 
 def _ndcg(curves: Mapping[str, Rows]) -> Panel:
     def draw(ax: Axes) -> str:
-        lines = [(MODEL_NAMES.get(name, name), MODEL_COLOURS.get(name, GREY), *series(rows, "validation_ndcg_10")) for name, rows in curves.items()]
+        lines = [(MODEL_NAMES.get(name, name), MODEL_COLOURS.get(name, BLUE), *series(rows, "validation_ndcg_10")) for name, rows in curves.items()]
         _lines(ax, lines)
         _whole_epochs(ax)
         ax.set_ylabel("validation NDCG@10")
         best = {label: (float(y.max()), int(x[y.argmax()])) for label, _, x, y in lines if len(y)}
         if not best:
             return "No validation NDCG was recorded"
-        return "Validation NDCG@10 peaks at " + ", ".join(f"{value:.4f} ({label}, epoch {epoch})" for label, (value, epoch) in best.items())
+        return "Validation NDCG@10 peaks at " + ", ".join(f"{value:.4f} ({_named(label)}epoch {epoch})" for label, (value, epoch) in best.items())
 
     return draw
+
+
+def _named(label: str) -> str:
+    return f"{label}, " if label else ""
 
 
 def _sigma(rows: Rows) -> Panel:
@@ -230,11 +245,11 @@ def _sigma(rows: Rows) -> Panel:
 
 def _loss(curves: Mapping[str, Rows]) -> Panel:
     def draw(ax: Axes) -> str:
-        lines = [(MODEL_NAMES.get(name, name), MODEL_COLOURS.get(name, GREY), *series(rows, "loss_gen")) for name, rows in curves.items()]
+        lines = [(MODEL_NAMES.get(name, name), MODEL_COLOURS.get(name, BLUE), *series(rows, "loss_gen")) for name, rows in curves.items()]
         _lines(ax, lines)
         _whole_epochs(ax)
         ax.set_ylabel("training loss (nats per token)")
-        ends = [f"{y[0]:.2f} to {y[-1]:.2f} ({label})" for label, _, _, y in lines if len(y)]
+        ends = [f"{y[0]:.2f} to {y[-1]:.2f}" + (f" ({label})" if label else "") for label, _, _, y in lines if len(y)]
         return "The recommendation loss goes from " + ", ".join(ends) if ends else "No loss was recorded"
 
     return draw
@@ -417,7 +432,7 @@ def sequence_lengths_panel(offsets_U1: np.ndarray) -> Panel:
             ax.set_axis_off()
             return "There are no users"
         top = max(int(np.quantile(lengths, 0.99)), 3)
-        ax.hist(np.minimum(lengths, top), bins=np.arange(0.5, top + 1.5, max(1, top // 40)), color=BLUE)
+        ax.hist(np.minimum(lengths, top), bins=np.arange(0.5, top + 1.5, max(1, top // 40)).tolist(), color=BLUE)
         ax.set_xlabel("events of a user (the last bar holds all longer ones)")
         ax.set_ylabel("users")
         return f"Half of the users have at most {int(np.median(lengths))} events; {(lengths < 3).sum():,} have fewer than 3"

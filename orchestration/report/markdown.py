@@ -43,9 +43,12 @@ def picture_markdown(png: bytes, description: str) -> str:
 
 
 def curves_markdown(curves: figures.Rows | Mapping[str, figures.Rows]) -> str:
-    """The learning curves as a picture, with the last epoch's numbers below."""
+    """The curves of a model, of several by name, or of the tokenizer's warm-up as a picture, with the last epoch's numbers below."""
     rows = list(curves.get("joint_model", ()) if isinstance(curves, Mapping) else curves)
-    lines = [picture_markdown(figures.learning_curves(curves), "Learning curves: NDCG@10, noise and loss by epoch")]
+    if not isinstance(curves, Mapping) and not any("loss_gen" in row for row in curves):
+        lines = [picture_markdown(figures.tokenizer_curves(curves), "Warm-up curves by epoch")]
+    else:
+        lines = [picture_markdown(figures.learning_curves(curves), "Learning curves: NDCG@10, noise and loss by epoch")]
     if rows:
         numbers = {k: v for k, v in rows[-1].items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
         lines += ["", "| last epoch | |", "|---|---:|", *(f"| {markdown_escape(printable(k))} | {v:.4g} |" for k, v in numbers.items())]

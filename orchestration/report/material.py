@@ -65,13 +65,18 @@ class Material:
     def item_ids(self) -> pa.ChunkedArray:
         return self.inputs["sequences"].table("items.parquet")["item_id"]
 
+    def _rows(self, table: pa.Table) -> pa.Array:
+        """Where each item stands in `table`; null where it does not."""
+        import pyarrow.compute as pc
+
+        ids = table["item_id"]
+        return pc.index_in(self.item_ids, value_set=ids if ids.type == self.item_ids.type else ids.cast(self.item_ids.type))
+
     @cached_property
     def semantic_ids(self) -> tuple[np.ndarray, np.ndarray]:
         """(codes int64 [N, M], suffix int64 [N]) in item order."""
-        import pyarrow.compute as pc
-
         table = self.inputs["semantic_ids"].table("semantic_ids.parquet")
-        table = table.take(pc.index_in(self.item_ids, value_set=table["item_id"]))
+        table = table.take(self._rows(table))
         names = sorted((n for n in table.column_names if n.startswith("code_")), key=lambda n: int(n.split("_")[1]))
         codes = np.stack([table[n].to_numpy() for n in names], axis=1).astype(np.int64)
         return codes, table["suffix"].to_numpy().astype(np.int64)
@@ -107,7 +112,6 @@ class Material:
     def _title_column(self) -> pa.ChunkedArray:
         """The column that reads like a title, in item order; the ids where the catalogue has no text."""
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         if not self.has("validated_items", "items.parquet"):
             return self.item_ids
@@ -119,7 +123,7 @@ class Material:
         named = [t for wanted in TITLE_COLUMNS for t in texts if t.lower() == wanted]
         column = (named or texts or ["item_id"])[0]
         table = pq.read_table(path, columns=["item_id", column])
-        return table[column].take(pc.index_in(self.item_ids, value_set=table["item_id"]))
+        return table[column].take(self._rows(table))
 
     def title(self, item: int, limit: int = 96) -> str:
         """The title of an item, fit to print; its id where it has none."""

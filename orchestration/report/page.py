@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestration.report import ReportConfig, figures, text
 from orchestration.report.examples import examples
-from orchestration.report.material import MODELS, STAGES, Material
+from orchestration.report.material import MODELS, Material
 from orchestration.report.tree import TITLE_LIMIT, tree
 from orchestration.report.verdict import NAMES, verdict
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ORDER = ("joint_model", "frozen_model", "markov", "most_popular")
+SLICES = ("head", "tail", "new_items")
 WHAT = {
     "raw_items": "the catalogue as registered",
     "raw_interactions": "the events as registered",
@@ -93,17 +94,16 @@ def evaluation_section(material: Material) -> dict[str, Any]:
     models = [m for m in ORDER if m in metrics["models"]] + sorted(set(metrics["models"]) - set(ORDER))
     columns = sorted({k for m in models for k in metrics["models"][m] if "@" in k}, key=lambda k: (not k.startswith("recall"), int(k.split("@")[1])))
     headline = figures.headline_metrics(metrics)
+    sizes_of = metrics.get("slice_users", {})
     slices = [
         {
             "name": name.replace("_", " "),
-            "users": next((rows[m]["users"] for m in models if isinstance(rows.get(m), dict) and "users" in rows[m]), None),
-            "rows": [(m, rows[m]) for m in models if isinstance(rows.get(m), dict)],
+            "users": sizes_of.get(name),
+            "rows": [(m, metrics["slices"][name][m]) for m in models if m in metrics["slices"][name]],
         }
-        for name, rows in sorted(
-            metrics.get("slices", {}).items(),
-            key=lambda pair: ("head", "tail", "new").index(pair[0].split("_")[0]) if pair[0].split("_")[0] in ("head", "tail", "new") else 9,
-        )
+        for name in sorted(metrics.get("slices", {}), key=lambda name: (SLICES.index(name) if name in SLICES else len(SLICES), name))
     ]
+    empty = [name.replace("_", " ") for name, users in sizes_of.items() if users == 0]
     return {
         "users": metrics["users"],
         "columns": columns,
@@ -111,6 +111,7 @@ def evaluation_section(material: Material) -> dict[str, Any]:
         "rows": [(m, metrics["models"][m]) for m in models],
         "best": {c: max((metrics["models"][m].get(c) or 0.0) for m in models) for c in columns},
         "slices": slices,
+        "empty": empty,
         "pictures": pictures(figures.metrics_panels(metrics), "metrics"),
     }
 
@@ -187,10 +188,3 @@ def sizes(material: Material) -> list[tuple[str, str]]:
                     (f"Parameters of the {part}, {NAMES[model]}", text.count(sum(t.numel() for k, t in tensors.items() if k.startswith(part))))
                 )
     return rows
-
-
-def plain_config(config: ReportConfig) -> dict[str, Any]:
-    return asdict(config)
-
-
-__all__ = ["STAGES", "environment", "page", "pictures", "sizes"]

@@ -22,11 +22,8 @@ class Verdict:
 
 def difference(metrics: Mapping[str, Any], other: str, metric: str) -> tuple[float, float, float] | None:
     """(joint minus `other`, low, high) of `metric`, paired over users; None where it was not measured."""
-    row = metrics.get("differences", {}).get(f"joint_model - {other}")
-    interval = (row or {}).get("intervals", {}).get(metric)
-    if row is None or metric not in row or interval is None:
-        return None
-    return float(row[metric]), float(interval[0]), float(interval[1])
+    row = metrics.get("differences", {}).get(f"joint_model - {other}", {}).get(metric)
+    return None if row is None else (float(row["mean"]), float(row["low"]), float(row["high"]))
 
 
 def verdict(metrics: Mapping[str, Any]) -> Verdict:

@@ -37,15 +37,15 @@ def fake_metrics(models: dict[str, float], gain: tuple[float, float, float] = (0
 
     def difference(name: str) -> dict[str, Any]:
         middle, low, high = gain if name == "frozen_model" else (models["joint_model"] - models[name], 0.01, 0.2)
-        keys = list(row(1.0)["intervals"])
-        return {**dict.fromkeys(keys, middle), "intervals": {k: [low, high] for k in keys}}
+        return {k: {"mean": middle, "low": low, "high": high} for k in row(1.0)["intervals"]}
 
-    slices = {s: {n: row(v * f) for n, v in models.items()} for s, f in (("head", 1.3), ("tail", 0.6), ("new", 0.1))}
+    slices = {s: {n: row(v * f) for n, v in models.items()} for s, f in (("head", 1.3), ("tail", 0.6))}
     return {
         "models": {n: row(v) for n, v in models.items()},
         "slices": slices,
         "differences": {f"joint_model - {n}": difference(n) for n in models if n != "joint_model"},
         "users": 1234,
+        "slice_users": {"head": 800, "tail": 434, "new_items": 0},
     }
 
 

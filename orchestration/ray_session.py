@@ -33,7 +33,7 @@ _LONGEST_BASE = 107 - 72 - len("/diger-12345678")
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Section `cluster`: where Ray runs and how much of it is used. No part of any stage's key: results do not depend on it."""
+    """Section `cluster`: where Ray runs and how much of it is used. No part of any stage's key; each record notes it."""
 
     __pydantic_config__: ClassVar = STRICT
     workers: int = 2  # of training and of embedding extraction; 0: in this process, without Ray
@@ -41,6 +41,7 @@ class ClusterConfig:
     address: str | None = None  # of an existing cluster (host:port or auto); null: RAY_ADDRESS, or a private cluster
     object_store_mb: int = 200
     max_failures: int = 2  # restarts of a training run after a worker died
+    checkpoint_steps: int | None = None  # a checkpoint also every so many steps, beside training.checkpoint_every
     dashboard: bool = False  # on 127.0.0.1; costs a gigabyte
 
     def __post_init__(self) -> None:
@@ -50,6 +51,8 @@ class ClusterConfig:
             raise ValueError(f"gpus = {self.gpus!r}: must be auto, or at least 0")
         if self.object_store_mb < 80:
             raise ValueError(f"object_store_mb = {self.object_store_mb!r}: must be at least 80")
+        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
+            raise ValueError(f"checkpoint_steps = {self.checkpoint_steps!r}: must be at least 1, or null")
         if self.max_failures < 0:
             raise ValueError(f"max_failures = {self.max_failures!r}: must be at least 0")
 

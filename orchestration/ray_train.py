@@ -1,0 +1,353 @@
+"""Training on Ray Train: the workers run the core's loop, checkpoints live in our store, and the result comes back through files.
+
+One job per record key. Its checkpoints are `<store>/checkpoints/<record key>/<step>/`, so a run that is started again, by Ray, by Dagster
+under a new run id or by hand, goes on from the newest one that verifies. Ray's own state is thrown away with the scratch directory.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from diger_core import checkpoint as checkpoints
+from diger_core.checkpoint import Checkpoint
+from diger_core.config import JointModelConfig, RecommenderConfig, TableConfig, TrainingConfig
+from diger_core.distributed import Distributed
+from diger_core.errors import DigerError
+from diger_core.id_table import IdTable
+from diger_core.progress import Progress, Silent
+from diger_core.sequences import Sequences
+from diger_core.store import Store
+from diger_core.tokenizer import tokenizer_state
+from orchestration.ray_session import ClusterConfig, gpus_for, ray_session, shutdown
+
+if TYPE_CHECKING:
+    from orchestration.runner import StageRun
+
+_POLL = 0.2  # seconds between two looks into the mailbox
+_SAVE_AGAIN_AFTER = (1.0, 4.0, 16.0)  # seconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know; it opens its inputs itself. Holds no secret."""
+
+    store: str
+    key: str
+    stage: str
+    inputs: Mapping[str, tuple[str, str]]  # name -> (stage, artefact hash)
+    recommender: RecommenderConfig
+    training: TrainingConfig
+    joint: JointModelConfig
+    table: TableConfig
+    checkpoint_steps: int | None
+    threads: int | None  # of torch, in each worker; None: left alone
+
+    @property
+    def checkpoints(self) -> str:
+        return f"{self.store}/checkpoints/{self.key}"
+
+    @property
+    def results(self) -> str:
+        return f"{self.checkpoints}/result"
+
+
+def launch_training(run: StageRun, joint: JointModelConfig) -> None:
+    """Trains the stage's model on the configured cluster and writes its artefact's files into `run.out`.
+
+    With 0 workers the loop runs in this process. Raises DigerError with the root cause in one line where training fails.
+    """
+    cluster, job = run.params.cluster, _job(run, joint)
+    started = time.monotonic()
+    result = checkpoints.newest_valid(job.results, run.progress)
+    if result is not None:
+        run.progress.message(f"{job.stage}: an earlier attempt had finished the training; its result is taken")
+    elif cluster.workers == 0:
+        train_job(job, Distributed(), run.progress)
+    else:
+        run.note(starts=_on_ray(job, cluster, str(run.scratch / "ray"), run.progress))
+    result = result or checkpoints.newest_valid(job.results, run.progress)
+    if result is None:
+        raise DigerError(f"{job.stage}: training ended without a result in {job.results}: run it again with --debug")
+    _write(run, job, result)
+    state = result.state
+    run.note(training_seconds=round(time.monotonic() - started, 3), workers=cluster.workers, rows_per_second=round(state["rows_per_second"], 1))
+
+
+def published(store: Store, key: str) -> None:
+    """Called once the artefact is in the store: the checkpoints have served."""
+    store.root.remove_directory("checkpoints", key)
+
+
+def _job(run: StageRun, joint: JointModelConfig) -> Job:
+    root, params = run.store.root, run.params
+    inputs = {name: (artefact.stage, artefact.hash) for name, artefact in run.inputs.items()}
+    return Job(
+        root.base if root.is_local else root.url,
+        run.key,
+        run.stage.name,
+        inputs,
+        params.recommender,
+        params.training,
+        joint,
+        params.semantic_ids,
+        params.cluster.checkpoint_steps,
+        None,
+    )
+
+
+def _write(run: StageRun, job: Job, result: Checkpoint) -> None:
+    from orchestration.model_artefact import write_model
+
+    tensors = {f"{part}.{name}": value for part in ("recommender", "tokenizer") for name, value in result.tensors[part].items()}
+    state, table = result.state, IdTable(result.tensors["table"]["codes"], result.tensors["table"]["suffix"])
+    config = {
+        "recommender": asdict(job.recommender),
+        "training": asdict(job.training),
+        "joint_model": asdict(job.joint),
+        "semantic_ids": asdict(job.table),
+        **{name: state[name] for name in ("tokenizer", "codes", "levels", "suffixes", "best_epoch", "alarm")},
+    }
+    item_ids = run.inputs["sequences"].table("items.parquet").column("item_id")
+    assignment = write_model(run.out, tensors, config, item_ids, table, state["curves"])
+    best: dict[str, Any] = next((row for row in state["curves"] if row["epoch"] == state["best_epoch"]), {})
+    shown = {name: best.get(name) for name in ("validation_recall_10", "validation_ndcg_10", "unique_prefixes", "loss_gen")}
+    run.facts(epochs=len(state["curves"]), best_epoch=state["best_epoch"], alarm=state["alarm"], assignment_hash=assignment, **shown)
+
+
+# On a worker (or in this process)
+
+
+def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
+    """Runs the core's training loop from the newest valid checkpoint; rank 0 stores checkpoints and, at the end, the result."""
+    import torch
+
+    from diger_core.training import train
+    from orchestration.stages.tokenizer import input_vectors, load_tokenizer
+
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    store = Store(job.store)
+    inputs = {name: store.artefact(stage, hash_) for name, (stage, hash_) in job.inputs.items()}
+    sequences = Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors"))
+    item_ids = inputs["sequences"].table("items.parquet").column("item_id").combine_chunks()
+    tokenizer = load_tokenizer(inputs["tokenizer"])
+    trained = train(
+        input_vectors(inputs["embeddings"], inputs["tokenizer"]),
+        sequences,
+        item_ids,
+        tokenizer,
+        job.recommender,
+        job.training,
+        job.joint,
+        job.table,
+        distributed=ranks,
+        progress=progress,
+        on_checkpoint=lambda state: _save(job, ranks, state, progress),
+        checkpoint_steps=job.checkpoint_steps,
+        resume=_common_checkpoint(job, ranks, progress),
+    )
+    if not ranks.main:
+        return
+    suffixes = int(trained.recommender.token_tables[-1].shape[0])
+    state = {
+        "step": max((row["step"] for row in trained.curves), default=0),
+        "curves": trained.curves,
+        "best_epoch": trained.best_epoch,
+        "alarm": trained.alarm,
+        "rows_per_second": trained.rows_per_second,
+        "tokenizer": tokenizer_state(trained.tokenizer)[1],
+        "codes": trained.tokenizer.codes,
+        "levels": trained.tokenizer.levels,
+        "suffixes": suffixes,
+    }
+    tensors = {
+        "recommender": dict(trained.recommender.state_dict()),
+        "tokenizer": dict(trained.tokenizer.state_dict()),
+        "table": {"codes": trained.table.codes_NM, "suffix": trained.table.suffix_N},
+    }
+    Checkpoint(tensors, state).save(job.results)
+
+
+def _save(job: Job, ranks: Distributed, state: Checkpoint, progress: Progress) -> None:
+    """Stores a checkpoint. One that cannot be stored after several attempts is no reason to lose the training: a warning says so."""
+    if not ranks.main:
+        return
+    for pause in (*_SAVE_AGAIN_AFTER, None):
+        try:
+            state.save(job.checkpoints)
+            checkpoints.prune(job.checkpoints, job.training.checkpoints_kept)
+            return
+        except DigerError as error:
+            if pause is None:
+                progress.message(f"warning: {job.stage}: the checkpoint of step {state.step} was not stored, training goes on without it: {error}")
+                return
+            time.sleep(pause)
+
+
+def _common_checkpoint(job: Job, ranks: Distributed, progress: Progress) -> Checkpoint | None:
+    """The newest checkpoint that verifies on every rank: a file that one node does not see yet must not set the ranks apart."""
+    found = checkpoints.newest_valid(job.checkpoints, progress if ranks.main else Silent())
+    if ranks.world == 1:
+        return found
+    import torch
+    import torch.distributed as dist
+
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    step = torch.tensor([-1 if found is None else found.step], device=device)
+    dist.all_reduce(step, op=dist.ReduceOp.MIN)
+    common = int(step)
+    if common < 0:
+        return None
+    assert found is not None
+    return found if found.step == common else checkpoints.load(f"{job.checkpoints}/{common:08d}")
+
+
+# Launching
+
+
+class Mailbox:
+    """An actor that carries progress from rank 0 to the driver, and a fault that no retry can mend."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.updates: dict[str, tuple[int, int | None, dict[str, Any]]] = {}
+        self.failure: str | None = None
+        self.starts = 0
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def update(self, what: str, done: int, total: int | None, values: dict[str, Any]) -> None:
+        self.updates[what] = (done, total, values)  # the newest state replaces one that nobody has read
+
+    def start(self) -> str | None:
+        """Counts the start of rank 0 and tells whether the run has failed for good."""
+        self.starts += 1
+        return self.failure
+
+    def fail(self, text: str) -> None:
+        self.failure = self.failure or text
+
+    def failed(self) -> str | None:
+        return self.failure
+
+    def take(self) -> tuple[list[str], dict[str, tuple[int, int | None, dict[str, Any]]], str | None, int]:
+        taken = self.messages, self.updates, self.failure, self.starts
+        self.messages, self.updates = [], {}
+        return taken
+
+
+class _MailboxProgress:
+    """Progress that goes to the driver; updates at most every `_POLL` seconds, messages always."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self.mailbox, self.last = mailbox, 0.0
+
+    def update(self, what: str, done: int, total: int | None = None, **values: float | int | str) -> None:
+        if time.monotonic() - self.last >= _POLL or done == total:
+            self.last = time.monotonic()
+            self.mailbox.update.remote(what, done, total, values)
+
+    def message(self, text: str) -> None:
+        self.mailbox.message.remote(text)
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """One rank. A DigerError is final: it is told to the driver, and the attempt that Ray then makes ends at once on every rank."""
+    import ray
+
+    job, mailbox = config["job"], config["mailbox"]
+    ranks = Distributed.current()
+    if ray.get(mailbox.start.remote() if ranks.main else mailbox.failed.remote()) is not None:
+        return
+    if config["gpu"]:
+        import torch
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())
+    try:
+        if checkpoints.newest_valid(job.results) is None:
+            train_job(job, ranks, _MailboxProgress(mailbox) if ranks.main else Silent())
+    except DigerError as error:
+        ray.get(mailbox.fail.remote(str(error)))
+        raise
+
+
+def _on_ray(job: Job, cluster: ClusterConfig, storage: str, progress: Progress) -> int:
+    """Runs the job on Ray Train and returns how often rank 0 was started. The calling thread delivers the progress, so an interrupt reaches it."""
+    with ray_session(cluster) as ray:
+        gpu = gpus_for(ray, cluster)
+        if job.training.device == "cuda" and not gpu:
+            raise DigerError(
+                f"training.device = 'cuda', but {cluster.workers} workers do not get a GPU each: set training.device=auto or cluster.workers"
+            )
+        device = job.training.device if gpu else "cpu"
+        job = replace(job, training=replace(job.training, device=device), threads=_threads(ray, cluster))
+        mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        trainer = _trainer({"job": job, "mailbox": mailbox, "gpu": gpu}, job, cluster, gpu, storage)
+        failures: list[BaseException] = []
+        thread = threading.Thread(target=_fit, args=(trainer, failures), name=f"fit-{job.stage}", daemon=True)
+        try:
+            thread.start()
+            while thread.is_alive():
+                thread.join(_POLL)
+                failure, starts = _deliver(ray, mailbox, progress)
+        except BaseException:
+            shutdown()  # ends what this process has running on Ray, and nothing else: no worker outlives an interrupted run
+            raise
+        failure, starts = _deliver(ray, mailbox, progress)
+        ray.kill(mailbox)
+    if failure is not None:
+        raise DigerError(failure)
+    if failures:
+        raise DigerError(f"{job.stage}: training failed: {_root_cause(failures[0])}") from failures[0]
+    return starts
+
+
+def _trainer(config: dict[str, Any], job: Job, cluster: ClusterConfig, gpu: bool, storage: str) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    return TorchTrainer(
+        _worker,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=cluster.workers, use_gpu=gpu),
+        run_config=RunConfig(
+            name=f"{job.stage}-{job.key[:16]}", storage_path=storage, failure_config=FailureConfig(max_failures=cluster.max_failures)
+        ),
+    )
+
+
+def _fit(trainer: Any, failures: list[BaseException]) -> None:
+    try:
+        trainer.fit()
+    except Exception as error:  # noqa: BLE001 - carried to the calling thread, which raises it
+        failures.append(error)
+
+
+def _deliver(ray: Any, mailbox: Any, progress: Progress) -> tuple[str | None, int]:
+    messages, updates, failure, starts = ray.get(mailbox.take.remote())
+    for text in messages:
+        progress.message(text)
+    for what, (done, total, values) in updates.items():
+        progress.update(what, done, total, **values)
+    return failure, starts
+
+
+def _threads(ray: Any, cluster: ClusterConfig) -> int:
+    """Torch threads of each worker: the cluster's cores, shared out."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) // cluster.workers)
+
+
+def _root_cause(error: BaseException) -> str:
+    """The first worker's own exception in one line; what the others report is mostly its echo."""
+    failures = getattr(error, "worker_failures", None)
+    rank, cause = sorted(failures.items())[0] if failures else (None, error)
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    told = f"{type(cause).__name__}: {lines[-1].strip() if lines else 'no message'}"
+    return told if rank is None else f"worker {rank}: {told}"

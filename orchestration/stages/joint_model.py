@@ -1,0 +1,17 @@
+"""Stage `joint_model`: recommender and tokenizer trained together (the specification, sections 3 to 5), on Ray Train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestration.ray_train import launch_training, published
+
+if TYPE_CHECKING:
+    from orchestration.runner import StageRun
+
+__all__ = ["joint_model", "published"]
+
+
+def joint_model(run: StageRun) -> None:
+    """Writes model.safetensors, config.json, id_table.parquet and curves.json."""
+    launch_training(run, run.params.joint_model)

@@ -45,7 +45,7 @@ def describe_os_error(error: BaseException, where: str) -> DigerError:
         return DigerError(f"{where}: cannot be written or read (permission denied or read-only): choose another --store, or change its permissions")
     if isinstance(error, FileNotFoundError):
         return DigerError(f"{where}: does not exist: check the path (for s3://, that the bucket exists)")
-    if number in (errno.EACCES, errno.EPERM) or "Forbidden" in text or "AccessDenied" in text or "Credential" in name or "InvalidAccessKeyId" in text:
+    if isinstance(error, PermissionError) or "Forbidden" in text or "AccessDenied" in text or "Credential" in name or "InvalidAccessKeyId" in text:
         return DigerError(f"{where}: access refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's permissions")
     if "Endpoint" in name or "Connect" in name or "ClientConnector" in name or "Timeout" in name:
         return DigerError(f"{where}: the object store does not answer: check AWS_ENDPOINT_URL and the network")
@@ -114,11 +114,7 @@ class Root:
         path = self.at(*names)
         with self.faults(*names):
             if not self.is_local:
-                try:
-                    self.fs.pipe_file(path, data, mode="create")
-                except FileExistsError:
-                    return False
-                return True
+                return self._create_object(data, path)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             temporary = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.tmp"
             try:
@@ -135,6 +131,16 @@ class Root:
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
+
+    def _create_object(self, data: bytes, path: str) -> bool:
+        try:
+            self.fs.pipe_file(path, data, mode="create")
+        except OSError as error:
+            if not (isinstance(error, FileExistsError) or _precondition_failed(error)):
+                raise
+            # A put that succeeded but whose answer was lost is retried by the client, and then finds its own object.
+            return bool(self.fs.cat_file(path) == data)
+        return True
 
     def upload(self, local: Path, *names: str) -> None:
         """Copies one local file into place (S3: invisible until complete)."""
@@ -189,6 +195,11 @@ class Root:
                 name = f"probe-{uuid.uuid4().hex}"
                 self.fs.pipe_file(self.at(name), b"")
                 self.fs.rm_file(self.at(name))
+
+
+def _precondition_failed(error: BaseException) -> bool:
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict", "412")
 
 
 def _sync_directory(path: str) -> None:

@@ -297,7 +297,8 @@ class Store:
 
     def append_record(self, stage: str, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """Adds a record under the next free number (conditional create: two writers never share one)."""
-        number = len(self.root.list("records", stage, key)) + 1
+        names = [name for name in self.root.list("records", stage, key) if name.endswith(".json")]
+        number = int(names[-1].removesuffix(".json")) + 1 if names else 1
         while True:
             full = {"format": FORMAT, "stage": stage, "key": key, "number": number, **record}
             if self.root.create(

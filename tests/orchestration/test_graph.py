@@ -1,0 +1,78 @@
+"""One graph: dvc.yaml, the Dagster assets, params.yaml, the stage modules and the report's sections agree."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from orchestration.graph import BY_NAME, STAGES, upstream
+from orchestration.params import Params
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def test_dvc_yaml_is_the_same_graph():
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == [s.name for s in STAGES]
+    for stage in STAGES:
+        entry = stages[stage.name]
+        assert entry["cmd"] == f"diger stage {stage.name} --link pipeline/{stage.name}"
+        assert entry["deps"] == ([f"pipeline/{name}" for name in stage.inputs] or ["${snapshot}"])
+        assert entry["params"] == list(stage.params)
+        assert entry["outs"] == [f"pipeline/{stage.name}"]
+
+
+def test_dagster_assets_are_the_same_graph():
+    from orchestration.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    found = {key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()}
+    assert found == {s.name: set(s.inputs) for s in STAGES}
+
+
+def test_every_asset_is_described():
+    from orchestration.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    for stage in STAGES:
+        node = graph.get(next(k for k in graph.get_all_asset_keys() if k.to_user_string() == stage.name))
+        assert node.description == stage.description
+        assert node.group_name == stage.group
+        assert node.code_version == stage.version
+        assert node.kinds == set(stage.kinds)
+        assert node.owners
+        assert node.partitions_def is not None
+
+
+def test_stages_are_in_an_order_that_can_run():
+    seen: set[str] = set()
+    for stage in STAGES:
+        assert set(stage.inputs) <= seen
+        seen.add(stage.name)
+
+
+def test_every_stage_has_a_function_and_a_params_section_of_its_name():
+    sections = set(Params.__dataclass_fields__)
+    for stage in STAGES:
+        assert callable(getattr(stage.module, stage.name))
+        assert stage.name in sections
+        assert set(stage.params) <= sections
+
+
+def test_params_yaml_names_every_stage_and_holds_the_defaults():
+    from orchestration.params import load_params
+
+    data = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    assert set(data) == set(Params.__dataclass_fields__)
+    assert load_params(PROJECT / "params.yaml") == Params()
+
+
+def test_every_stage_has_a_test():
+    texts = "\n".join(p.read_text() for p in (PROJECT / "tests").rglob("test_*.py"))
+    for name in BY_NAME:
+        assert re.search(rf"\b{name}\b", texts)
+
+
+def test_upstream_of_the_report_is_everything():
+    assert upstream({"report"}) == set(BY_NAME)
+    assert upstream({"sequences"}) == {"raw_items", "raw_interactions", "validated_items", "validated_interactions", "sequences"}

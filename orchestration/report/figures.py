@@ -1,203 +1,39 @@
-"""Pictures for the report (SVG that follows the page's colours) and for the Dagster UI (small PNGs).
+"""The project's pictures, for the report and for the Dagster UI: `*_panels` draw, the functions beside them return PNG bytes.
 
-A picture is one or more panels. A panel draws on given axes and returns the sentence that says what there is to see.
-matplotlib is imported inside functions; the same input gives the same bytes.
+matplotlib is imported inside functions; the same numbers give the same bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestration.report.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    LEVEL_COLOURS,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    Panel,
+    Rows,
+    draw_lines,
+    empty,
+    levels,
+    png,
+    series,
+    whole_epochs,
+)
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Rows = Sequence[Mapping[str, Any]]
-Panel = Callable[["Axes"], str]
-
-# Okabe and Ito's colours, which remain distinct under the common colour-vision deficiencies.
-BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
-INK, FAINT, GREY = "#2b2f36", "#d5d9df", "#737a85"
-LEVEL_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY, INK)
 MODEL_COLOURS = {"joint_model": BLUE, "frozen_model": VERMILLION, "markov": GREEN, "most_popular": GREY}
 MODEL_NAMES = {"joint_model": "joint", "frozen_model": "frozen", "markov": "Markov", "most_popular": "most popular"}
-# In the page each colour is a CSS variable, so that dark mode can choose a lighter tone.
-CSS_COLOURS = {
-    BLUE: "blue",
-    ORANGE: "orange",
-    GREEN: "green",
-    VERMILLION: "vermillion",
-    PURPLE: "purple",
-    SKY: "sky",
-    INK: "ink",
-    FAINT: "faint",
-    GREY: "grey",
-}
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.7,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "lines.linewidth": 2.0,
-    "lines.solid_capstyle": "round",
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "diger",
-}
-WIDTH, HEIGHT = 4.6, 2.9  # inches of one panel
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """The project's style alone, whatever the user's matplotlibrc says: pictures are hashed content."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        yield
-
-
-def png(panels: Sequence[Panel], columns: int = 2) -> bytes:
-    """The panels side by side, each under its sentence, as a PNG of at most 64 colours (a few ten kB)."""
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    columns = max(1, min(columns, len(panels)))
-    rows = math.ceil(len(panels) / columns)
-    with _style():
-        figure = Figure(figsize=(WIDTH * columns, (HEIGHT + 0.3) * rows), dpi=100, layout="constrained")
-        axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
-        for panel, ax in zip(panels, axes, strict=False):
-            ax.set_title(_wrap(panel(ax)))
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
-        raw = io.BytesIO()
-        figure.savefig(raw, format="png", facecolor="white", metadata={"Software": None})
-    small = io.BytesIO()
-    Image.open(raw).convert("RGB").quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, format="PNG", optimize=True)
-    return small.getvalue()
-
-
-def svg(panel: Panel, name: str) -> tuple[str, str]:
-    """(the panel's sentence, an <svg> element for inlining). `name` prefixes every id, so that pictures cannot clash."""
-    from matplotlib.figure import Figure
-
-    with _style():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        ax = figure.subplots()
-        sentence = panel(ax)
-        figure.patch.set_visible(False)
-        ax.patch.set_visible(False)
-        raw = io.BytesIO()
-        figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return sentence, _inline(raw.getvalue().decode(), name, sentence)
-
-
-def _inline(text: str, name: str, label: str) -> str:
-    """matplotlib's file as an element of the page: no prologue, no addresses, own ids, the page's font and colours."""
-    from html import escape
-
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.S)  # it would hold for the whole page
-    text = re.sub(r' xmlns(?::\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
-    text = re.sub(r"font: (?:(\d+) )?([\d.]+px) [^;\"]*", lambda m: f"font-size: {m[2]}" + (f"; font-weight: {m[1]}" if m[1] else ""), text)
-    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    for colour, variable in CSS_COLOURS.items():
-        text = re.sub(f"({colour})(?![0-9a-f])", f"var(--{variable}, {colour})", text, flags=re.I)
-    text = re.sub(r">\s+<", "><", text)
-    opening, rest = text.split(">", 1)
-    view = re.search(r'viewBox="[^"]*"', opening)
-    return f'<svg {view[0] if view else ""} role="img" aria-label="{escape(label)}" class="chart">{rest.strip()}'
-
-
-def _wrap(sentence: str, width: int = 58) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(sentence, width)[:3])
-
-
-# ---- small helpers ----
-
-
-def series(rows: Rows, key: str, level: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(epochs, values) of the rows that have a finite number under `key` (of `level`, where the value is a list per level)."""
-    points = []
-    for index, row in enumerate(rows):
-        value = row.get(key)
-        if level is not None:
-            value = value[level] if isinstance(value, (list, tuple)) and level < len(value) else None
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            points.append((float(row.get("epoch", index)), float(value)))
-    array = np.array(points, dtype=float).reshape(-1, 2)
-    return array[:, 0], array[:, 1]
-
-
-def levels(rows: Rows, key: str) -> int:
-    """How many levels the lists under `key` have."""
-    return max((len(row[key]) for row in rows if isinstance(row.get(key), (list, tuple))), default=0)
-
-
-def _whole_epochs(ax: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    ax.set_xlabel("epoch")
-
-
-def _lines(ax: Axes, lines: Sequence[tuple[str, str, np.ndarray, np.ndarray]]) -> None:
-    """Lines of (label, colour, x, y), each labelled at its end instead of in a legend; labels are kept apart."""
-    drawn = [line for line in lines if len(line[2])]
-    if not drawn:
-        ax.text(0.5, 0.5, "no data", transform=ax.transAxes, ha="center", color=GREY)
-        return
-    for _, colour, x, y in drawn:
-        ax.plot(x, y, color=colour, marker="o" if len(x) == 1 else None, markersize=5)
-    low, high = ax.get_ylim()
-    gap, previous, right = 0.085 * (high - low), -math.inf, max(x[-1] for _, _, x, _ in drawn)
-    for label, colour, _, y in sorted(drawn, key=lambda line: line[3][-1]):
-        height = max(y[-1], previous + gap)
-        previous = height
-        ax.annotate(
-            label, (right, height), xytext=(6, 0), textcoords="offset points", va="center", color=colour, annotation_clip=False, fontweight="bold"
-        )
-
-
-def _empty(text: str) -> Panel:
-    def draw(ax: Axes) -> str:
-        ax.set_axis_off()
-        return text
-
-    return draw
-
 
 # ---- learning curves ----
 
@@ -210,8 +46,8 @@ def learning_panels(curves: Mapping[str, Rows]) -> list[Panel]:
 def _ndcg(curves: Mapping[str, Rows]) -> Panel:
     def draw(ax: Axes) -> str:
         lines = [(MODEL_NAMES.get(name, name), MODEL_COLOURS.get(name, BLUE), *series(rows, "validation_ndcg_10")) for name, rows in curves.items()]
-        _lines(ax, lines)
-        _whole_epochs(ax)
+        draw_lines(ax, lines)
+        whole_epochs(ax)
         ax.set_ylabel("validation NDCG@10")
         best = {label: (float(y.max()), int(x[y.argmax()])) for label, _, x, y in lines if len(y)}
         if not best:
@@ -229,9 +65,9 @@ def _sigma(rows: Rows) -> Panel:
     def draw(ax: Axes) -> str:
         x, sigma = series(rows, "sigma")
         x_share, share = series(rows, "noisy_share")
-        _lines(ax, [("σ", BLUE, x, sigma), ("noisy share", ORANGE, x_share, share)])
+        draw_lines(ax, [("σ", BLUE, x, sigma), ("noisy share", ORANGE, x_share, share)])
         ax.set_ylim(bottom=0)
-        _whole_epochs(ax)
+        whole_epochs(ax)
         ax.set_ylabel("noise scale σ; share of items")
         if not len(sigma):
             return "No noise was recorded"
@@ -246,8 +82,8 @@ def _sigma(rows: Rows) -> Panel:
 def _loss(curves: Mapping[str, Rows]) -> Panel:
     def draw(ax: Axes) -> str:
         lines = [(MODEL_NAMES.get(name, name), MODEL_COLOURS.get(name, BLUE), *series(rows, "loss_gen")) for name, rows in curves.items()]
-        _lines(ax, lines)
-        _whole_epochs(ax)
+        draw_lines(ax, lines)
+        whole_epochs(ax)
         ax.set_ylabel("training loss (nats per token)")
         ends = [f"{y[0]:.2f} to {y[-1]:.2f}" + (f" ({label})" if label else "") for label, _, _, y in lines if len(y)]
         return "The recommendation loss goes from " + ", ".join(ends) if ends else "No loss was recorded"
@@ -263,14 +99,14 @@ def learning_curves(curves: Rows | Mapping[str, Rows]) -> bytes:
 def tokenizer_panels(curves: Rows) -> list[Panel]:
     """One panel for each number that the warm-up records (at most four)."""
     keys = [key for key in dict.fromkeys(k for row in curves for k in row) if key not in ("epoch", "step") and len(series(curves, key)[1])]
-    return [_one_curve(curves, key) for key in keys[:4]] or [_empty("The warm-up recorded no curve")]
+    return [_one_curve(curves, key) for key in keys[:4]] or [empty("The warm-up recorded no curve")]
 
 
 def _one_curve(rows: Rows, key: str) -> Panel:
     def draw(ax: Axes) -> str:
         x, y = series(rows, key)
-        _lines(ax, [("", BLUE, x, y)])
-        _whole_epochs(ax)
+        draw_lines(ax, [("", BLUE, x, y)])
+        whole_epochs(ax)
         name = key.replace("_", " ")
         ax.set_ylabel(name)
         return f"Warm-up: {name} goes from {y[0]:.4g} to {y[-1]:.4g}"
@@ -291,9 +127,9 @@ def usage_curve_panels(rows: Rows) -> list[Panel]:
     def draw(key: str, unit: str, message: Callable[[list[np.ndarray]], str]) -> Panel:
         def panel(ax: Axes) -> str:
             lines = [(f"level {j + 1}", LEVEL_COLOURS[j % len(LEVEL_COLOURS)], *series(rows, key, j)) for j in range(levels(rows, key))]
-            _lines(ax, lines)
+            draw_lines(ax, lines)
             ax.set_ylim(bottom=0)
-            _whole_epochs(ax)
+            whole_epochs(ax)
             ax.set_ylabel(unit)
             return message([y for *_, y in lines if len(y)])
 

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from orchestration.report import figures
+from orchestration.report import drawing, figures
 from orchestration.report.text import decimal, markdown_escape, printable
 from orchestration.report.verdict import NAMES, verdict
 
@@ -42,7 +42,7 @@ def picture_markdown(png: bytes, description: str) -> str:
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
-def curves_markdown(curves: figures.Rows | Mapping[str, figures.Rows]) -> str:
+def curves_markdown(curves: drawing.Rows | Mapping[str, drawing.Rows]) -> str:
     """The curves of a model, of several by name, or of the tokenizer's warm-up as a picture, with the last epoch's numbers below."""
     rows = list(curves.get("joint_model", ()) if isinstance(curves, Mapping) else curves)
     if not isinstance(curves, Mapping) and not any("loss_gen" in row for row in curves):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration.report import ReportConfig, figures, text
+from orchestration.report import ReportConfig, drawing, figures, text
 from orchestration.report.examples import examples
 from orchestration.report.material import MODELS, Material
 from orchestration.report.tree import TITLE_LIMIT, tree
@@ -81,10 +81,10 @@ def _asset(name: str) -> Markup:
     return Markup((HERE / name).read_text(encoding="utf-8"))
 
 
-def pictures(panels: list[figures.Panel], name: str) -> list[Picture]:
+def pictures(panels: list[drawing.Panel], name: str) -> list[Picture]:
     from markupsafe import Markup
 
-    made = (figures.svg(panel, f"{name}{index}") for index, panel in enumerate(panels))
+    made = (drawing.svg(panel, f"{name}{index}") for index, panel in enumerate(panels))
     return [Picture(sentence, Markup(element)) for sentence, element in made]
 
 
@@ -117,13 +117,15 @@ def evaluation_section(material: Material) -> dict[str, Any]:
 
 
 def training_section(material: Material) -> dict[str, Any]:
-    curves = {m: material.curves[m] for m in MODELS if m in material.curves}
+    curves = {m: material.curves[m] for m in MODELS if material.curves.get(m)}
     joint = curves.get("joint_model", [])
     return {
         "curves": pictures(figures.learning_panels(curves), "learning") if curves else [],
-        "usage": pictures(figures.usage_curve_panels(joint), "usage") if figures.levels(joint, "perplexity") else [],
+        "usage": pictures(figures.usage_curve_panels(joint), "usage") if drawing.levels(joint, "perplexity") else [],
         "rows": joint,
-        "levels": figures.levels(joint, "perplexity"),
+        "best_epoch": material.configs.get("joint_model", {}).get("best_epoch"),
+        "alarms": [(m, str(material.configs[m]["alarm"])) for m in MODELS if material.configs.get(m, {}).get("alarm")],
+        "levels": drawing.levels(joint, "perplexity"),
         "tokenizer": pictures(figures.tokenizer_panels(material.curves["tokenizer"]), "warmup") if material.curves.get("tokenizer") else [],
     }
 

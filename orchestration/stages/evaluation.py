@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from diger_core.evaluation import EvaluationResult
     from diger_core.id_table import IdTable
-    from diger_core.recommender import Recommender
     from diger_core.sequences import Sequences
     from diger_core.store import Artefact
     from orchestration.runner import StageRun
@@ -51,11 +50,12 @@ def _ranked(run: StageRun, model: str, source: tuple[str, str], seq: Sequences, 
     import torch
 
     from diger_core.evaluation import rank_targets
+    from orchestration.model_artefact import load_model
 
     artefact = run.inputs[model]
     table = checked_table(run.inputs[source[0]], source[1], artefact, item_ids)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    recommender = load_recommender(artefact).to(device)
+    recommender = load_model(artefact).recommender.to(device)
     return rank_targets(recommender, table.codes_NM, table.suffix_N, seq, "test", run.params.evaluation, device, progress=run.progress)
 
 
@@ -64,10 +64,11 @@ def checked_table(holder: Artefact, file: str, model: Artefact, item_ids: pa.Chu
     import pyarrow.compute as pc
 
     from diger_core.id_table import assignment_hash, from_arrow
+    from orchestration.model_artefact import ASSIGNMENT
 
     stored = holder.table(file)
     ids, table = from_arrow(stored)
-    wanted, found = model.tensors_metadata("model.safetensors").get("assignment_hash"), assignment_hash(ids, table)
+    wanted, found = model.tensors_metadata("model.safetensors").get(ASSIGNMENT), assignment_hash(ids, table)
     if wanted != found:
         raise DigerError(
             f"{holder.stage}/{file}: its assignment {found[:12]} is not the one that {model.stage} was trained to ({str(wanted)[:12]}): "
@@ -79,26 +80,6 @@ def checked_table(holder: Artefact, file: str, model: Artefact, item_ids: pa.Chu
     if rows.null_count or len(ids) != len(item_ids):
         raise DigerError(f"{holder.stage}/{file}: {len(ids)} items, the catalogue has {len(item_ids)}, and not all are in both: run the stages again")
     return from_arrow(stored.take(rows))[1]
-
-
-def load_recommender(model: Artefact) -> Recommender:
-    """The recommender of `frozen_model` or `joint_model`; numbers of codes, levels and suffixes are read off its token tables."""
-    from diger_core.config import RecommenderConfig
-    from diger_core.recommender import Recommender
-
-    prefix = "recommender."
-    tensors = {name.removeprefix(prefix): t for name, t in model.tensors("model.safetensors").items() if name.startswith(prefix)}
-    config = RecommenderConfig(**model.json("config.json")["recommender"])
-    sizes = [len(tensors[f"token_tables.{level}"]) for level in range(sum(name.startswith("token_tables.") for name in tensors))]
-    if len(sizes) < 2:
-        raise DigerError(f"{model.directory}/model.safetensors: holds no token tables of a recommender: run stage {model.stage} again")
-    recommender = Recommender(config, sizes[0], len(sizes) - 1, sizes[-1])
-    try:
-        recommender.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        message = " ".join(str(error).split())[:300]
-        raise DigerError(f"{model.directory}/model.safetensors: does not fit its config.json ({message}): run stage {model.stage} again") from error
-    return recommender.eval()
 
 
 def _per_user(results: dict[str, EvaluationResult]) -> pa.Table:

@@ -24,7 +24,7 @@ def report(run: StageRun) -> None:
     conclusion = verdict(material.metrics)
     run.out.bytes("report.md", f"# {conclusion.sentence}\n\n{metrics_markdown(material.metrics)}\n".encode())
     run.out.bytes("metrics.png", figures.metrics_bars(material.metrics))
-    curves = {m: material.curves[m] for m in MODELS if m in material.curves}
+    curves = {m: material.curves[m] for m in MODELS if material.curves.get(m)}
     if curves:
         run.out.bytes("learning_curves.png", figures.learning_curves(curves))
     if material.has("semantic_ids"):

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from orchestration.report import figures
+from orchestration.report import drawing, figures
 from tests.orchestration.report_material import fake_curves, fake_metrics
 
 METRICS = fake_metrics({"joint_model": 0.12, "frozen_model": 0.115, "markov": 0.07, "most_popular": 0.03})
@@ -33,7 +33,7 @@ def test_pictures_are_small_pngs_with_reproducible_bytes(name):
 
 
 def test_an_inlined_picture_is_whole_themed_and_brings_nothing_foreign():
-    sentence, element = figures.svg(figures.learning_panels({"joint_model": fake_curves()})[0], "p0")
+    sentence, element = drawing.svg(figures.learning_panels({"joint_model": fake_curves()})[0], "p0")
     ElementTree.fromstring(element)
     assert "NDCG@10" in sentence
     assert "var(--blue, #0072b2)" in element
@@ -47,21 +47,21 @@ def test_an_inlined_picture_is_whole_themed_and_brings_nothing_foreign():
 
 def test_the_sentence_of_the_usage_picture_counts_used_codes_and_perplexity():
     codes_NM = np.repeat(np.arange(8), 10)[:, None]
-    sentence, _ = figures.svg(figures.code_usage_panels(codes_NM, 16)[0], "u")
+    sentence, _ = drawing.svg(figures.code_usage_panels(codes_NM, 16)[0], "u")
     assert "8 of 16 codes in use, perplexity 8" in sentence
     assert "10 items (12.5%)" in sentence
 
 
 def test_noise_that_is_off_is_said_to_be_off():
     rows = [{**row, "sigma": 0.0} for row in fake_curves()]
-    assert "without exploration" in figures.svg(figures.learning_panels({"joint_model": rows})[1], "s")[0]
-    assert "is off at the end" in figures.svg(figures.learning_panels({"joint_model": fake_curves()})[1], "s")[0]
+    assert "without exploration" in drawing.svg(figures.learning_panels({"joint_model": rows})[1], "s")[0]
+    assert "is off at the end" in drawing.svg(figures.learning_panels({"joint_model": fake_curves()})[1], "s")[0]
 
 
 def test_missing_and_non_finite_values_leave_gaps_instead_of_errors():
     rows = [{"epoch": 1, "loss_gen": float("nan")}, {"epoch": 2, "loss_gen": 2.0, "perplexity": [3.0]}, {"epoch": 3, "loss_gen": None}]
-    assert figures.series(rows, "loss_gen")[0].tolist() == [2.0]
-    assert figures.series(rows, "perplexity", 0)[1].tolist() == [3.0]
+    assert drawing.series(rows, "loss_gen")[0].tolist() == [2.0]
+    assert drawing.series(rows, "perplexity", 0)[1].tolist() == [3.0]
     assert figures.learning_curves({"joint_model": rows, "frozen_model": []}).startswith(b"\x89PNG")
     assert figures.tokenizer_curves([]).startswith(b"\x89PNG")
     assert figures.popularity(np.zeros(4, dtype=int)).startswith(b"\x89PNG")
@@ -73,7 +73,7 @@ def test_labels_at_line_ends_do_not_cover_each_other():
 
     ax = Figure().subplots()
     x = np.arange(5.0)
-    figures._lines(ax, [(str(i), figures.BLUE, x, x + i * 1e-4) for i in range(4)])
+    drawing.draw_lines(ax, [(str(i), drawing.BLUE, x, x + i * 1e-4) for i in range(4)])
     heights = sorted(text.xy[1] for text in ax.texts)
     assert np.diff(heights).min() > 0.05 * np.diff(ax.get_ylim())[0]
 

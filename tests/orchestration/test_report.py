@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diger_core.store import Store
 from orchestration.report import ReportConfig
 from orchestration.report.markdown import checks_markdown, curves_markdown, metrics_markdown
 from orchestration.report.material import Material
@@ -192,6 +193,18 @@ def test_the_verdict_claims_no_more_than_the_interval_allows(gain, tone, words):
     assert found.tone == tone
     assert words in found.sentence
     assert f"{gain[1]:+.4f} to {gain[2]:+.4f}" in found.sentence
+
+
+def test_an_alarm_of_the_training_is_told_beside_the_verdict(inputs, tmp_path):
+    store = Store(tmp_path)
+    with store.writer("joint_model") as out:
+        out.json("config.json", {"alarm": "level 1 <b>collapsed</b>", "best_epoch": 3})
+        out.json("curves.json", fake_curves(3))
+        stopped = store.publish(out)
+    made = page(Material({**inputs, "joint_model": stopped}), ReportConfig())
+    assert "stopped on an alarm" in made
+    assert "level 1 &lt;b&gt;collapsed" in made
+    assert made.index("stopped on an alarm") < made.index('id="evaluation"')
 
 
 def test_the_tree_counts_every_item_and_event_exactly():

@@ -33,8 +33,8 @@ def table_monitors(codes_NM: Tensor, codes: int, previous: Tensor | None = None)
     """Figures of a table's prefixes codes_NM [N, M]; lists have one entry per level.
 
     entropy: of the usage, in nats; perplexity: e^entropy, 1 (all items on one code) to K; dead_codes: codes no item uses; unique_prefixes;
-    largest_group: items on the fullest prefix; flipped: share of the items whose prefix differs from `previous` [N, M] (0 without one; rows with -1 are new and
-    do not count)."""
+    largest_group: items on the fullest prefix; flipped: share of the items whose prefix differs from `previous` [N, M] (0 without one; rows
+    with -1 are new and do not count)."""
     entropy, perplexity, dead = [], [], []
     for level in range(codes_NM.shape[1]):
         counts = torch.bincount(codes_NM[:, level].long(), minlength=codes).double()

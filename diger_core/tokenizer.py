@@ -143,9 +143,12 @@ def measured_alpha(tok: Tokenizer, z_Ne: Tensor) -> float | None:
     return 1.0 / float(positive.median()) if len(positive) else None
 
 
-def warmup_losses(tok: Tokenizer, decoder: nn.Module, x_VD: Tensor) -> tuple[Tensor, Tensor]:
-    """(MSE(decoder(z + sg(sum q - z)), x), mean_j [MSE(q_j, sg r_j) + beta MSE(r_j, sg q_j)]) of standardised vectors [V, D]."""
+def warmup_losses(tok: Tokenizer, decoder: nn.Module, x_VD: Tensor, quantised: bool = True) -> tuple[Tensor, Tensor]:
+    """(MSE(decoder(z + sg(sum q - z)), x), mean_j [MSE(q_j, sg r_j) + beta MSE(r_j, sg q_j)]) of standardised vectors [V, D]; without
+    quantisation (MSE(decoder(z), x), 0)."""
     z_Ve = tok.encoder(x_VD)
+    if not quantised:
+        return F.mse_loss(decoder(z_Ve), x_VD), torch.zeros((), device=x_VD.device)
     q_VMe = tok.embed(tok.quantise(z_Ve.detach()))
     # r_j = z - sg(q_1 + ... + q_{j-1}): q is looked up from plain argmin codes, so all residuals follow from one cumulated sum
     r_VMe = z_Ve[:, None] - (q_VMe.cumsum(1) - q_VMe).detach()
@@ -192,10 +195,8 @@ def tokenizer(
         torch.manual_seed(config.seed)
         tok = Tokenizer(dim, codes, config).to(device)
         decoder = mlp((config.code_dim, *reversed(config.hidden), dim)).to(device)
-    generator = torch.Generator().manual_seed(config.seed)
     _fit_standardisation(tok, vectors_ND, weight_D)
-    _initialise(tok, vectors_ND, generator)
-    best, curves = _train(tok, decoder, vectors_ND, generator, progress)
+    best, curves = _train(tok, decoder, vectors_ND, torch.Generator().manual_seed(config.seed), progress)
     tok.load_state_dict(best)
     _set_alpha(tok, vectors_ND, progress)
     return tok.eval(), curves
@@ -213,32 +214,51 @@ def _set_alpha(tok: Tokenizer, vectors_ND: Tensor, progress: Progress) -> None:
 
 
 def _train(tok: Tokenizer, decoder: nn.Module, vectors_ND: Tensor, generator: torch.Generator, progress: Progress) -> tuple[dict, list[dict]]:
-    """AdamW over shuffled batches; evaluated about 20 times, since an evaluation costs about as much as an epoch's forward."""
-    config, items = tok.config, len(vectors_ND)
+    """AdamW over shuffled batches, the first half of the epochs as a plain autoencoder, then k-means and the full loss.
+
+    k-means on an untrained encoder fits a cloud that the first epochs inflate many times over: most codes are left behind for good. After the plain
+    phase the codebooks start where the items stay. Evaluated about 20 times, since an evaluation costs about as much as an epoch's forward."""
+    config = tok.config
     optimizer = torch.optim.AdamW([*tok.parameters(), *decoder.parameters()], lr=config.learning_rate, weight_decay=config.weight_decay)
-    every = max(1, config.epochs // 20)
+    plain, every = config.epochs // 2, max(1, config.epochs // 20)
     best: dict[str, Tensor] = {}
     best_rank, curves = (math.inf, math.inf), []
     for epoch in range(1, config.epochs + 1):
-        sums = torch.zeros(2, device=tok.mean_D.device)
-        for rows in torch.randperm(items, generator=generator).split(config.batch_size):
-            x_VD = tok.standardise(vectors_ND[rows.to(vectors_ND.device)].to(tok.mean_D.device))
-            recon, vq = warmup_losses(tok, decoder, x_VD)
-            optimizer.zero_grad(set_to_none=True)
-            (recon + vq).backward()
-            optimizer.step()
-            sums += torch.stack([recon.detach(), vq.detach()]) * len(rows)
+        if epoch == plain + 1:
+            _initialise(tok, vectors_ND, generator)
+        recon, vq = _epoch(tok, decoder, vectors_ND, generator, optimizer, epoch > plain)
         if epoch % every and epoch != config.epochs:
             continue
-        recon_mean, vq_mean = (sums / items).tolist()
-        if not math.isfinite(recon_mean + vq_mean):
-            raise DigerError(f"tokenizer: the warm-up diverged in epoch {epoch}: lower tokenizer.learning_rate (now {config.learning_rate})")
-        row = {"epoch": epoch, "loss": recon_mean + vq_mean, "loss_recon": recon_mean, "loss_vq": vq_mean, **_usage(tok, vectors_ND)}
+        row = {"epoch": epoch, "phase": "autoencoder" if epoch <= plain else "quantised", **_losses(recon, vq, epoch, config)}
+        if epoch > plain:
+            row |= _usage(tok, vectors_ND)
+            if (row["collisions"], row["loss"]) < best_rank:
+                best_rank, best = (row["collisions"], row["loss"]), copy.deepcopy(tok.state_dict())
         curves.append(row)
-        progress.update("tokenizer", epoch, config.epochs, loss=row["loss"], collisions=row["collisions"])
-        if (row["collisions"], row["loss"]) < best_rank:
-            best_rank, best = (row["collisions"], row["loss"]), copy.deepcopy(tok.state_dict())
+        progress.update("tokenizer", epoch, config.epochs, loss=row["loss"], **({"collisions": row["collisions"]} if epoch > plain else {}))
     return best, curves
+
+
+def _epoch(
+    tok: Tokenizer, decoder: nn.Module, vectors_ND: Tensor, generator: torch.Generator, optimizer: torch.optim.Optimizer, quantised: bool
+) -> tuple[Tensor, Tensor]:
+    """One pass over the catalogue; the epoch's mean losses (0-d, on the device)."""
+    device = tok.mean_D.device
+    sums = torch.zeros(2, device=device)
+    for rows in torch.randperm(len(vectors_ND), generator=generator).split(tok.config.batch_size):
+        x_VD = tok.standardise(vectors_ND[rows.to(vectors_ND.device)].to(device))
+        recon, vq = warmup_losses(tok, decoder, x_VD, quantised)
+        optimizer.zero_grad(set_to_none=True)
+        (recon + vq).backward()
+        optimizer.step()
+        sums += torch.stack([recon.detach(), vq.detach()]) * len(rows)
+    return sums[0] / len(vectors_ND), sums[1] / len(vectors_ND)
+
+
+def _losses(recon: Tensor, vq: Tensor, epoch: int, config: TokenizerConfig) -> dict[str, float]:
+    if not math.isfinite(loss := float(recon + vq)):
+        raise DigerError(f"tokenizer: the warm-up diverged in epoch {epoch}: lower tokenizer.learning_rate (now {config.learning_rate})")
+    return {"loss": loss, "loss_recon": float(recon), "loss_vq": float(vq)}
 
 
 def _usage(tok: Tokenizer, vectors_ND: Tensor) -> dict:

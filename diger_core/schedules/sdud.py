@@ -58,8 +58,9 @@ class SDUD(Schedule):
         exp_avg = _BETA_1 * state["exp_avg"] + (1 - _BETA_1) * gradient
         exp_avg_sq = _BETA_2 * state["exp_avg_sq"] + (1 - _BETA_2) * gradient.square()
         step = state["step"].float()
-        corrected = exp_avg / (1 - _BETA_1**step)
-        scale = (exp_avg_sq / (1 - _BETA_2**step)).sqrt() + _EPS
+        # expm1: 1 - 0.999^step in float32 would be wrong in its fifth digit at the first steps
+        corrected = exp_avg / -torch.expm1(step * math.log(_BETA_1))
+        scale = (exp_avg_sq / -torch.expm1(step * math.log(_BETA_2))).sqrt() + _EPS
         sigma = (state["sigma"] - self.learning_rate * corrected / scale).clamp(min=0)
         return {**state, "sigma": sigma, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 

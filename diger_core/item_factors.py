@@ -48,7 +48,7 @@ def _co_occurrences(seq: Sequences, window: int) -> tuple[npt.NDArray[np.int64],
         pair = (user_e[:-distance] == user_e[distance:]) & (near != far)
         new = np.minimum(near[pair], far[pair]) * seq.items + np.maximum(near[pair], far[pair])
         keys, inverse = np.unique(np.concatenate((keys, new)), return_inverse=True)
-        weights = np.bincount(inverse, np.concatenate((weights, np.full(len(new), 1.0 / distance))), minlength=len(keys))
+        weights = np.bincount(inverse, np.concatenate((weights, np.full(len(new), 1.0 / distance))), minlength=len(keys)).astype(np.float64)
     return keys, weights
 
 

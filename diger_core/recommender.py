@@ -12,6 +12,7 @@ Dropout acts on embedded tokens, attention weights, feed-forward activations, su
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,7 +146,7 @@ class DecoderCache:
 
     cross_kv: list[Tensor]
     cross_bias: Tensor
-    past: list[Tensor | None]
+    past: Sequence[Tensor | None]
 
     def select(self, parent_BW: Tensor) -> DecoderCache:
         """The cache after beam w of row b has become a continuation of beam parent_BW[b, w]; the number of beams may change."""

@@ -25,9 +25,9 @@ LENGTHS = (2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 5
 class Batch:
     """One step's rows. `history_BT` and `target_B` index `items_V`, the batch's unique items over all ranks, ascending.
 
-    history_BT int64, -1 where there is no item (at the end); target_B int64; weight_B float32, 0 for rows added to fill a fixed shape;
-    items_V int64 catalogue indices; mask_V bool, False for items added to fill a fixed shape (None: all real);
-    rows: real rows of the whole batch, the denominator of L_gen on every rank; index: the batch's place in its epoch.
+    history_BT int64, -1 where there is no item (at the end); target_B int64; weight_B float32: the row's weight divided by the rows of the whole
+    batch, so that L_gen = sum_b weight_b loss_b over all ranks, and 0 for rows added to fill a fixed shape; items_V int64 catalogue indices;
+    mask_V bool, False for items added to fill a fixed shape (None: all real); index: the batch's place in its epoch.
     """
 
     history_BT: Tensor
@@ -35,11 +35,10 @@ class Batch:
     weight_B: Tensor
     items_V: Tensor
     mask_V: Tensor | None
-    rows: int
     index: int
 
     def share(self, ranks: Distributed) -> Batch:
-        """This rank's rows; items, mask and denominator stay those of the whole batch. A rank without rows gets one of weight 0."""
+        """This rank's rows; items and mask stay those of the whole batch. A rank without rows gets one of weight 0."""
         if ranks.world == 1:
             return self
         mine = ranks.share(len(self.target_B))
@@ -122,7 +121,7 @@ class Batches:
         items_V, inverse = np.unique(np.concatenate([history_BT[present_BT], target]), return_inverse=True)
         history_BT[present_BT] = inverse[:-count]
         history_BT[~present_BT] = -1
-        target_B, weight_B, mask_V = inverse[-count:], self.weight_R[rows], None
+        target_B, weight_B, mask_V = inverse[-count:], self.weight_R[rows] / np.float32(count), None
         if self.item_multiple is not None:
             extra = self.batch_size - count
             history_BT = np.concatenate([history_BT, np.repeat(history_BT[:1], extra, axis=0)])
@@ -132,4 +131,4 @@ class Batches:
             items_V = np.concatenate([items_V, np.repeat(items_V[:1], -real % self.item_multiple)])
             mask_V = torch.from_numpy(np.arange(len(items_V)) < real)
         history, target, weight, items = (torch.from_numpy(array) for array in (history_BT, target_B, weight_B, items_V))
-        return Batch(history, target, weight, items, mask_V, rows=count, index=index)
+        return Batch(history, target, weight, items, mask_V, index)

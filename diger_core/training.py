@@ -1,0 +1,268 @@
+"""The training loop of `frozen_model` and `joint_model`: one loop, whose step differs (the specification, sections 3, 5 and 7).
+
+    every step:   share of rows -> losses -> gradients summed over the ranks -> clip, AdamW -> schedule
+    every epoch:  ID table anew, noise-free -> monitors and alarm -> validation -> best state -> checkpoint
+
+All ranks run the same code on the same state; only the recommender's rows and the validation users are split among them.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from diger_core.batches import Batch, Batches
+from diger_core.checkpoint import Checkpoint
+from diger_core.config import JointModelConfig, RecommenderConfig, TableConfig, TrainingConfig
+from diger_core.distributed import Distributed
+from diger_core.errors import CollapseError
+from diger_core.id_table import IdTable
+from diger_core.joint_step import STATISTICS, Catalogue, frozen_outcome, joint_outcome
+from diger_core.optimisation import Optimisation
+from diger_core.progress import Progress, Silent
+from diger_core.recommender import Recommender
+from diger_core.schedules import State, build_schedule
+from diger_core.sequences import Sequences
+from diger_core.tokenizer import Tokenizer
+from diger_core.training_state import Best, Position, capture, fingerprint, reproducible, restore, restore_generators, training_device
+from diger_core.validation import TableRefresh, Validation, suffix_values
+
+CHECK_EVERY = 50  # steps between two looks at the device: for the progress line and for a loss that is no longer finite
+OnCheckpoint = Callable[[Checkpoint], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best state by validation NDCG@10, with its own table.
+
+    `alarm`: why training stopped early and unplanned (collapse, divergence), or None; `best_epoch` 0: no epoch was better than the start.
+    """
+
+    recommender: Recommender
+    tokenizer: Tokenizer
+    table: IdTable
+    curves: list[dict]
+    best_epoch: int
+    alarm: str | None
+    schedule_state: State = field(default_factory=dict)
+    rows_per_second: float = 0.0
+
+
+def train(
+    vectors_ND: Tensor,
+    sequences: Sequences,
+    item_ids: pa.Array,
+    tokenizer: Tokenizer,
+    recommender_config: RecommenderConfig,
+    training_config: TrainingConfig,
+    joint_config: JointModelConfig,
+    table_config: TableConfig,
+    *,
+    previous: IdTable | None = None,
+    reserved: Tensor | None = None,
+    distributed: Distributed | None = None,
+    progress: Progress | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+    checkpoint_steps: int | None = None,
+    resume: Checkpoint | None = None,
+) -> Trained:
+    """Trains a recommender on `sequences`, together with a copy of `tokenizer` (joint) or on its fixed codes (frozen).
+
+    vectors_ND: the items' vectors in the order of `item_ids`. `previous`: the last released ID table in the same
+    order, -1 in the rows of new items; `reserved` [R, M+1]: tuples of released tables, whose suffixes no other item gets.
+    `on_checkpoint` is called on every rank after every `checkpoint_every` epochs (and every `checkpoint_steps` steps) with the complete state.
+    `resume`: such a state of the same configuration and data; the result equals an uninterrupted run's. Raises DigerError where it does not fit.
+    """
+    device = training_device(training_config)
+    ranks = distributed or Distributed()
+    with reproducible(training_config, device, ranks):
+        loop = Loop(
+            vectors_ND, sequences, item_ids, tokenizer, recommender_config, training_config, joint_config, table_config,
+            previous, reserved, ranks, device, progress or Silent(), on_checkpoint, checkpoint_steps,
+        )  # fmt: skip
+        if resume is not None:
+            loop.resume(resume)
+        return loop.run()
+
+
+class Loop:
+    """The state of one training run. `run` is the loop; everything it changes is in `capture`'s checkpoint."""
+
+    def __init__(
+        self,
+        vectors_ND: Tensor,
+        sequences: Sequences,
+        item_ids: pa.Array,
+        tokenizer: Tokenizer,
+        recommender_config: RecommenderConfig,
+        training: TrainingConfig,
+        joint: JointModelConfig,
+        table: TableConfig,
+        previous: IdTable | None,
+        reserved: Tensor | None,
+        ranks: Distributed,
+        device: torch.device,
+        progress: Progress,
+        on_checkpoint: OnCheckpoint | None,
+        checkpoint_steps: int | None,
+    ) -> None:
+        self.training, self.joint, self.ranks, self.device, self.progress = training, joint, ranks, device, progress
+        self.item_ids, self.on_checkpoint, self.checkpoint_steps = item_ids, on_checkpoint, checkpoint_steps
+        self.learns, self.name = joint.tokenizer == "joint", "joint_model" if joint.tokenizer == "joint" else "frozen_model"
+        self.fingerprint = fingerprint(recommender_config, training, joint, table, sequences, item_ids, tokenizer)
+        self.tokenizer = _prepared(tokenizer, joint).to(device)
+        self.batches = Batches(sequences, training.batch_size, recommender_config.history, training.seed)
+        self.total_steps = training.epochs * len(self.batches)
+        self.recommender = _built(recommender_config, tokenizer, training.seed).to(device)
+        self.optimisation = Optimisation(self.recommender, self.tokenizer, training, joint, self.total_steps)
+        self.schedule = build_schedule(joint.schedule, tokenizer.codes, self.total_steps)
+        self.state: State = self.schedule.initial(tokenizer.levels, tokenizer.codes, self.total_steps, device) if self.learns else {}
+        self.refresh = TableRefresh(vectors_ND, item_ids, table, joint, previous, reserved, device)
+        self.table = self.refresh(self.tokenizer, None)
+        self.refresh.check(self.refresh.monitors(self.tokenizer, self.table, None))
+        self.catalogue = Catalogue(*self.refresh.on_device(self.table), **self.refresh.step_inputs(self.tokenizer))
+        self.validation = Validation(sequences, training, ranks, device)
+        self.sums = torch.zeros(len(STATISTICS) + 1, device=device)  # the statistics' sums over the epoch, and the gradient norms'
+        self.position = Position()
+        self.curves: list[dict] = []
+        self.best = Best.of(self.recommender, self.tokenizer, self.table)
+        self.trained_rows, self.seconds = 0, 0.0
+
+    def run(self) -> Trained:
+        """Epochs until the last one, the early stop or an alarm; then the best state, put back into the modules."""
+        alarm = None
+        while alarm is None and self.position.epoch < self.training.epochs and self.position.stale < self.training.patience:
+            try:
+                self._epoch()
+                self._end_of_epoch()
+            except CollapseError as stopped:
+                alarm = str(stopped)
+                self.progress.message(f"warning: {self.name}: {alarm}; the state of epoch {self.best.epoch} is kept")
+        if alarm is None and self.position.epoch < self.training.epochs:
+            self.progress.message(f"{self.name}: early stop after epoch {self.position.epoch}; the best was epoch {self.best.epoch}")
+        table = self.best.load(self.recommender, self.tokenizer)
+        speed = self.trained_rows / self.seconds if self.seconds else 0.0
+        return Trained(self.recommender.eval(), self.tokenizer.eval(), table, self.curves, self.best.epoch, alarm, self.state, speed)
+
+    def _epoch(self) -> None:
+        """The remaining batches of the current epoch."""
+        self.recommender.train()
+        self.tokenizer.train()
+        started, rows = time.perf_counter(), 0
+        for batch in self.batches.epoch(self.position.epoch, self.position.batch):
+            self.step(batch.share(self.ranks).to(self.device))
+            rows += len(batch.target_B)
+            self.position.batch, self.position.step = batch.index + 1, self.position.step + 1
+            if self.position.step % CHECK_EVERY == 0:
+                self._look(started, rows)
+            if self.checkpoint_steps and self.position.step % self.checkpoint_steps == 0 and self.position.batch < len(self.batches):
+                self._checkpoint()
+        self._look(started, rows)
+        self.trained_rows, self.seconds = self.trained_rows + rows, self.seconds + time.perf_counter() - started
+
+    def step(self, batch: Batch) -> None:
+        """One step on this rank's rows of a batch. Nothing in it waits for the device."""
+        bf16 = self.training.precision == "bf16"
+        self.optimisation.set_rates(self.position.step)
+        if self.learns:
+            outcome = joint_outcome(
+                self.recommender, self.tokenizer, self.catalogue, batch, self.joint, self.schedule, self.state,
+                seed=self.training.seed, world=self.ranks.world, bf16=bf16,
+            )  # fmt: skip
+        else:
+            outcome = frozen_outcome(self.recommender, self.catalogue, batch, bf16=bf16)
+        self.optimisation.zero_grad()
+        outcome.loss.backward()
+        loss, loss_gen = outcome.loss.detach().clone(), outcome.loss_gen.clone()
+        gradients = [p.grad for p in self.optimisation.parameters if p.grad is not None]
+        self.ranks.sum_([*gradients, loss, loss_gen])
+        norm = self.optimisation.step()
+        if outcome.det_VM is not None:
+            self.state = self.schedule.update(self.state, loss_gen, outcome.det_VM, batch.mask_V)
+        self.sums += torch.stack((loss, loss_gen, *outcome[2:-1], norm))
+
+    def use_table(self) -> None:
+        """Gives the current ID table to the step."""
+        self.catalogue.set_table(*self.refresh.on_device(self.table))
+
+    def guard(self) -> list[float]:
+        """The epoch's sums so far; CollapseError where one is not finite. Waits for the device: between steps only, and not at each."""
+        sums = self.sums.tolist()
+        if not all(math.isfinite(value) for value in sums):
+            raise CollapseError(
+                f"the loss or its gradient was not finite within the {CHECK_EVERY} steps before step {self.position.step}: "
+                "lower training.learning_rate or joint_model.codebook_learning_rate"
+            )
+        return sums
+
+    def _look(self, started: float, rows: int) -> None:
+        """Shows the loss and stops where it is no longer finite."""
+        means = {name: value / max(1, self.position.batch) for name, value in zip(STATISTICS, self.guard(), strict=False)}
+        speed = rows / max(1e-9, time.perf_counter() - started)
+        shown = {name: round(means[name], 4) for name in ("loss_gen", "sigma")[: 1 + self.learns]}
+        self.progress.update(self.name, self.position.step, self.total_steps, **shown, rows_per_second=round(speed))
+
+    def _end_of_epoch(self) -> None:
+        """Table, monitors, validation, best state, checkpoint."""
+        self.recommender.eval()
+        self.tokenizer.eval()
+        steps, epoch = len(self.batches), self.position.epoch + 1
+        row: dict = {"epoch": epoch, "step": self.position.step}
+        row |= {name: value / steps for name, value in zip(STATISTICS, self.sums.tolist(), strict=False)}
+        before = self.table
+        if self.learns:
+            self.table = self.refresh(self.tokenizer, before)
+            self.use_table()
+        row |= {"validation_recall_10": None, "validation_ndcg_10": None, **self.refresh.monitors(self.tokenizer, self.table, before)}
+        self.curves.append(row)
+        self.refresh.check(row)
+        if epoch % self.training.evaluate_every == 0 or epoch == self.training.epochs:
+            row |= self.validation(self.recommender, self.table)
+            self._keep_best(epoch, row["validation_ndcg_10"])
+        self.sums.zero_()
+        self.position.epoch, self.position.batch = epoch, 0
+        shown = {name: round(row[name], 4) for name in ("loss_gen", "validation_recall_10", "validation_ndcg_10") if row[name] is not None}
+        speed = f"{self.trained_rows / max(1e-9, self.seconds):.0f} rows/s"
+        told = ", ".join(f"{name} {value}" for name, value in shown.items())
+        self.progress.message(f"{self.name}: epoch {epoch}/{self.training.epochs}: {told}, {row['unique_prefixes']} unique prefixes, {speed}")
+        if epoch % self.training.checkpoint_every == 0 or epoch == self.training.epochs:
+            self._checkpoint()
+
+    def _keep_best(self, epoch: int, ndcg: float) -> None:
+        if ndcg > self.best.ndcg:
+            self.best, self.position.stale = Best.of(self.recommender, self.tokenizer, self.table, epoch, ndcg), 0
+        else:
+            self.position.stale += 1
+
+    def _checkpoint(self) -> None:
+        if self.on_checkpoint is not None:
+            self.on_checkpoint(capture(self))
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Takes over a checkpoint's state: the next step is the one that would have followed it."""
+        restore(self, checkpoint)
+        restore_generators(self, checkpoint)
+        self.progress.message(f"{self.name}: resumed at epoch {self.position.epoch + 1}, step {self.position.step} of {self.total_steps}")
+
+
+def _prepared(tokenizer: Tokenizer, joint: JointModelConfig) -> Tokenizer:
+    """A copy whose parameters ask for a gradient exactly where they learn."""
+    prepared = copy.deepcopy(tokenizer)
+    for name, parameter in prepared.named_parameters():
+        learns = joint.tokenizer == "joint" and (name == "codebooks" or joint.train_encoder)
+        parameter.requires_grad_(learns)
+    return prepared
+
+
+def _built(config: RecommenderConfig, tokenizer: Tokenizer, seed: int) -> Recommender:
+    """A recommender whose initial weights depend on the seed alone, not on the rank."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Recommender(config, tokenizer.codes, tokenizer.levels, suffix_values(tokenizer))

@@ -1,0 +1,144 @@
+"""What happens between two epochs: the ID table anew, its monitors and alarm, and the validation of the recommender on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from diger_core.beam import beam_search
+from diger_core.config import JointModelConfig, TableConfig, TrainingConfig
+from diger_core.distributed import Distributed
+from diger_core.errors import CollapseError, DigerError
+from diger_core.id_table import IdTable, argmin_codes, item_hash_order, refresh
+from diger_core.monitors import CollapseAlarm, table_monitors
+from diger_core.recommender import Recommender
+from diger_core.sequences import Sequences, targets
+from diger_core.tokenizer import Tokenizer
+from diger_core.trie import Trie
+
+_VALIDATION_ROWS = 512  # users decoded at once
+
+
+def suffix_values(tokenizer: Tokenizer) -> int:
+    """S: the configured number, else max(K, 256)."""
+    return tokenizer.config.suffixes or max(tokenizer.codes, 256)
+
+
+class TableRefresh:
+    """The ID table of the whole catalogue by the present codebooks (the specification, section 5), and what it says about their health.
+
+    `previous`: the last released table in the order of these items, -1 in the rows of new ones; `reserved` [R, M+1]: tuples of released tables.
+    """
+
+    def __init__(
+        self,
+        vectors_ND: Tensor,
+        item_ids: pa.Array,
+        table: TableConfig,
+        joint: JointModelConfig,
+        previous: IdTable | None,
+        reserved: Tensor | None,
+        device: torch.device,
+    ) -> None:
+        if len(vectors_ND) != len(item_ids):
+            raise DigerError(f"vectors: {len(vectors_ND)} rows for {len(item_ids)} items; give one vector for each item")
+        self.vectors_ND, self.table, self.joint, self.reserved, self.device = vectors_ND, table, joint, reserved, device
+        self.previous, self.order_N = previous, item_hash_order(item_ids)
+        self.z_Ne: Tensor | None = None
+        self.overflow = 0
+        self.alarm: CollapseAlarm | None = None
+
+    @torch.no_grad()
+    def encoded(self, tokenizer: Tokenizer) -> Tensor:
+        """z [N, d_e] of the catalogue on the device: once for a frozen encoder, anew for a learning one."""
+        if self.z_Ne is None or self.joint.train_encoder:
+            chunks = self.vectors_ND.split(self.table.chunk)
+            self.z_Ne = torch.cat([tokenizer.encode(chunk.to(self.device, torch.float32)) for chunk in chunks])
+        return self.z_Ne
+
+    def __call__(self, tokenizer: Tokenizer, before: IdTable | None) -> IdTable:
+        """The table by the present codebooks; suffixes follow the epoch before, or at the start the last released table."""
+        last = before or self.previous
+        table, self.overflow = refresh(
+            tokenizer, self.encoded(tokenizer), self.order_N, suffixes=suffix_values(tokenizer), config=self.table, encoded=True,
+            previous=None if last is None else (last.codes_NM, last.suffix_N), reserved=self.reserved,
+        )  # fmt: skip
+        return table
+
+    def monitors(self, tokenizer: Tokenizer, table: IdTable, before: IdTable | None) -> dict[str, Any]:
+        """Figures of the argmin table, whatever the table's method: a balanced one would hide a collapse. `flipped` compares the tables."""
+        argmin_NM = table.codes_NM
+        if self.table.method != "argmin":
+            argmin_NM = argmin_codes(tokenizer, self.encoded(tokenizer), self.table.chunk, encoded=True)
+        figures = table_monitors(argmin_NM, tokenizer.codes)
+        if before is not None:
+            figures["flipped"] = float((before.codes_NM != table.codes_NM).any(1).double().mean())
+        return figures
+
+    def check(self, figures: dict[str, Any]) -> None:
+        """Raises CollapseError where the table has collapsed against the first one given."""
+        if self.alarm is None:
+            self.alarm = CollapseAlarm(self.joint, figures)
+        told = self.alarm.check({**figures, "overflow": self.overflow})
+        if told:
+            raise CollapseError(told)
+
+    def step_inputs(self, tokenizer: Tokenizer) -> dict[str, Tensor]:
+        """What the step needs of the items beside the table: z, or the vectors where the encoder learns; nothing where all is frozen."""
+        if self.joint.tokenizer == "frozen":
+            return {}
+        if self.joint.train_encoder:
+            return {"vectors_ND": self.vectors_ND.to(self.device, torch.float32)}
+        return {"z_Ne": self.encoded(tokenizer)}
+
+    def on_device(self, table: IdTable) -> tuple[Tensor, Tensor]:
+        """(codes [N, M], suffix [N]) as int64 on the device, as the step indexes with them."""
+        return table.codes_NM.to(self.device, torch.int64), table.suffix_N.to(self.device, torch.int64)
+
+
+class Validation:
+    """Recall@10 and NDCG@10 of the second-last event of every user (or of a fixed sample of them), full ranking, split among the ranks."""
+
+    def __init__(self, sequences: Sequences, config: TrainingConfig, ranks: Distributed, device: torch.device) -> None:
+        self.sequences, self.config, self.ranks, self.device = sequences, config, ranks, device
+        users_T, end_T, target_T = targets(sequences, "validation")
+        if config.evaluation_users is not None and config.evaluation_users < len(users_T):
+            random = np.random.Generator(np.random.Philox(key=config.seed))
+            rows = np.sort(random.choice(len(users_T), config.evaluation_users, replace=False))
+            users_T, end_T, target_T = users_T[rows], end_T[rows], target_T[rows]
+        self.users_T, self.end_T, self.target_T = users_T, end_T, target_T
+
+    def __call__(self, recommender: Recommender, table: IdTable) -> dict[str, float]:
+        """The figures, equal on every rank and for every number of ranks."""
+        mine = self.ranks.share(len(self.users_T))
+        rank_t = self._ranks(recommender, table, mine)
+        rank_T = self.ranks.gather_rows(rank_t, len(self.users_T), self.device)
+        hit_T = (rank_T > 0) & (rank_T <= 10)
+        gain_T = np.where(hit_T, 1 / np.log2(np.maximum(rank_T, 1) + 1.0), 0.0)
+        return {"validation_recall_10": float(hit_T.mean()), "validation_ndcg_10": float(gain_T.mean())}
+
+    @torch.no_grad()
+    def _ranks(self, recommender: Recommender, table: IdTable, mine: slice) -> np.ndarray:
+        """int64: the target's place among the beams, 1 for the first, 0 where it is not among them."""
+        seq, length = self.sequences, recommender.config.history
+        trie = Trie.from_table(table.codes_NM, table.suffix_N, recommender.codes, recommender.suffixes, self.device)
+        table_NQ = table.tuples.to(self.device, torch.int64)
+        found = [np.zeros(0, np.int64)]
+        for start in range(mine.start, mine.stop, _VALIDATION_ROWS):
+            rows = slice(start, min(start + _VALIDATION_ROWS, mine.stop))
+            end_B, first_B = self.end_T[rows], seq.offsets_U1[self.users_T[rows]]
+            length_B = np.minimum(end_B - first_B, length)
+            time_T = np.arange(int(length_B.max()))
+            present = torch.from_numpy(time_T < length_B[:, None]).to(self.device)
+            place_BT = np.minimum((end_B - length_B)[:, None] + time_T, len(seq.events_E) - 1)
+            history = torch.from_numpy(seq.events_E[place_BT].astype(np.int64)).to(self.device)
+            embedded = recommender.embed_codes(table_NQ[history]).flatten(1, 2)
+            mask = present.repeat_interleave(table_NQ.shape[1], dim=1)
+            items_BW, _ = beam_search(recommender, recommender.encode(embedded, mask), mask, trie, self.config.beams)
+            hit_BW = items_BW == torch.from_numpy(self.target_T[rows].astype(np.int64)).to(self.device)[:, None]
+            found.append(torch.where(hit_BW.any(1), hit_BW.int().argmax(1) + 1, 0).cpu().numpy())
+        return np.concatenate(found)

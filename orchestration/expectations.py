@@ -7,6 +7,7 @@ counts are read, so that no user's data reach checks.json, Dagster or a report.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -212,6 +213,7 @@ def _validate(suite_name: str, expectations: list[_Expectation], data: dict[str,
     from great_expectations import expectations as kinds
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # after the import, which sets its own
     # pandas' nullable types: exact for every id, and, unlike its Arrow types, known to GX by name
     exact = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.large_string(): pd.StringDtype(), pa.bool_(): pd.BooleanDtype()}
     frame = pa.table(data).to_pandas(types_mapper=exact.get)

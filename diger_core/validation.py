@@ -9,18 +9,16 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from diger_core.beam import beam_search
-from diger_core.config import JointModelConfig, TableConfig, TrainingConfig
+from diger_core.config import EvaluationConfig, JointModelConfig, TableConfig, TrainingConfig
 from diger_core.distributed import Distributed
 from diger_core.errors import CollapseError, DigerError
+from diger_core.evaluation import rank_targets
 from diger_core.id_table import IdTable, argmin_codes, item_hash_order, refresh
+from diger_core.metrics import ndcg, recall
 from diger_core.monitors import CollapseAlarm, table_monitors
 from diger_core.recommender import Recommender
 from diger_core.sequences import Sequences, targets
 from diger_core.tokenizer import Tokenizer
-from diger_core.trie import Trie
-
-_VALIDATION_ROWS = 512  # users decoded at once
 
 
 def suffix_values(tokenizer: Tokenizer) -> int:
@@ -105,40 +103,20 @@ class Validation:
 
     def __init__(self, sequences: Sequences, config: TrainingConfig, ranks: Distributed, device: torch.device) -> None:
         self.sequences, self.config, self.ranks, self.device = sequences, config, ranks, device
-        users_T, end_T, target_T = targets(sequences, "validation")
-        if config.evaluation_users is not None and config.evaluation_users < len(users_T):
+        self.ranking = EvaluationConfig(beams=max(10, config.beams), recall_at=(10,), ndcg_at=(10,))
+        self.users_T, _, self.target_T = targets(sequences, "validation")
+        if config.evaluation_users is not None and config.evaluation_users < len(self.users_T):
             random = np.random.Generator(np.random.Philox(key=config.seed))
-            rows = np.sort(random.choice(len(users_T), config.evaluation_users, replace=False))
-            users_T, end_T, target_T = users_T[rows], end_T[rows], target_T[rows]
-        self.users_T, self.end_T, self.target_T = users_T, end_T, target_T
+            rows = np.sort(random.choice(len(self.users_T), config.evaluation_users, replace=False))
+            self.users_T, self.target_T = self.users_T[rows], self.target_T[rows]
 
     def __call__(self, recommender: Recommender, table: IdTable) -> dict[str, float]:
-        """The figures, equal on every rank and for every number of ranks."""
-        mine = self.ranks.share(len(self.users_T))
-        rank_t = self._ranks(recommender, table, mine)
-        rank_T = self.ranks.gather_rows(rank_t, len(self.users_T), self.device)
-        hit_T = (rank_T > 0) & (rank_T <= 10)
-        gain_T = np.where(hit_T, 1 / np.log2(np.maximum(rank_T, 1) + 1.0), 0.0)
-        return {"validation_recall_10": float(hit_T.mean()), "validation_ndcg_10": float(gain_T.mean())}
-
-    @torch.no_grad()
-    def _ranks(self, recommender: Recommender, table: IdTable, mine: slice) -> np.ndarray:
-        """int64: the target's place among the beams, 1 for the first, 0 where it is not among them."""
-        seq, length = self.sequences, recommender.config.history
-        trie = Trie.from_table(table.codes_NM, table.suffix_N, recommender.codes, recommender.suffixes, self.device)
-        table_NQ = table.tuples.to(self.device, torch.int64)
-        found = [np.zeros(0, np.int64)]
-        for start in range(mine.start, mine.stop, _VALIDATION_ROWS):
-            rows = slice(start, min(start + _VALIDATION_ROWS, mine.stop))
-            end_B, first_B = self.end_T[rows], seq.offsets_U1[self.users_T[rows]]
-            length_B = np.minimum(end_B - first_B, length)
-            time_T = np.arange(int(length_B.max()))
-            present = torch.from_numpy(time_T < length_B[:, None]).to(self.device)
-            place_BT = np.minimum((end_B - length_B)[:, None] + time_T, len(seq.events_E) - 1)
-            history = torch.from_numpy(seq.events_E[place_BT].astype(np.int64)).to(self.device)
-            embedded = recommender.embed_codes(table_NQ[history]).flatten(1, 2)
-            mask = present.repeat_interleave(table_NQ.shape[1], dim=1)
-            items_BW, _ = beam_search(recommender, recommender.encode(embedded, mask), mask, trie, self.config.beams)
-            hit_BW = items_BW == torch.from_numpy(self.target_T[rows].astype(np.int64)).to(self.device)[:, None]
-            found.append(torch.where(hit_BW.any(1), hit_BW.int().argmax(1) + 1, 0).cpu().numpy())
-        return np.concatenate(found)
+        """The figures, equal on every rank and for every number of ranks: what travels are the users' ranks, and the means are taken of them all."""
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            found = rank_targets(
+                recommender, table.codes_NM, table.suffix_N, self.sequences, "validation", self.ranking, self.device,
+                users=self.users_T[self.ranks.share(len(self.users_T))],
+            )  # fmt: skip
+        rank_T = self.ranks.gather_rows(found.rank_T, len(self.users_T), self.device)
+        return {"validation_recall_10": float(recall(rank_T, 10).mean()), "validation_ndcg_10": float(ndcg(rank_T, 10).mean())}

@@ -74,7 +74,7 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def quantise(self, z_Ve: Tensor) -> Tensor:
         """Plain argmin codes, int64 [V, M]; memory is V x K, so the caller takes chunks."""
-        codes, residual = [], z_Ve.float()
+        codes, residual = [], z_Ve.to(self.codebooks.dtype)
         with torch.autocast(z_Ve.device.type, enabled=False):
             for level in range(self.levels):
                 codes.append(self.scores(level, residual).argmax(1))

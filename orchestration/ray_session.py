@@ -9,7 +9,9 @@ import atexit
 import contextlib
 import logging
 import os
+import secrets
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -80,6 +82,9 @@ def ray_session(cluster: ClusterConfig) -> Iterator[Any]:
         )
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)  # read by Ray at import, and inherited by its processes
+    if address == "local" and "ray" not in sys.modules and not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        # A token for this process and its children. By default Ray writes one into the home directory, readable by all.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
 
     with _State.lock:

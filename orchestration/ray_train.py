@@ -22,12 +22,12 @@ from diger_core.progress import Progress, Silent
 from diger_core.sequences import Sequences
 from diger_core.store import Store
 from diger_core.tokenizer import tokenizer_state
+from orchestration.ray_mailbox import POLL, Mailbox, MailboxProgress
 from orchestration.ray_session import ClusterConfig, gpus_for, ray_session, shutdown
 
 if TYPE_CHECKING:
     from orchestration.runner import StageRun
 
-_POLL = 0.2  # seconds between two looks into the mailbox
 _SAVE_AGAIN_AFTER = (1.0, 4.0, 16.0)  # seconds
 
 
@@ -209,53 +209,6 @@ def _common_checkpoint(job: Job, ranks: Distributed, progress: Progress) -> Chec
 # Launching
 
 
-class Mailbox:
-    """An actor that carries progress from rank 0 to the driver, and a fault that no retry can mend."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-        self.updates: dict[str, tuple[int, int | None, dict[str, Any]]] = {}
-        self.failure: str | None = None
-        self.starts = 0
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-    def update(self, what: str, done: int, total: int | None, values: dict[str, Any]) -> None:
-        self.updates[what] = (done, total, values)  # the newest state replaces one that nobody has read
-
-    def start(self) -> str | None:
-        """Counts the start of rank 0 and tells whether the run has failed for good."""
-        self.starts += 1
-        return self.failure
-
-    def fail(self, text: str) -> None:
-        self.failure = self.failure or text
-
-    def failed(self) -> str | None:
-        return self.failure
-
-    def take(self) -> tuple[list[str], dict[str, tuple[int, int | None, dict[str, Any]]], str | None, int]:
-        taken = self.messages, self.updates, self.failure, self.starts
-        self.messages, self.updates = [], {}
-        return taken
-
-
-class _MailboxProgress:
-    """Progress that goes to the driver; updates at most every `_POLL` seconds, messages always."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self.mailbox, self.last = mailbox, 0.0
-
-    def update(self, what: str, done: int, total: int | None = None, **values: float | int | str) -> None:
-        if time.monotonic() - self.last >= _POLL or done == total:
-            self.last = time.monotonic()
-            self.mailbox.update.remote(what, done, total, values)
-
-    def message(self, text: str) -> None:
-        self.mailbox.message.remote(text)
-
-
 def _worker(config: dict[str, Any]) -> None:
     """One rank. A DigerError is final: it is told to the driver, and the attempt that Ray then makes ends at once on every rank."""
     import ray
@@ -271,7 +224,7 @@ def _worker(config: dict[str, Any]) -> None:
         torch.cuda.set_device(get_device())
     try:
         if checkpoints.newest_valid(job.results) is None:
-            train_job(job, ranks, _MailboxProgress(mailbox) if ranks.main else Silent())
+            train_job(job, ranks, MailboxProgress(mailbox) if ranks.main else Silent())
     except DigerError as error:
         ray.get(mailbox.fail.remote(str(error)))
         raise
@@ -294,7 +247,7 @@ def _on_ray(job: Job, cluster: ClusterConfig, storage: str, progress: Progress) 
         try:
             thread.start()
             while thread.is_alive():
-                thread.join(_POLL)
+                thread.join(POLL)
                 failure, starts = _deliver(ray, mailbox, progress)
         except BaseException:
             shutdown()  # ends what this process has running on Ray, and nothing else: no worker outlives an interrupted run

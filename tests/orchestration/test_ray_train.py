@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +18,7 @@ from diger_core import checkpoint as checkpoints
 from diger_core.errors import DigerError
 from orchestration import ray_train
 from orchestration.model_artefact import ASSIGNMENT, load_model
+from orchestration.ray_session import ClusterConfig
 from orchestration.stages.frozen_model import frozen_model
 from orchestration.stages.joint_model import joint_model
 from orchestration.stages.semantic_ids import semantic_ids
@@ -21,6 +28,15 @@ from tests.orchestration.training_world import ITEMS, Recorder, World, params
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors: a second thread only costs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_joint_model_artefact_loads_as_one_model_with_its_own_table(world: World) -> None:
@@ -141,3 +157,88 @@ def test_a_checkpoint_that_cannot_be_stored_costs_a_warning_not_the_run(world: W
     assert len(attempts) == 2 * 2
     assert sum("training goes on without it" in text for text in recorder.messages) == 2
     assert artefact.names
+
+
+# On Ray
+
+
+def test_two_workers_give_the_table_and_the_weights_of_one(world: World) -> None:
+    one, _ = world.compute("joint_model", joint_model, params(), key="a" * 64)
+    recorder = Recorder()
+    two, notes = world.compute("joint_model", joint_model, params(cluster=ClusterConfig(workers=2)), key="b" * 64, progress=recorder)
+    assert notes["starts"] == 1
+    assert two.facts["assignment_hash"] == one.facts["assignment_hash"]
+    expected = one.tensors("model.safetensors")
+    for name, value in two.tensors("model.safetensors").items():
+        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-4)
+    assert any("epoch 2/2" in text for text in recorder.messages)
+    assert recorder.updates[-1] == ("joint_model", 26)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_a_restart_and_no_bit_of_the_result(world: World) -> None:
+    changed = params(training=replace(params().training, epochs=40), cluster=ClusterConfig(workers=2, checkpoint_steps=5))
+    unbroken, _ = world.compute("joint_model", joint_model, changed, key="c" * 64)
+
+    class Killer(Recorder):
+        killed: int | None = None
+
+        def update(self, what: str, done: int, total: int | None = None, **values: float | int | str) -> None:
+            super().update(what, done, total, **values)
+            if self.killed is None and done > 60:
+                self.killed = done
+                os.kill(train_workers()[-1], signal.SIGKILL)
+
+    killer = Killer()
+    broken, notes = world.compute("joint_model", joint_model, changed, key="d" * 64, progress=killer)
+    assert killer.killed is not None
+    assert notes["starts"] == 2
+    assert any("resumed at" in text for text in killer.messages)
+    assert broken.hash == unbroken.hash
+
+
+@pytest.mark.slow
+def test_a_fault_the_user_can_mend_comes_back_as_one_line_without_further_attempts(world: World) -> None:
+    key = "e" * 64
+    world.compute("joint_model", joint_model, params(), key=key)
+    world.store.root.remove_directory("checkpoints", key, "result")
+    other = params(training=replace(params().training, seed=5), cluster=ClusterConfig(workers=1))
+    with pytest.raises(DigerError, match=r"^checkpoint of step \d+: written with another configuration"):
+        world.compute("joint_model", joint_model, other, key=key)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_leaves_no_process_and_goes_on_where_it_was(world: World) -> None:
+    changed = params(training=replace(params().training, epochs=40), cluster=ClusterConfig(workers=2, checkpoint_steps=5))
+
+    class Interrupter(Recorder):
+        def update(self, what: str, done: int, total: int | None = None, **values: float | int | str) -> None:
+            if done > 60:
+                raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        world.compute("joint_model", joint_model, changed, key="5" * 64, progress=Interrupter())
+    assert train_workers() == []
+    recorder = Recorder()
+    world.compute("joint_model", joint_model, changed, key="5" * 64, progress=recorder)
+    assert any("resumed at" in text for text in recorder.messages), time.monotonic() - started
+
+
+def train_workers() -> list[int]:
+    """Process ids of the training workers of this process's private cluster."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if "RayTrainWorker" in (entry / "cmdline").read_bytes().decode(errors="replace") and os.getpid() in _ancestors(int(entry.name)):
+                    found.append(int(entry.name))
+    return sorted(found)
+
+
+def _ancestors(pid: int) -> list[int]:
+    found = []
+    while pid > 1:
+        pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        found.append(pid)
+    return found

@@ -1,5 +1,6 @@
 """One graph: dvc.yaml, the Dagster assets, params.yaml, the stage modules and the report's sections agree."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_stages_are_in_an_order_that_can_run():
 
 
 def test_every_stage_has_a_function_and_a_params_section_of_its_name():
-    sections = set(Params.__dataclass_fields__)
+    sections = {f.name for f in dataclasses.fields(Params)}
     for stage in STAGES:
         assert callable(getattr(stage.module, stage.name))
         assert stage.name in sections
@@ -63,7 +64,7 @@ def test_params_yaml_names_every_stage_and_holds_the_defaults():
     from orchestration.params import load_params
 
     data = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    assert set(data) == set(Params.__dataclass_fields__)
+    assert set(data) == {f.name for f in dataclasses.fields(Params)}
     assert load_params(PROJECT / "params.yaml") == Params()
 
 

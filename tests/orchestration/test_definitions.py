@@ -1,0 +1,46 @@
+"""What Dagster loads: jobs, pools, checks, and a graph that can be selected from."""
+
+import subprocess
+import sys
+import time
+
+import dagster as dg
+import pytest
+
+from orchestration.definitions import defs
+from orchestration.graph import BY_NAME
+
+
+def test_jobs_select_what_they_say():
+    graph = defs.resolve_asset_graph()
+    jobs = {job.name: {k.to_user_string() for k in job.asset_layer.executable_asset_keys} for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert jobs == {"retrain": {k.to_user_string() for k in graph.get_all_asset_keys()}, "evaluate": {"evaluation", "report"}}
+
+
+def test_selection_strings_parse():
+    selection = dg.AssetSelection.from_string("+sequences")
+    names = {k.to_user_string() for k in selection.resolve(defs.resolve_asset_graph())}
+    assert names == {"sequences", "validated_items", "validated_interactions"}
+
+
+def test_training_is_limited_to_one_at_a_time():
+    pools = {name: defs.resolve_assets_def(name).op.pool for name in BY_NAME}
+    assert {name for name, pool in pools.items() if pool == "training"} == {"frozen_model", "joint_model"}
+
+
+def test_validated_stages_have_blocking_checks():
+    specs = [spec for name in ("validated_items", "validated_interactions") for spec in defs.resolve_assets_def(name).check_specs]
+    assert len(specs) >= 10
+    assert all(spec.blocking for spec in specs)
+
+
+@pytest.mark.parametrize("heavy", ["ray", "great_expectations", "sklearn", "transformers", "matplotlib", "pandas"])
+def test_loading_the_definitions_imports_nothing_heavy(heavy):
+    code = f"import sys, orchestration.definitions; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_code_location_imports_quickly_enough_to_reload():
+    started = time.process_time()
+    done = subprocess.run([sys.executable, "-c", "import time, orchestration.definitions; print(time.process_time())"], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 8, time.process_time() - started

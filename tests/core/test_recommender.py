@@ -43,11 +43,11 @@ def generation_loss(recommender: Recommender, history: torch.Tensor, mask: torch
 def test_loss_starts_within_a_tenth_of_ln_k(size):
     paper = RecommenderConfig(encoder_layers=6, decoder_layers=6, d_model=128, d_ff=512, d_head=64)
     config = RecommenderConfig() if size == "small" else paper
-    for seed in range(3):
+    for seed in range(2):
         torch.manual_seed(seed)
         recommender = Recommender(config, 256, 3, 256)
-        history, target = random_codes(recommender, 32, 10), random_codes(recommender, 32, seed=1)
-        loss = generation_loss(recommender, history, torch.ones(32, 40, dtype=torch.bool), target)
+        history, target = random_codes(recommender, 16, 10), random_codes(recommender, 16, seed=1)
+        loss = generation_loss(recommender, history, torch.ones(16, 40, dtype=torch.bool), target)
         assert abs(loss.item() - math.log(256)) < 0.1
 
 
@@ -147,10 +147,10 @@ def test_it_learns_which_item_follows_the_last_one():
     recommender = tiny(spread=1.0)
     catalogue = random_codes(recommender, 8)
     optimizer = torch.optim.AdamW(recommender.parameters(), lr=5e-3)
-    generator, mask = torch.Generator().manual_seed(0), torch.ones(64, 9, dtype=torch.bool)
+    generator, mask = torch.Generator().manual_seed(0), torch.ones(32, 9, dtype=torch.bool)
     losses = []
     for _ in range(100):
-        items = torch.randint(8, (64, 3), generator=generator)
+        items = torch.randint(8, (32, 3), generator=generator)
         loss = generation_loss(recommender, catalogue[items], mask, catalogue[(items[:, -1] + 1) % 8])
         optimizer.zero_grad()
         loss.backward()

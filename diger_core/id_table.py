@@ -193,7 +193,7 @@ def stable_suffixes(
     over = suffix >= suffixes
     overflow = int(over.sum())
     if overflow and on_overflow == "error":
-        _raise_overflow(codes_NM, key_N, key_R, over, suffixes)
+        _raise_overflow(codes_NM, key_N, key_R, released[:, -1], over, suffixes)
     return (suffix % suffixes).to(torch.int32), overflow
 
 
@@ -209,12 +209,12 @@ def _lowest_free(taken: Tensor, key_sorted: Tensor) -> Tensor:
     return r + through - before
 
 
-def _raise_overflow(codes_NM: Tensor, key_N: Tensor, key_R: Tensor, over: Tensor, suffixes: int) -> None:
+def _raise_overflow(codes_NM: Tensor, key_N: Tensor, key_R: Tensor, suffix_R: Tensor, over: Tensor, suffixes: int) -> None:
     key = key_N[over].mode().values
     prefix = tuple(codes_NM[(key_N == key).nonzero()[0, 0]].tolist())
-    count, released = int((key_N == key).sum()), int((key_R == key).sum())
+    count, released = int((key_N == key).sum()), len(torch.unique(suffix_R[key_R == key]))
     raise DigerError(
-        f"ID table: {count} items share the prefix {prefix}, {released} tuples of it are reserved by released tables, and there are only "
+        f"ID table: {count} items share the prefix {prefix}, released tables reserve {released} tuples of it, and there are only "
         f"{suffixes} suffixes: raise tokenizer.suffixes, or train a tokenizer that tells these items apart"
     )
 

@@ -6,6 +6,8 @@ per iteration and memory is chunk x K.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,17 +26,21 @@ def nearest(points_Ne: Tensor, centres_Ke: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _seeds(points_Ne: Tensor, codes: int, generator: torch.Generator) -> Tensor:
-    """k-means++: each next centre is drawn with a probability proportional to its squared distance from the centres so far."""
-    n = len(points_Ne)
-    draws = torch.rand(codes, generator=generator, dtype=torch.float64).to(points_Ne.device)
+    """Greedy k-means++: each next centre is the best of a few points, drawn with probabilities proportional to the squared distance from the
+    centres so far; best: after it the sum of those distances is the least."""
+    n, candidates = len(points_Ne), 2 + int(math.log(codes))
+    draws = torch.rand(codes, candidates, generator=generator, dtype=torch.float64).to(points_Ne.device)
+    norms_N = points_Ne.square().sum(1)
     chosen = torch.zeros(codes, dtype=torch.int64, device=points_Ne.device)
-    chosen[0] = (draws[0] * n).long().clamp(max=n - 1)
-    distances = (points_Ne - points_Ne[chosen[0]]).square().sum(1)
-    for i in range(1, codes):
+    distances = torch.ones_like(norms_N)  # before the first centre every point is as likely as another
+    for i in range(codes):
         cumulated = distances.double().cumsum(0)
-        # where every point already is a centre the sum is 0 and the search gives index 0: a repeated centre, told apart by _spread
-        chosen[i] = torch.searchsorted(cumulated, draws[i] * cumulated[-1], right=True).clamp(max=n - 1)
-        distances = torch.minimum(distances, (points_Ne - points_Ne[chosen[i]]).square().sum(1))
+        # where every point already is a centre the sum is 0 and the search gives an end: a repeated centre, told apart by _spread
+        drawn = torch.searchsorted(cumulated, draws[i] * cumulated[-1], right=True).clamp(max=n - 1)
+        to_drawn = (norms_N[:, None] + norms_N[drawn] - 2 * points_Ne @ points_Ne[drawn].T).clamp_(min=0)
+        remaining = to_drawn if i == 0 else torch.minimum(distances[:, None], to_drawn)
+        best = remaining.sum(0).argmin()
+        chosen[i], distances = drawn[best], remaining[:, best]
     return points_Ne[chosen].clone()
 
 

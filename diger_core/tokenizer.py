@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -229,7 +230,7 @@ def _train(tok: Tokenizer, decoder: nn.Module, vectors_ND: Tensor, generator: to
         recon, vq = _epoch(tok, decoder, vectors_ND, generator, optimizer, epoch > plain)
         if epoch % every and epoch != config.epochs:
             continue
-        row = {"epoch": epoch, "phase": "autoencoder" if epoch <= plain else "quantised", **_losses(recon, vq, epoch, config)}
+        row: dict[str, Any] = {"epoch": epoch, "phase": "autoencoder" if epoch <= plain else "quantised", **_losses(recon, vq, epoch, config)}
         if epoch > plain:
             row |= _usage(tok, vectors_ND)
             if (row["collisions"], row["loss"]) < best_rank:

@@ -73,8 +73,8 @@ def moment(text: str) -> int:
 
 
 def _parsed(column: pa.ChunkedArray, where: Place) -> pa.ChunkedArray:
-    """Text as integers where all are, else as floats, else as ISO 8601 times."""
-    for kind in (pa.int64(), pa.float64(), pa.timestamp("us")):
+    """Text as integers where all are, else as floats, else as ISO 8601 times, all without a zone (taken as UTC) or all with one."""
+    for kind in (pa.int64(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
             return column.cast(kind)
         except pa.ArrowInvalid:

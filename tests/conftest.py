@@ -12,6 +12,9 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# The tests' tensors are tiny: a second thread only waits, and where other processes keep the cores busy it made tests ten times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Machines are noisy: a slow example is no failure. The same examples every time.
 settings.register_profile("diger", deadline=None, derandomize=True)
 settings.load_profile("diger")

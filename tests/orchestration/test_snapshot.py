@@ -131,3 +131,36 @@ def test_wrong_s3_endpoint_is_one_line_without_secrets(monkeypatch):
 def test_foreign_columns_are_described_not_refused(directory):
     pq.write_table(material.items().append_column("stars", pa.array([1.5] * 40)), directory / "items.parquet")
     assert describe(directory).files["items.parquet"].columns["stars"] == "double"
+
+
+@pytest.mark.s3
+def test_a_snapshot_on_s3_is_the_same_as_on_disk(directory, s3_bucket, tmp_path):
+    import s3fs
+
+    s3fs.S3FileSystem().put(str(directory), f"{s3_bucket}/data/shop", recursive=True)
+    found = describe(f"{s3_bucket}/data/shop")
+    assert found.content_hash == describe(directory).content_hash
+    assert found.files == describe(directory).files
+    copy = fetch(f"{s3_bucket}/data/shop", "items.parquet", tmp_path / "copy.parquet", found.files["items.parquet"].sha256)
+    assert copy.read_bytes() == (directory / "items.parquet").read_bytes()
+    s3fs.S3FileSystem().pipe_file(f"{s3_bucket}/data/shop/items.parquet", (directory / "items.parquet").read_bytes()[:500])
+    assert "items.parquet: not a complete Parquet file" in refused(f"{s3_bucket}/data/shop")
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_s3_credentials(directory, s3_bucket, monkeypatch, variable):
+    import s3fs
+
+    s3fs.S3FileSystem().put(str(directory), f"{s3_bucket}/shop", recursive=True)
+    monkeypatch.setenv(variable, "diger:wrong-canary-99")
+    s3fs.S3FileSystem.clear_instance_cache()
+    message = refused(f"{s3_bucket}/shop")
+    assert "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in message
+    assert "canary" not in message
+
+
+@pytest.mark.s3
+def test_a_missing_bucket_or_prefix_is_named(s3_bucket):
+    assert f"{s3_bucket}/nowhere: no such directory" in refused(f"{s3_bucket}/nowhere")
+    assert "s3://no-such-bucket/shop: no such directory" in refused("s3://no-such-bucket/shop")

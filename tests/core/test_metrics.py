@@ -60,5 +60,6 @@ def test_slices_are_means_over_their_own_users_and_differences_are_paired():
     assert estimates.model("part", 0, ["a"])["a"] == 0.5
     low, high = estimates.model("part", 0, ["a"])["intervals"]["a"]
     assert 0.3 < low < 0.5 < high < 0.7
+    assert estimates.difference("all", 0, 0, ["a"]) == {"a": {"mean": 0.0, "low": 0.0, "high": 0.0}}  # the same draws for both
     assert estimates.difference("part", 1, 1, ["b"]) == {"b": {"mean": 0.0, "low": 0.0, "high": 0.0}}
     assert estimates.difference("all", 0, 1, ["x"])["x"]["mean"] == 0

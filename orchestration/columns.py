@@ -183,7 +183,9 @@ def vectors(column: pa.ChunkedArray, file: str, name: str) -> tuple[np.ndarray, 
     if len(values) > 1:
         odd = int(np.flatnonzero(widths != width)[0])
         row = int(np.flatnonzero(present)[odd])
-        raise DigerError(f"{file}: column {name} has {int(widths[odd])} values in row {row} but {width} in most rows; write all vectors with one width")
+        raise DigerError(
+            f"{file}: column {name} has {int(widths[odd])} values in row {row} but {width} in most rows; write all vectors with one width"
+        )
     if width == 0:
         raise DigerError(f"{file}: column {name} holds empty vectors; fill them in, or leave the file out")
     flat = pc.list_flatten(column.filter(pa.array(present))).cast(pa.float64() if kind.value_type == pa.float64() else pa.float32())

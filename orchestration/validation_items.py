@@ -96,8 +96,9 @@ def _mark_repeated(table: pa.Table, quarantine: Quarantine) -> None:
     number = columns.combined(pc.dictionary_encode(table["item_id"]).combine_chunks())
     codes = pc.fill_null(number.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     codes[~quarantine.kept] = -1
-    times = np.bincount(codes[codes >= 0], minlength=len(number.dictionary))
-    rows = np.flatnonzero((codes >= 0) & (times[codes] > 1))
+    known = np.flatnonzero(codes >= 0)
+    times = np.bincount(codes[known], minlength=len(number.dictionary))
+    rows = known[times[codes[known]] > 1]
     if len(rows) == 0:
         return
     content = table.take(pa.array(rows)).append_column("#", pa.array(codes[rows]))

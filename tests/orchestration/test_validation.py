@@ -144,6 +144,14 @@ def test_null_and_empty_ids_are_quarantined_with_the_row():
     assert reasons(events_) == {1: "user_id is null or empty", 2: "item_id is null or empty"}
 
 
+def test_a_catalogue_without_a_single_id_is_emptied_and_fails():
+    vectors = pa.table({"item_id": ["x"], "vector": [[1.0, 2.0]]})
+    found = validate_items(pa.table({"item_id": pa.nulls(3, pa.string()), "t": ["a", "b", "c"]}), vectors, ANY)
+    assert (found.table.num_rows, found.quarantine.num_rows) == (0, 3)
+    assert {c["name"] for c in found.checks if not c["passed"] and c["severity"] == "critical"} == {"items_left", "quarantined_share"}
+    assert validate_interactions(events([1, 2], ["a", "b"]), found.table["item_id"], EVENTS).table.num_rows == 0
+
+
 def test_long_ids_pass_up_to_the_limit_and_leave_by_name_over_it():
     long, longer = "é" * 5_000, "x" * 20_000
     found = validate_items(pa.table({"item_id": [long, longer, "b"], "t": ["x"] * 3}), None, ANY)

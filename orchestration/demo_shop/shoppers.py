@@ -1,8 +1,8 @@
 """The demo shop's customers: what they like, and the sequences in which they buy.
 
-A customer follows two projects at a time (a project: six leaf categories of one department that belong together, in their order) and switches
-between them; within the category, brand and price level loyalty and the line bought last decide. So the next item depends on the last few ones,
-not on the last alone, and attributes carry over between items that were never bought one after the other.
+A customer follows two projects at a time (a project: six leaf categories of one department that belong together, in their order) and mostly
+alternates between them. Within the category, loyalty to a brand and a price level decides, and the line bought last. So the next item depends
+on the last few ones, not on the last alone, and attributes carry over between items that were never bought one after the other.
 
 U customers, T longest sequence. Integer weights and one seeded PCG64, as in catalogue.py.
 """
@@ -16,17 +16,17 @@ import numpy as np
 from orchestration.demo_shop.catalogue import BRANDS_PER_DEPARTMENT, PRICE_LEVELS, Catalogue, Ints, leaves_per_department
 from orchestration.demo_shop.words import BRANDS, DEPARTMENTS
 
-PROJECTS_PER_DEPARTMENT = 3
+PROJECTS_PER_DEPARTMENT = 2
 STEPS_PER_PROJECT = 6
 THREADS = 2
 
 # Percentages of one step.
-SWITCH_PROJECT = 60
-BROWSE = 8  # any leaf of the department at hand
-WINDOW_SHOPPING = 6  # any leaf of the shop, no loyalty
+SWITCH_PROJECT = 75
+BROWSE = 5  # any leaf of the department at hand
+WINDOW_SHOPPING = 4  # any leaf of the shop, no loyalty
 
 # Factors on an item's popularity.
-FAVOURITE_BRAND, SECOND_BRAND = 40, 6
+FAVOURITE_BRAND, SECOND_BRAND = 60, 6
 SAME_PRICE, NEAR_PRICE = 6, 3
 SAME_LINE = 2
 NEW_ITEM = 4

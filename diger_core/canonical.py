@@ -77,10 +77,12 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
+    if pa.types.is_string(kind) or pa.types.is_string_view(kind) or pa.types.is_decimal(kind):
         column = column.cast(pa.large_string())
-    elif pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
+    elif pa.types.is_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
         column = column.cast(pa.large_binary())
+    elif pa.types.is_map(kind):
+        column = column.cast(pa.large_list(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
     elif pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
         column = column.cast(pa.large_list(kind.value_type))
     combined = column.combine_chunks()
@@ -112,7 +114,10 @@ def _array_parts(array: pa.Array) -> Iterable[bytes]:
         if pa.types.is_temporal(array.type):
             array = array.cast(pa.int64()) if array.type.bit_width == 64 else array.cast(pa.int32())
         filled = pc.fill_null(array, pa.scalar(0).cast(array.type)) if array.null_count else array
-        yield np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes()
+        values = filled.to_numpy(zero_copy_only=False)
+        if values.dtype.hasobject:  # its bytes would be addresses
+            raise DigerError(f"a column of type {array.type} has no canonical hash: cast it to a string, a number or a list of them")
+        yield np.ascontiguousarray(values).tobytes()
 
 
 def _sortable(kind: pa.DataType) -> bool:
@@ -126,7 +131,14 @@ def sort_table(table: pa.Table, sort_by: Iterable[str] | None) -> pa.Table:
     keys = list(sort_by) if sort_by is not None else []
     rest = sorted(f.name for f in table.schema if f.name not in keys and _sortable(f.type))
     order = [(name, "ascending") for name in [*keys, *rest]]
-    return table.take(pc.sort_indices(table, sort_keys=order)) if order else table
+    if not order:
+        return table
+    indices = pc.sort_indices(table, sort_keys=order)
+    if np.array_equal(indices.to_numpy(), np.arange(len(table))):
+        return table
+    # 64-bit offsets while gathering: 2 GB of text would overflow the 32-bit ones.
+    wide = pa.schema([f.with_type(pa.large_string()) if pa.types.is_string(f.type) else f for f in table.schema], table.schema.metadata)
+    return table.cast(wide).take(indices).cast(table.schema)
 
 
 def table_hash(table: pa.Table, sort_by: Iterable[str] | None = None) -> str:

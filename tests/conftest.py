@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,4 +56,5 @@ def s3_bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, r
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DIGER_CACHE", str(tmp_path / "cache"))
     s3fs.S3FileSystem.clear_instance_cache()
-    return make_bucket(s3_environment, "b-" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50])
+    name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
+    return make_bucket(s3_environment, f"b-{name}")

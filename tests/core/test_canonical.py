@@ -96,3 +96,21 @@ def test_json_layout_does_not_count(tmp_path):
     (tmp_path / "a.json").write_text('{"b": 1,  "a": [1, 2]}')
     (tmp_path / "b.json").write_text('{"a":[1,2],"b":1}\n')
     assert file_hash(tmp_path / "a.json") == file_hash(tmp_path / "b.json")
+
+
+def test_unusual_types_hash_their_values_not_their_addresses():
+    from decimal import Decimal
+
+    def build():
+        return pa.table(
+            {
+                "d": pa.array([Decimal("1.50"), None], pa.decimal128(5, 2)),
+                "m": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
+                "b": pa.array([b"ab", b"cd"], pa.binary(2)),
+                "t": pa.array([1, None], pa.date32()),
+            }
+        )
+
+    assert table_hash(build()) == table_hash(build())
+    assert table_hash(build()) != table_hash(build().set_column(0, "d", pa.array([Decimal("1.51"), None], pa.decimal128(5, 2))))
+    assert table_hash(build()) != table_hash(build().set_column(1, "m", pa.array([[("a", 2)], []], pa.map_(pa.string(), pa.int64()))))

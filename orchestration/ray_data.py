@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
-from orchestration.ray_session import ClusterConfig, gpus_for, ray_session
+from orchestration.ray_session import ClusterConfig, gpus_for, ray_session, root_cause, told_by_worker
 
 Function = Callable[[Sequence[str]], np.ndarray]
 
@@ -54,14 +56,32 @@ def map_batches_to_numpy(
             progress.update(what, min(start + batch_size, len(texts)), len(texts))
         return out_nD
     with ray_session(cluster) as ray:
-        done = 0
-        for batch in _dataset(ray, make, arguments, texts, cluster, batch_size, gpu).iter_batches(batch_size=None, batch_format="numpy"):
-            out_nD[batch["row"]] = batch["value"]
-            done += len(batch["row"])
-            progress.update(what, done, len(texts))
-        if done != len(texts):
-            raise RuntimeError(f"Ray Data returned {done} of {len(texts)} rows")
+        for last in (False, True):
+            try:
+                _collect(_dataset(ray, make, arguments, texts, cluster, batch_size, gpu), out_nD, progress, what)
+                break
+            except ray.exceptions.RayError as error:
+                told = told_by_worker(error)
+                if told is not None:
+                    raise DigerError(told) from error
+                if last:
+                    raise DigerError(f"{what}: {root_cause(error)}: run it again with --debug, or with cluster.workers=0") from error
+                progress.message(f"warning: {what}: a worker was lost ({type(error).__name__}); the extraction starts again")
     return out_nD
+
+
+def _no_restarts() -> dict[str, Any]:
+    return {"max_restarts": 0}
+
+
+def _collect(dataset: Any, out_nD: np.ndarray, progress: Progress, what: str) -> None:
+    done = 0
+    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
+        out_nD[batch["row"]] = batch["value"]
+        done += len(batch["row"])
+        progress.update(what, done, len(out_nD))
+    if done != len(out_nD):
+        raise RuntimeError(f"Ray Data returned {done} of {len(out_nD)} rows")
 
 
 def _dataset(
@@ -71,15 +91,19 @@ def _dataset(
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its warnings speak of its own scheduling
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its warnings speak of its own scheduling, its errors are raised and told here
     table = pa.table({"row": np.arange(len(texts), dtype=np.int64), "text": pa.array(texts, pa.large_string())})
     blocks = [table.slice(start, batch_size) for start in range(0, len(texts), batch_size)]
     refs = [ray.put(argument) for argument in arguments]
-    return ray.data.from_arrow(blocks).map_batches(
-        _Actor,
-        fn_constructor_args=(make, refs),
-        batch_size=batch_size,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(size=min(cluster.workers, len(blocks))),
-        num_gpus=1 if gpu and gpus_for(ray, cluster) else None,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(ray_remote_args_fn|deprecated)")  # the lock pins this Ray
+        return ray.data.from_arrow(blocks).map_batches(
+            _Actor,
+            fn_constructor_args=(make, refs),
+            batch_size=batch_size,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(size=min(cluster.workers, len(blocks))),
+            # A restarted actor may not find its arguments again; a lost worker costs one new start instead.
+            ray_remote_args_fn=_no_restarts,
+            num_gpus=1 if gpu and gpus_for(ray, cluster) else None,
+        )

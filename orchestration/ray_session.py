@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -82,9 +83,8 @@ def ray_session(cluster: ClusterConfig) -> Iterator[Any]:
         )
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)  # read by Ray at import, and inherited by its processes
-    if address == "local" and "ray" not in sys.modules and not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
-        # A token for this process and its children. By default Ray writes one into the home directory, readable by all.
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    if address == "local" and "ray" not in sys.modules:
+        _keep_private()
     import ray
 
     with _State.lock:
@@ -93,6 +93,16 @@ def ray_session(cluster: ClusterConfig) -> Iterator[Any]:
         if not ray.is_initialized():
             _start(ray, address, cluster)
     yield ray
+
+
+def _keep_private() -> None:
+    """Settings that Ray reads at import: listen on 127.0.0.1 only, and a token that stays with this process and its children.
+
+    By default Ray listens on every interface, and writes its token into the home directory, readable by all.
+    """
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # despite its name: "this node belongs to no cluster of several machines"
+    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 def _start(ray: Any, address: str, cluster: ClusterConfig) -> None:
@@ -104,7 +114,6 @@ def _start(ray: Any, address: str, cluster: ClusterConfig) -> None:
             "num_cpus": _State.cpus,
             "include_dashboard": cluster.dashboard,
             "dashboard_host": "127.0.0.1",
-            "_node_ip_address": "127.0.0.1",
             "object_store_memory": cluster.object_store_mb * 1024 * 1024,
             "_temp_dir": _State.directory,
         }
@@ -149,6 +158,22 @@ def gpus_for(ray: Any, cluster: ClusterConfig) -> bool:
         wanted = f"cluster.gpus = {cluster.gpus} with {cluster.workers} workers"
         raise DigerError(f"{wanted}, but the cluster has {available} GPUs: set cluster.gpus=auto or 0")
     return bool(cluster.gpus)
+
+
+def told_by_worker(error: BaseException) -> str | None:
+    """The message of the DigerError that a worker raised. Ray carries the cause of an exception as text only."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line.partition("DigerError: ")[2] for line in reversed(lines) if line.startswith("diger_core.errors.DigerError: ")), None)
+
+
+def root_cause(error: BaseException) -> str:
+    """The worker's own exception in one line; where several workers failed the first one's, because the others mostly echo it."""
+    failures = getattr(error, "worker_failures", None)
+    rank, cause = sorted(failures.items())[0] if failures else (None, error)
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    exceptions = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    told = exceptions[-1] if exceptions else f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
+    return told if rank is None else f"worker {rank}: {told}"
 
 
 def _available_cpus() -> int:

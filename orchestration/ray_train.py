@@ -23,7 +23,7 @@ from diger_core.sequences import Sequences
 from diger_core.store import Store
 from diger_core.tokenizer import tokenizer_state
 from orchestration.ray_mailbox import POLL, Mailbox, MailboxProgress
-from orchestration.ray_session import ClusterConfig, gpus_for, ray_session, shutdown
+from orchestration.ray_session import ClusterConfig, gpus_for, ray_session, root_cause, shutdown
 
 if TYPE_CHECKING:
     from orchestration.runner import StageRun
@@ -257,7 +257,7 @@ def _on_ray(job: Job, cluster: ClusterConfig, storage: str, progress: Progress) 
     if failure is not None:
         raise DigerError(failure)
     if failures:
-        raise DigerError(f"{job.stage}: training failed: {_root_cause(failures[0])}") from failures[0]
+        raise DigerError(f"{job.stage}: training failed: {root_cause(failures[0])}") from failures[0]
     return starts
 
 
@@ -279,7 +279,7 @@ def _trainer(config: dict[str, Any], job: Job, cluster: ClusterConfig, gpu: bool
 def _fit(trainer: Any, failures: list[BaseException]) -> None:
     try:
         trainer.fit()
-    except Exception as error:  # noqa: BLE001 - carried to the calling thread, which raises it
+    except BaseException as error:  # noqa: BLE001 - carried to the calling thread, which raises it; Ray also raises SystemExit here
         failures.append(error)
 
 
@@ -295,12 +295,3 @@ def _deliver(ray: Any, mailbox: Any, progress: Progress) -> tuple[str | None, in
 def _threads(ray: Any, cluster: ClusterConfig) -> int:
     """Torch threads of each worker: the cluster's cores, shared out."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)) // cluster.workers)
-
-
-def _root_cause(error: BaseException) -> str:
-    """The first worker's own exception in one line; what the others report is mostly its echo."""
-    failures = getattr(error, "worker_failures", None)
-    rank, cause = sorted(failures.items())[0] if failures else (None, error)
-    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-    told = f"{type(cause).__name__}: {lines[-1].strip() if lines else 'no message'}"
-    return told if rank is None else f"worker {rank}: {told}"

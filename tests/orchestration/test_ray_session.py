@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -57,15 +58,41 @@ def test_ray_data_restores_the_order_and_gives_the_same_bits_as_one_process() ->
         def message(self, text: str) -> None:
             return None
 
-    out = map_batches_to_numpy(encoders.encode_function, (config, encoder.state()), texts, encoder.width, ClusterConfig(), batch_size=100, progress=Progress())
+    arguments = (config, encoder.state())
+    out = map_batches_to_numpy(encoders.encode_function, arguments, texts, encoder.width, ClusterConfig(), batch_size=100, progress=Progress())
     np.testing.assert_array_equal(out, encoder.encode(texts))
     assert seen[-1] == 1000
     assert len(seen) > 3
 
 
+def _dies_once(marker: str) -> Callable[[Sequence[str]], np.ndarray]:
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        if not os.path.exists(marker):
+            with open(marker, "w"):
+                os._exit(1)
+        return np.array([[float(len(text))] for text in texts], dtype=np.float32)
+
+    return encode
+
+
+def _refuses() -> Callable[[Sequence[str]], np.ndarray]:
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        raise DigerError("item 'x': cannot be encoded: correct its text")
+
+    return encode
+
+
+def test_a_lost_worker_costs_a_new_start_and_a_fault_of_the_data_is_told(tmp_path) -> None:
+    out = map_batches_to_numpy(_dies_once, (str(tmp_path / "marker"),), ["a", "bb", "ccc"], 1, ClusterConfig(workers=1))
+    np.testing.assert_array_equal(out, [[1], [2], [3]])
+    with pytest.raises(DigerError, match=r"^item 'x': cannot be encoded: correct its text$"):
+        map_batches_to_numpy(_refuses, (), ["a"], 1, ClusterConfig(workers=1))
+
+
 def test_one_private_cluster_serves_the_whole_process_and_leaves_nothing_behind() -> None:
     with ray_session.ray_session(ClusterConfig()) as ray:
         first = ray.get_runtime_context().get_node_id()
+        assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
     with ray_session.ray_session(ClusterConfig(workers=1)) as ray:
         assert ray.get_runtime_context().get_node_id() == first
     directory = ray_session._State.directory

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -223,6 +226,58 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on_where_it_was(world: Wo
     recorder = Recorder()
     world.compute("joint_model", joint_model, changed, key="5" * 64, progress=recorder)
     assert any("resumed at" in text for text in recorder.messages), time.monotonic() - started
+
+
+_DRIVER = """
+import sys
+from pathlib import Path
+from dataclasses import replace
+from orchestration.ray_session import ClusterConfig
+from orchestration.stages.joint_model import joint_model
+from tests.orchestration.training_world import World, params
+if __name__ == "__main__":
+    changed = params(training=replace(params().training, epochs=200), cluster=ClusterConfig(workers=2, checkpoint_steps=5))
+    World(Path(sys.argv[1])).compute("joint_model", joint_model, changed, key="6" * 64)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_driver_leaves_no_process_and_its_successor_goes_on_from_the_checkpoint(tmp_path) -> None:
+    mark = uuid.uuid4().hex
+    script = tmp_path / "driver.py"
+    script.write_text(_DRIVER)
+    environment = os.environ | {"DIGER_TEST_MARK": mark, "PYTHONPATH": os.pathsep.join(sys.path)}
+    driver = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
+    saved = tmp_path / "store" / "checkpoints" / ("6" * 64)
+    try:
+        _wait(lambda: saved.is_dir() and len(checkpoints.steps(saved)) >= 2, 200)
+    finally:
+        driver.kill()
+        driver.wait()
+    _wait(lambda: _marked(mark) == [], 20)
+    recorder = Recorder()
+    changed = params(training=replace(params().training, epochs=200))
+    artefact, _ = World(tmp_path).compute("joint_model", joint_model, changed, key="6" * 64, progress=recorder)
+    assert any("resumed at" in text for text in recorder.messages)
+    assert artefact.facts["epochs"] > 2
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes that inherited the mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return found
 
 
 def train_workers() -> list[int]:

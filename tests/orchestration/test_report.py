@@ -207,6 +207,19 @@ def test_an_alarm_of_the_training_is_told_beside_the_verdict(inputs, tmp_path):
     assert made.index("stopped on an alarm") < made.index('id="evaluation"')
 
 
+def test_ids_and_titles_follow_the_items_whatever_the_order_of_rows(inputs, tmp_path):
+    store, random, shuffled = Store(tmp_path), np.random.default_rng(5), dict(inputs)
+    for stage, file in (("semantic_ids", "semantic_ids.parquet"), ("validated_items", "items.parquet")):
+        table = inputs[stage].table(file)
+        with store.writer(stage) as out:
+            out.table(file, table.take(random.permutation(table.num_rows)))
+            shuffled[stage] = store.publish(out)
+    straight, other = Material(inputs), Material(shuffled)
+    assert np.array_equal(other.semantic_ids[0], straight.semantic_ids[0])
+    assert np.array_equal(other.semantic_ids[1], straight.semantic_ids[1])
+    assert [other.title(i) for i in range(40)] == [straight.title(i) for i in range(40)]
+
+
 def test_the_tree_counts_every_item_and_event_exactly():
     random = np.random.default_rng(1)
     codes_NM, visits_N = random.integers(0, 40, (5000, 3)), random.integers(0, 9, 5000)

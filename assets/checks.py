@@ -1,4 +1,4 @@
-"""Asset checks: the stored verdicts of the validated stages, and the properties that a release stands on."""
+"""Asset checks: the stored verdicts of the validated stages, and signals of the models."""
 
 from __future__ import annotations
 
@@ -8,10 +8,27 @@ from diger_core.store import Artefact
 from orchestration.graph import Stage
 
 _SEVERITY = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN, "info": dg.AssetCheckSeverity.WARN}
+_WARN = dg.AssetCheckSeverity.WARN
 _VALIDATED = ("validated_items", "validated_interactions")
-_FACT_CHECKS = {
-    "semantic_ids": (("tuples_unique", "Every item has a semantic ID of its own.", True),),
-    "joint_model": (("no_alarm", "Training ended without a collapse alarm.", False),),
+
+
+def _no_alarm(artefact: Artefact) -> dg.AssetCheckResult:
+    alarm = artefact.facts["alarm"]
+    return dg.AssetCheckResult(passed=alarm is None, check_name="no_alarm", severity=_WARN, description=alarm or "Training ended as planned.")
+
+
+def _beats_baselines(artefact: Artefact) -> dg.AssetCheckResult:
+    models = artefact.json("metrics.json")["models"]
+    found = {name: values["ndcg@10"] for name, values in models.items()}
+    passed = found["joint_model"] > max(found["most_popular"], found["markov"])
+    return dg.AssetCheckResult(passed=passed, check_name="beats_baselines", severity=_WARN, metadata={name: float(value) for name, value in found.items()})
+
+
+# Signals, not gates: what may be released is decided by a stored verdict.
+_SIGNALS = {
+    "frozen_model": ("no_alarm", "Training ended without an alarm.", _no_alarm),
+    "joint_model": ("no_alarm", "Training ended without a collapse or divergence alarm.", _no_alarm),
+    "evaluation": ("beats_baselines", "The joint model's NDCG@10 is above most popular and Markov.", _beats_baselines),
 }
 
 
@@ -21,7 +38,10 @@ def check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
         from orchestration.expectations import expected_check_names
 
         return [dg.AssetCheckSpec(name, asset=stage.name, blocking=True) for name in expected_check_names(stage.name)]
-    return [dg.AssetCheckSpec(name, asset=stage.name, description=text, blocking=block) for name, text, block in _FACT_CHECKS.get(stage.name, ())]
+    if stage.name not in _SIGNALS:
+        return []
+    name, text, _ = _SIGNALS[stage.name]
+    return [dg.AssetCheckSpec(name, asset=stage.name, description=text)]
 
 
 def check_results(stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]:
@@ -29,7 +49,7 @@ def check_results(stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]
     if stage.name in _VALIDATED:
         stored = {check["name"]: check for check in artefact.json("checks.json")["checks"]}
         return [_stored(spec.name, stored.get(spec.name)) for spec in check_specs(stage)]
-    return [dg.AssetCheckResult(passed=bool(artefact.facts.get(name)), check_name=name) for name, _, _ in _FACT_CHECKS.get(stage.name, ())]
+    return [_SIGNALS[stage.name][2](artefact)] if stage.name in _SIGNALS else []
 
 
 def _stored(name: str, check: dict | None) -> dg.AssetCheckResult:

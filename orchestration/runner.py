@@ -131,6 +131,9 @@ class Session:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         self._record(stage, key, inputs, artefact, run.notes, started, time.monotonic() - clock)
+        published = getattr(stage.module, "published", None)
+        if published is not None:
+            published(self.store, key)  # what the work left for its own resumption has served
         return artefact
 
     def _record(

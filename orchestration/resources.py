@@ -31,5 +31,5 @@ class Pipeline(dg.ConfigurableResource):
         store = Store(self.store)
         snapshot = lookup(store, context.partition_key)
         progress = TERMINAL.get() or Lines(context.log.info)
-        provenance = {"dagster_run_id": context.run_id, "launched_by": "dagster"}
+        provenance = {"dagster_run_id": context.run.run_id, "launched_by": "dagster"}
         return Session(store, load_params(self.params_file, self.overrides), snapshot, progress, provenance)

@@ -38,12 +38,17 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
+def seed_key(seed: int) -> int:
+    """The seed's part of every key, as an int64."""
+    return _signed(seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019)
+
+
 def words(seed: int, step: int | Tensor, level: Tensor, items_V: Tensor, count: int) -> Tensor:
     """`count` 64-bit words per (level, item): int64 [*level, V, count]. `step` may be a 0-d int64 tensor, so that a CUDA graph can replay it."""
     device = items_V.device
     # full(), not tensor(): a fill kernel instead of a copy from the host
     step_0 = step.to(device, torch.int64) if isinstance(step, Tensor) else torch.full((), _signed(step), dtype=torch.int64, device=device)
-    key = _mix(step_0 * _GOLDEN + _signed(seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019))
+    key = _mix(step_0 * _GOLDEN + seed_key(seed))
     key = _mix(key + (level + 1) * _GOLDEN)
     key = _mix(key.unsqueeze(-1) + (items_V.to(torch.int64) + 1) * _GOLDEN)
     counter = torch.arange(1, count + 1, dtype=torch.int64, device=device) * _GOLDEN

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from diger_core.batches import Batch, Batches
+from diger_core.capture import CapturedStep, obstacle
 from diger_core.checkpoint import Checkpoint
 from diger_core.config import JointModelConfig, RecommenderConfig, TableConfig, TrainingConfig
 from diger_core.distributed import Distributed
@@ -134,10 +135,12 @@ class Loop:
         self.curves: list[dict] = []
         self.best = Best.of(self.recommender, self.tokenizer, self.table)
         self.trained_rows, self.seconds = 0, 0.0
+        self.captured: CapturedStep | None = None
 
     def run(self) -> Trained:
         """Epochs until the last one, the early stop or an alarm; then the best state, put back into the modules."""
         alarm = None
+        self._capture()
         while alarm is None and self.position.epoch < self.training.epochs and self.position.stale < self.training.patience:
             try:
                 self._epoch()
@@ -156,16 +159,34 @@ class Loop:
         self.recommender.train()
         self.tokenizer.train()
         started, rows = time.perf_counter(), 0
-        for batch in self.batches.epoch(self.position.epoch, self.position.batch):
-            self.step(batch.share(self.ranks).to(self.device))
-            rows += len(batch.target_B)
-            self.position.batch, self.position.step = batch.index + 1, self.position.step + 1
+        for index, count in self._steps():
+            rows += count
+            self.position.batch, self.position.step = index + 1, self.position.step + 1
             if self.position.step % CHECK_EVERY == 0:
                 self._look(started, rows)
             if self.checkpoint_steps and self.position.step % self.checkpoint_steps == 0 and self.position.batch < len(self.batches):
                 self._checkpoint()
         self._look(started, rows)
         self.trained_rows, self.seconds = self.trained_rows + rows, self.seconds + time.perf_counter() - started
+
+    def _capture(self) -> None:
+        """`training.compile`: CUDA graphs of the whole step, where they can be had."""
+        if not self.training.compile:
+            return
+        reason = obstacle(self)
+        if reason is None:
+            self.captured = CapturedStep(self)
+        elif self.ranks.main:
+            self.progress.message(f"{self.name}: training.compile is ignored: {reason}")
+
+    def _steps(self) -> Iterator[tuple[int, int]]:
+        """Takes the remaining steps of the epoch; (index of the batch, its rows over all ranks) after each."""
+        if self.captured is not None:
+            yield from self.captured.epoch(self.position.epoch, self.position.batch, self.position.step)
+            return
+        for batch in self.batches.epoch(self.position.epoch, self.position.batch):
+            self.step(batch.share(self.ranks).to(self.device))
+            yield batch.index, len(batch.target_B)
 
     def step(self, batch: Batch) -> None:
         """One step on this rank's rows of a batch. Nothing in it waits for the device."""

@@ -1,0 +1,208 @@
+"""The few fused operations of the fast step: on CUDA as Triton kernels, elsewhere in plain torch (without dropout), which is also their definition.
+
+    drop_add_norm      x' = x + drop(y),  n = w x' / rms(x')   (n dropped, too, at the end of a stack)
+    relu_drop          h = drop(relu(u)), in place
+    attention          softmax(q k^T + bias) v, keys past a row's length masked
+    noisy_softmax      a = l + sigma g,  c = argmax a,  y = softmax(a / tau)
+
+`key` is an int64 tensor that changes with every step, `site` a constant of each use: together they name the dropout's draws.
+Shapes: n tokens, d width, B rows, T positions, H heads, e head width; V items, M levels, K codes. Strides are free where a kernel takes (row, token)
+ones: projections are used as they lie, nothing is transposed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diger_core.noise import gumbel_levels, seed_key
+
+EPS = 1e-6
+MASKED = -1e9
+_TOKENS = 16  # tokens that one program of drop_add_norm takes
+
+
+def blocks(tokens: int) -> int:
+    """Rows of the partial sums that `drop_add_norm_backward` leaves for the norm's weight."""
+    return -(-tokens // _TOKENS)
+
+
+def _triton() -> Any:
+    from diger_core.fast import triton_kernels
+
+    return triton_kernels
+
+
+def _power(size: int) -> int:
+    return max(16, 1 << (size - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Probability and the step's key; `fused`: Triton kernels."""
+
+    p: float
+    key: Tensor
+    fused: bool
+
+
+def drop_add_norm(y_nd: Tensor, x_nd: Tensor | None, w_d: Tensor, n_out: Tensor, site: int, drop: Dropout, last: bool = False) -> Tensor:
+    """Writes n [n, d] to `n_out` and returns x' [n, d] float32. `x_nd` None: x' = drop(y). `last`: n is dropped, too."""
+    if not drop.fused:
+        x = y_nd.float() if x_nd is None else x_nd + y_nd.float()
+        n_out.copy_(x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPS) * w_d)
+        return x
+    tokens, width = y_nd.shape
+    x = torch.empty(tokens, width, dtype=torch.float32, device=y_nd.device)
+    _triton().drop_add_norm[(blocks(tokens),)](
+        y_nd, x_nd if x_nd is not None else y_nd, w_d, x, n_out, drop.key, site, tokens, drop.p, EPS, width,
+        BLOCK=_power(width), ROWS=_TOKENS, HAS_X=x_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, num_warps=4,
+    )  # fmt: skip
+    return x
+
+
+def drop_add_norm_backward(
+    dn_nd: Tensor, dx_nd: Tensor | None, x_nd: Tensor, w_d: Tensor, dy_out: Tensor, dw_out: Tensor, site: int, drop: Dropout, last: bool = False
+) -> Tensor:
+    """From dn and the residual's gradient dx: returns the gradient of x (float32), writes that of y to `dy_out`, partial sums of w's to `dw_out`."""
+    if not drop.fused:
+        scale = torch.rsqrt(x_nd.square().mean(1, keepdim=True) + EPS)
+        unit, g = x_nd * scale, dn_nd.float()
+        dw_out.zero_()
+        dw_out[0] = (g * unit).sum(0)
+        g = g * w_d
+        grad = scale * (g - unit * (g * unit).mean(1, keepdim=True))
+        grad = grad if dx_nd is None else grad + dx_nd
+        dy_out.copy_(grad)
+        return grad
+    tokens, width = x_nd.shape
+    grad = torch.empty_like(x_nd)
+    _triton().drop_add_norm_backward[(blocks(tokens),)](
+        dn_nd, dx_nd if dx_nd is not None else grad, x_nd, w_d, grad, dy_out, dw_out, drop.key, site, tokens, drop.p, EPS, width,
+        BLOCK=_power(width), ROWS=_TOKENS, HAS_DX=dx_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, num_warps=4,
+    )  # fmt: skip
+    return grad
+
+
+def relu_drop_(u: Tensor, site: int, drop: Dropout) -> None:
+    if not drop.fused:
+        u.relu_()
+        return
+    _triton().relu_drop[(-(-u.numel() // 1024),)](u, drop.key, site, u.numel(), drop.p, BLOCK=1024, DROP=drop.p > 0, num_warps=4)
+
+
+def relu_drop_backward_(dh: Tensor, h: Tensor, drop: Dropout) -> None:
+    """In place: what passed relu and dropout is exactly what is positive."""
+    if not drop.fused:
+        dh.mul_(h > 0)
+        return
+    _triton().relu_drop_backward[(-(-dh.numel() // 1024),)](dh, h, dh.numel(), drop.p, BLOCK=1024, num_warps=4)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How attention reads its operands. q, k, v, out are views [n, >= H e] of projections; a row's strides are (batch, token), in elements."""
+
+    heads: int
+    width: int
+    rows: int
+    queries: int
+    keys: int
+    q_strides: tuple[int, int]
+    k_strides: tuple[int, int]
+    out_strides: tuple[int, int]
+
+    def view(self, x: Tensor, strides: tuple[int, int], tokens: int) -> Tensor:
+        """[B, H, T, e] of an operand."""
+        return x.as_strided((self.rows, self.heads, tokens, self.width), (strides[0], self.width, strides[1], 1), x.storage_offset())
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        keys = _power(self.keys)
+        queries = min(_power(self.queries), 64 if keys <= 128 else 32)
+        return {"H": self.heads, "E": self.width, "BQ": queries, "BK": keys, "num_warps": 4 if queries * keys <= 4096 else 8}
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (*self.q_strides, *self.k_strides, *self.out_strides, self.queries, self.keys)
+
+
+def _plain_weights(q: Tensor, k: Tensor, bias: Tensor | None, lengths: Tensor | None, shape: Heads) -> tuple[Tensor, Tensor]:
+    q_BHQe, k_BHTe = shape.view(q, shape.q_strides, shape.queries), shape.view(k, shape.k_strides, shape.keys)
+    s = (q_BHQe @ k_BHTe.transpose(-1, -2)).float()
+    s = s if bias is None else s + bias
+    if lengths is not None:
+        s = s.masked_fill(torch.arange(shape.keys, device=s.device) >= lengths[:, None, None, None], MASKED)
+    return s.softmax(-1), q_BHQe
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, bias_HQT: Tensor | None, lengths_B: Tensor | None, shape: Heads, site: int, drop: Dropout
+) -> None:
+    """Writes the mixed values to `out`. `lengths_B` int32: keys that count in each row (None: all)."""
+    if not drop.fused:
+        weights, _ = _plain_weights(q, k, bias_HQT, lengths_B, shape)
+        v_BHTe = shape.view(v, shape.k_strides, shape.keys)
+        shape.view(out, shape.out_strides, shape.queries).copy_(weights.to(v.dtype) @ v_BHTe)
+        return
+    chosen = shape.blocks
+    grid = (shape.rows, shape.heads, -(-shape.queries // chosen["BQ"]))
+    _triton().attention[grid](
+        q, k, v, out, q if bias_HQT is None else bias_HQT, drop.key if lengths_B is None else lengths_B, drop.key, site, drop.p, *shape.sizes,
+        HAS_BIAS=bias_HQT is not None, HAS_LENGTHS=lengths_B is not None, DROP=drop.p > 0, **chosen,
+    )  # fmt: skip
+
+
+def attention_backward(
+    q: Tensor, k: Tensor, v: Tensor, dout: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, ds_out: Tensor | None, bias_HQT: Tensor | None,
+    lengths_B: Tensor | None, shape: Heads, site: int, drop: Dropout,
+) -> None:  # fmt: skip
+    """Writes dq, dk, dv (strides of q, k, v) and, where there is a bias, the scores' gradient [B, H, Q, T] to `ds_out`. The weights are computed anew."""
+    if not drop.fused:
+        weights, q_BHQe = _plain_weights(q, k, bias_HQT, lengths_B, shape)
+        k_BHTe, v_BHTe = (shape.view(x, shape.k_strides, shape.keys) for x in (k, v))
+        given = shape.view(dout, shape.out_strides, shape.queries)
+        dweights = given @ v_BHTe.transpose(-1, -2)
+        ds = weights * (dweights - (weights * dweights).sum(-1, keepdim=True))
+        shape.view(dq, shape.q_strides, shape.queries).copy_(ds @ k_BHTe)
+        shape.view(dk, shape.k_strides, shape.keys).copy_(ds.transpose(-1, -2) @ q_BHQe)
+        shape.view(dv, shape.k_strides, shape.keys).copy_(weights.transpose(-1, -2) @ given)
+        if ds_out is not None:
+            ds_out.copy_(ds)
+        return
+    _triton().attention_backward[(shape.rows, shape.heads)](
+        q, k, v, dout, dq, dk, dv, q if ds_out is None else ds_out, q if bias_HQT is None else bias_HQT, drop.key if lengths_B is None else lengths_B,
+        drop.key, site, drop.p, *shape.sizes, HAS_BIAS=bias_HQT is not None, HAS_LENGTHS=lengths_B is not None, DROP=drop.p > 0, **shape.blocks,
+    )  # fmt: skip
+
+
+def noisy_softmax(
+    logits_MVK: Tensor, sigma_VM: Tensor, items_V: Tensor, seed: int, step: Tensor, tau: Tensor, first: int = 0
+) -> tuple[Tensor, Tensor]:
+    """(y [M, V, K] float32, sampled [V, M] int64) of the levels from `first` on, with Gumbel noise of noise.py: the same draws, bit for bit up to
+    the logarithms."""
+    levels, items, codes = logits_MVK.shape
+    if not logits_MVK.is_cuda:
+        noisy = logits_MVK + sigma_VM.T[:, :, None] * gumbel_levels(seed, step, first + levels, items_V, codes)[first:]
+        return (noisy / tau).softmax(-1), noisy.argmax(-1).T.contiguous()
+    y, sampled = torch.empty_like(logits_MVK), torch.empty(items, levels, dtype=torch.int64, device=items_V.device)
+    _triton().noisy_softmax[(items, levels)](
+        logits_MVK,
+        sigma_VM.contiguous(),
+        items_V,
+        step,
+        tau,
+        y,
+        sampled,
+        items,
+        first,
+        seed_key(seed),
+        codes,
+        LEVELS=levels,
+        BLOCK=_power(codes),
+        num_warps=2,
+    )
+    return y, sampled

@@ -1,0 +1,90 @@
+"""A batch put together on the device: histories, targets and unique items from row numbers, in fixed shapes and without a look at the host.
+
+The same rows, in the same order, and the same ascending unique items as `batches.Batches.batch` makes on the CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diger_core.batches import Batches
+
+
+@dataclass
+class DeviceRows:
+    """item_BL int64 (0 on padding), present_BL bool, target_B int64, weight_B float32, length_B int64."""
+
+    item_BL: Tensor
+    present_BL: Tensor
+    target_B: Tensor
+    weight_B: Tensor
+    length_B: Tensor
+
+
+@dataclass
+class UniqueItems:
+    """items_V int64 (item 0 in unused places), mask_V bool: used, history_BL and target_B: places in items_V (0 on padding)."""
+
+    items_V: Tensor
+    mask_V: Tensor
+    history_BL: Tensor
+    target_B: Tensor
+
+
+class EpochRows:
+    """The events and one epoch's order of rows on the device; `cursor` counts the epoch's batches, on the device, too."""
+
+    def __init__(self, batches: Batches, device: torch.device) -> None:
+        self.batches, self.batch_size, self.device = batches, batches.batch_size, device
+        self.event_E = torch.from_numpy(np.ascontiguousarray(batches.events_E, dtype=np.int64)).to(device)
+        self.place_R = torch.from_numpy(np.ascontiguousarray(batches.target_R, dtype=np.int64)).to(device)
+        self.length_R = torch.from_numpy(np.ascontiguousarray(batches.length_R, dtype=np.int64)).to(device)
+        slots = len(batches) * self.batch_size
+        self.order = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.weight = torch.zeros(slots, device=device)
+        self.cursor = torch.zeros((), dtype=torch.int64, device=device)
+
+    def start(self, epoch: int, first: int) -> list[tuple[int, int]]:
+        """Uploads the epoch's order; returns (rows, longest history) of its batches. A short batch repeats its first row with weight 0."""
+        order = self.batches.order(epoch)
+        size = self.batch_size
+        rows = np.concatenate([np.concatenate([r, np.repeat(r[:1], size - len(r))]) for r in order])
+        counts = np.array([len(r) for r in order])
+        real = np.arange(size) < counts[:, None]
+        weight = np.where(real, self.batches.weight_R[rows].reshape(real.shape) / counts[:, None].astype(np.float32), np.float32(0))
+        self.order.copy_(torch.from_numpy(rows), non_blocking=True)
+        self.weight.copy_(torch.from_numpy(weight.astype(np.float32).ravel()), non_blocking=True)
+        self.cursor.fill_(first)
+        longest = self.batches.length_R[rows].reshape(real.shape).max(axis=1)
+        return list(zip(counts.tolist(), longest.tolist(), strict=True))
+
+    def gather(self, length: int) -> DeviceRows:
+        """The batch at the cursor with histories padded to `length`."""
+        slot_B = self.cursor * self.batch_size + torch.arange(self.batch_size, device=self.device)
+        row_B = self.order[slot_B]
+        place_B, length_B = self.place_R[row_B], self.length_R[row_B]
+        time_L = torch.arange(length, device=self.device)
+        present_BL = time_L < length_B[:, None]
+        at_BL = torch.where(present_BL, (place_B - length_B)[:, None] + time_L, 0)
+        return DeviceRows(self.event_E[at_BL] * present_BL, present_BL, self.event_E[place_B], self.weight[slot_B], length_B)
+
+
+def unique_items(rows: DeviceRows, items: int) -> UniqueItems:
+    """The batch's items once each, ascending. Work on N flags, no sorting; V is the largest number that can occur: min(N, B (L + 1))."""
+    batch, length = rows.item_BL.shape
+    places, device = min(items, batch * (length + 1)), rows.item_BL.device
+    used = torch.zeros(items + 1, dtype=torch.int32, device=device)
+    used.index_fill_(0, torch.where(rows.present_BL, rows.item_BL, items).flatten(), 1)
+    used.index_fill_(0, rows.target_B, 1)
+    used = used[:items]
+    rank_N = used.cumsum(0) - 1
+    items_V = torch.zeros(places + 1, dtype=torch.int64, device=device)
+    # the unused share the last place, which is cut off
+    items_V.scatter_(0, torch.where(used > 0, rank_N, places), torch.arange(items, device=device))
+    mask_V = torch.arange(places, device=device) <= rank_N[-1]
+    history_BL = rank_N[rows.item_BL].clamp_min(0) * rows.present_BL
+    return UniqueItems(items_V[:places].masked_fill(~mask_V, 0), mask_V, history_BL, rank_N[rows.target_B])

@@ -1,0 +1,178 @@
+"""Triton kernels of the fast step. Only imported where there is a CUDA device; `kernels.py` describes each operation and holds its plain version.
+
+Dropout is counter-based: the number of an element follows from (key, site, place), so the backward draws it again and no mask is stored.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+
+@triton.jit
+def _dropped(value, key, place, p):
+    return tl.where(tl.rand(key, place) >= p, value / (1 - p), 0.0)
+
+
+@triton.jit(do_not_specialize=["site", "rows"])
+def drop_add_norm(y, x, w, x_out, n_out, key_ptr, site, rows, p, eps, D, BLOCK: tl.constexpr, ROWS: tl.constexpr, HAS_X: tl.constexpr,
+                  DROP: tl.constexpr, OUT_DROP: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    col = tl.arange(0, BLOCK)
+    at = row[:, None] * D + col[None, :]
+    ok = (row[:, None] < rows) & (col[None, :] < D)
+    key = tl.load(key_ptr) + site
+    value = tl.load(y + at, mask=ok, other=0.0).to(tl.float32)
+    if DROP:
+        value = _dropped(value, key, at, p)
+    if HAS_X:
+        value += tl.load(x + at, mask=ok, other=0.0)
+    tl.store(x_out + at, value, mask=ok)
+    scale = 1.0 / tl.sqrt(tl.sum(value * value, 1) / D + eps)
+    normed = value * scale[:, None] * tl.load(w + col, mask=col < D, other=0.0)[None, :]
+    if OUT_DROP:
+        normed = _dropped(normed, key + 1, at, p)
+    tl.store(n_out + at, normed.to(n_out.dtype.element_ty), mask=ok)
+
+
+@triton.jit(do_not_specialize=["site", "rows"])
+def drop_add_norm_backward(dn, dx, x, w, dx_out, dy_out, dw_out, key_ptr, site, rows, p, eps, D, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+                           HAS_DX: tl.constexpr, DROP: tl.constexpr, OUT_DROP: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    col = tl.arange(0, BLOCK)
+    at = row[:, None] * D + col[None, :]
+    ok = (row[:, None] < rows) & (col[None, :] < D)
+    key = tl.load(key_ptr) + site
+    value = tl.load(x + at, mask=ok, other=0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(value * value, 1) / D + eps)
+    unit = value * scale[:, None]
+    g = tl.load(dn + at, mask=ok, other=0.0).to(tl.float32)
+    if OUT_DROP:
+        g = _dropped(g, key + 1, at, p)
+    tl.store(dw_out + tl.program_id(0) * D + col, tl.sum(g * unit, 0), mask=col < D)
+    g = g * tl.load(w + col, mask=col < D, other=0.0)[None, :]
+    grad = scale[:, None] * (g - unit * (tl.sum(g * unit, 1) / D)[:, None])
+    if HAS_DX:
+        grad += tl.load(dx + at, mask=ok, other=0.0)
+    tl.store(dx_out + at, grad, mask=ok)
+    if DROP:
+        grad = _dropped(grad, key, at, p)
+    tl.store(dy_out + at, grad.to(dy_out.dtype.element_ty), mask=ok)
+
+
+@triton.jit(do_not_specialize=["site", "count"])
+def relu_drop(u, key_ptr, site, count, p, BLOCK: tl.constexpr, DROP: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(u + at, mask=at < count, other=0.0).to(tl.float32)
+    value = tl.maximum(value, 0.0)
+    if DROP:
+        value = _dropped(value, tl.load(key_ptr) + site, at, p)
+    tl.store(u + at, value.to(u.dtype.element_ty), mask=at < count)
+
+
+@triton.jit(do_not_specialize=["count"])
+def relu_drop_backward(dh, h, count, p, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(dh + at, mask=at < count, other=0.0).to(tl.float32) / (1 - p)
+    alive = tl.load(h + at, mask=at < count, other=0.0).to(tl.float32) > 0
+    tl.store(dh + at, tl.where(alive, value, 0.0).to(dh.dtype.element_ty), mask=at < count)
+
+
+@triton.jit
+def _weights(q, keys, bias, length, place_q, place_k, h, TQ, TK, HAS_BIAS: tl.constexpr):
+    """softmax(q k^T + bias) of a block of queries over all keys, float32."""
+    s = tl.dot(q, tl.trans(keys), input_precision="ieee")
+    if HAS_BIAS:
+        inside = (place_q[:, None] < TQ) & (place_k[None, :] < TK)
+        s += tl.load(bias + (h * TQ + place_q[:, None]) * TK + place_k[None, :], mask=inside, other=0.0)
+    s = tl.where(place_k[None, :] < length, s, -1e9)
+    s = tl.where(place_k[None, :] < TK, s, float("-inf"))
+    s = tl.exp(s - tl.max(s, 1)[:, None])
+    return s / tl.sum(s, 1)[:, None]
+
+
+@triton.jit(do_not_specialize=["site", "TQ", "TK", "sqb", "sqt", "skb", "skt", "sob", "sot"])
+def attention(q, k, v, out, bias, lengths, key_ptr, site, p, sqb, sqt, skb, skt, sob, sot, TQ, TK, H: tl.constexpr, E: tl.constexpr,
+              BQ: tl.constexpr, BK: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr, DROP: tl.constexpr):  # fmt: skip
+    b, h = tl.program_id(0), tl.program_id(1)
+    place_q, place_k, e = tl.program_id(2) * BQ + tl.arange(0, BQ), tl.arange(0, BK), h * E + tl.arange(0, E)
+    at_k = b * skb + place_k[:, None] * skt + e[None, :]
+    keys = tl.load(k + at_k, mask=place_k[:, None] < TK, other=0.0)
+    values = tl.load(v + at_k, mask=place_k[:, None] < TK, other=0.0)
+    queries = tl.load(q + b * sqb + place_q[:, None] * sqt + e[None, :], mask=place_q[:, None] < TQ, other=0.0)
+    length = TK
+    if HAS_LENGTHS:
+        length = tl.load(lengths + b)
+    weights = _weights(queries, keys, bias, length, place_q, place_k, h, TQ, TK, HAS_BIAS)
+    if DROP:
+        weights = _dropped(weights, tl.load(key_ptr) + site, ((b * H + h) * TQ + place_q[:, None]) * TK + place_k[None, :], p)
+    mixed = tl.dot(weights.to(values.dtype), values, input_precision="ieee")
+    tl.store(out + b * sob + place_q[:, None] * sot + e[None, :], mixed.to(out.dtype.element_ty), mask=place_q[:, None] < TQ)
+
+
+@triton.jit(do_not_specialize=["site", "TQ", "TK", "sqb", "sqt", "skb", "skt", "sob", "sot"])
+def attention_backward(q, k, v, dout, dq, dk, dv, ds_out, bias, lengths, key_ptr, site, p, sqb, sqt, skb, skt, sob, sot, TQ, TK,
+                       H: tl.constexpr, E: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, HAS_BIAS: tl.constexpr,
+                       HAS_LENGTHS: tl.constexpr, DROP: tl.constexpr):  # fmt: skip
+    b, h = tl.program_id(0), tl.program_id(1)
+    place_k, e = tl.arange(0, BK), h * E + tl.arange(0, E)
+    at_k, ok_k = b * skb + place_k[:, None] * skt + e[None, :], place_k[:, None] < TK
+    keys = tl.load(k + at_k, mask=ok_k, other=0.0)
+    values = tl.load(v + at_k, mask=ok_k, other=0.0)
+    length = TK
+    if HAS_LENGTHS:
+        length = tl.load(lengths + b)
+    grad_k = tl.zeros((BK, E), tl.float32)
+    grad_v = tl.zeros((BK, E), tl.float32)
+    for start in range(0, TQ, BQ):
+        place_q = start + tl.arange(0, BQ)
+        ok_q = place_q[:, None] < TQ
+        queries = tl.load(q + b * sqb + place_q[:, None] * sqt + e[None, :], mask=ok_q, other=0.0)
+        given = tl.load(dout + b * sob + place_q[:, None] * sot + e[None, :], mask=ok_q, other=0.0)
+        weights = _weights(queries, keys, bias, length, place_q, place_k, h, TQ, TK, HAS_BIAS)
+        dweights = tl.dot(given, tl.trans(values), input_precision="ieee")
+        used = weights
+        place = ((b * H + h) * TQ + place_q[:, None]) * TK + place_k[None, :]
+        if DROP:
+            keep = tl.rand(tl.load(key_ptr) + site, place) >= p
+            used = tl.where(keep, weights / (1 - p), 0.0)
+            dweights = tl.where(keep, dweights / (1 - p), 0.0)
+        grad_v += tl.dot(tl.trans(used.to(values.dtype)), given, input_precision="ieee")
+        ds = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
+        ds_low = ds.to(values.dtype)
+        if HAS_BIAS:
+            tl.store(ds_out + place, ds_low, mask=ok_q & (place_k[None, :] < TK))
+        grad_q = tl.dot(ds_low, keys, input_precision="ieee")
+        tl.store(dq + b * sqb + place_q[:, None] * sqt + e[None, :], grad_q.to(dq.dtype.element_ty), mask=ok_q)
+        grad_k += tl.dot(tl.trans(ds_low), queries, input_precision="ieee")
+    tl.store(dk + at_k, grad_k.to(dk.dtype.element_ty), mask=ok_k)
+    tl.store(dv + at_k, grad_v.to(dv.dtype.element_ty), mask=ok_k)
+
+
+@triton.jit
+def _mixed(x):
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB
+    return x ^ (x >> 31)
+
+
+@triton.jit(do_not_specialize=["items", "first", "start"])
+def noisy_softmax(logits, sigma, item_ptr, step_ptr, tau_ptr, y_out, sampled_out, items, first, start, K, LEVELS: tl.constexpr, BLOCK: tl.constexpr):
+    """One item at one level: Gumbel noise of noise.py, argmax and softmax of the noisy logits. `start`: the seed's part of the key."""
+    row, level = tl.program_id(0), tl.program_id(1)
+    code = tl.arange(0, BLOCK)
+    golden = tl.full((), 0x9E3779B97F4A7C15, tl.uint64)
+    key = _mixed(tl.load(step_ptr).to(tl.uint64) * golden + start.to(tl.uint64))
+    key = _mixed(key + (first + level + 1).to(tl.uint64) * golden)
+    key = _mixed(key + (tl.load(item_ptr + row) + 1).to(tl.uint64) * golden)
+    word = _mixed(key + (code // 2 + 1).to(tl.uint64) * golden)
+    bits = tl.where(code % 2 == 0, word, word >> 32) & 0x7FFFFFFF
+    u = tl.minimum((bits.to(tl.uint32).to(tl.float32) + 0.5) * 4.656612873077393e-10, 0.999999940395355)
+    noise = -libdevice.log(-libdevice.log1p(-u))
+    at = (level * items + row) * K + code
+    noisy = tl.load(logits + at, mask=code < K, other=float("-inf")) + tl.load(sigma + row * LEVELS + level) * noise
+    top = tl.max(noisy, 0)
+    tl.store(sampled_out + row * LEVELS + level, tl.argmax(noisy, 0).to(tl.int64))
+    y = tl.exp((noisy - top) / tl.load(tau_ptr))
+    tl.store(y_out + at, y / tl.sum(y, 0), mask=code < K)

@@ -1,0 +1,140 @@
+"""The fast step against the reference step, from the same start: on the CPU its arithmetic, on an accelerator the kernels and the captured graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from diger_core.batches import Batches
+from diger_core.capture import FastStep
+from diger_core.checkpoint import Checkpoint
+from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig
+from diger_core.fast.rows import EpochRows, unique_items
+from diger_core.training import Loop
+from tests.core import small_setting as small
+
+VARIANTS: dict[str, JointModelConfig] = {
+    "frozen": replace(small.JOINT, tokenizer="frozen"),
+    "none": replace(small.JOINT, schedule=ScheduleConfig(name="none")),
+    "gumbel": replace(small.JOINT, schedule=ScheduleConfig(name="gumbel")),
+    "gaussian": replace(small.JOINT, schedule=ScheduleConfig(name="gaussian")),
+    "frqud": small.JOINT,
+    "sdud+frqud": replace(small.JOINT, schedule=ScheduleConfig(name="sdud+frqud", sigma_0=0.5)),
+    "sampled": replace(small.JOINT, forward="sampled"),
+    "detached": replace(small.JOINT, paths=small.NO_PATHS),
+    "labels only": replace(small.JOINT, paths=PathsConfig(history=False, teacher=False, labels=True)),
+    "history only": replace(small.JOINT, paths=PathsConfig(history=True, teacher=False, labels=False)),
+    "weights": replace(small.JOINT, weight_vq=0.5, weight_recon=2.0),
+}
+
+
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the loop take fast steps where it would take reference ones."""
+
+    def steps(self: Loop) -> Iterator[tuple[int, int]]:
+        fast = self.__dict__.setdefault("fast", None) or FastStep(self)
+        self.__dict__["fast"] = fast
+        batches = fast.start(self.position.epoch, self.position.batch, self.position.step)
+        for index in range(self.position.batch, len(batches)):
+            rows, length = batches[index]
+            fast.run(length)
+            yield index, rows
+
+    monkeypatch.setattr(Loop, "_steps", steps)
+
+
+def _different(left: Checkpoint, right: Checkpoint) -> list[str]:
+    """Names of the tensors that differ by more than rounding."""
+    names = {(file, name) for file, tensors in left.tensors.items() if file not in ("rng", "best") for name in tensors}
+    far = []
+    for file, name in sorted(names):
+        a, b = left.tensors[file][name], right.tensors[file][name]
+        if not torch.allclose(a.double().cpu(), b.double().cpu(), rtol=1e-3, atol=2e-5):
+            far.append(f"{file}: {name} by {float((a.double().cpu() - b.double().cpu()).abs().max()):.2g}")
+    return far
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fast_steps_change_every_state_as_reference_steps_do(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = replace(small.TRAINING, epochs=2)
+    wanted = small.last_checkpoint(VARIANTS[variant], training, small.without_dropout())
+    _fast(monkeypatch)
+    found = small.last_checkpoint(VARIANTS[variant], training, small.without_dropout())
+    assert _different(wanted, found) == []
+    for one, other in zip(wanted.state["curves"], found.state["curves"], strict=True):
+        assert {name: one[name] for name in ("loss", "loss_gen", "sigma", "agreement")} == pytest.approx(
+            {name: other[name] for name in ("loss", "loss_gen", "sigma", "agreement")}, rel=1e-4, abs=1e-6
+        )
+
+
+def test_fast_steps_resume_in_the_middle_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    _fast(monkeypatch)
+    kept: list[Checkpoint] = []
+    small.run(recommender=small.without_dropout(), on_checkpoint=kept.append, checkpoint_steps=3)
+    middle = next(c for c in kept if c.state["batch"] > 0)
+    resumed = small.last_checkpoint(recommender=small.without_dropout(), resume=middle)
+    assert small.equal(resumed, kept[-1]) == []
+
+
+def test_rows_on_the_device_are_the_batches_of_the_host() -> None:
+    seq = small.sequences(users=31)
+    batches = Batches(seq, 15, 6, seed=3)
+    rows = EpochRows(batches, torch.device("cpu"))
+    planned = rows.start(2, 0)
+    for batch, (count, longest) in zip(batches.epoch(2), planned, strict=True):
+        made = rows.gather(batch.history_BT.shape[1])
+        unique = unique_items(made, seq.items)
+        real = int(unique.mask_V.sum())
+        assert longest == int((batch.history_BT >= 0).sum(1).max())
+        assert torch.equal(unique.items_V[:real], batch.items_V)
+        assert torch.equal(made.weight_B[:count], batch.weight_B)
+        assert not made.weight_B[count:].any()
+        assert torch.equal(torch.where(made.present_BL, unique.history_BL, -1)[:count], batch.history_BT)
+        assert torch.equal(unique.target_B[:count], batch.target_B)
+        rows.cursor += 1
+
+
+GPU_RECOMMENDER = RecommenderConfig(encoder_layers=2, decoder_layers=2, d_model=64, d_ff=128, heads=2, d_head=32, dropout=0.0, history=6)
+
+
+def _on_gpu(joint: JointModelConfig, recommender: RecommenderConfig = GPU_RECOMMENDER, **changes: Any) -> Checkpoint:
+    training = replace(small.TRAINING, device="cuda", epochs=3, batch_size=32, **changes)
+    return small.last_checkpoint(joint, training, recommender, sequences=small.sequences(users=120))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_captured_steps_give_the_reference_s_loss_curve_and_weights_in_fp32(variant: str) -> None:
+    wanted, found = (_on_gpu(VARIANTS[variant], compile=compile) for compile in (False, True))
+    assert [row["loss_gen"] for row in wanted.state["curves"]] == pytest.approx([row["loss_gen"] for row in found.state["curves"]], rel=1e-4)
+    assert [row["unique_prefixes"] for row in wanted.state["curves"]] == [row["unique_prefixes"] for row in found.state["curves"]]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("variant", ["frozen", "frqud"])
+def test_captured_steps_give_the_reference_s_loss_curve_in_bf16(variant: str) -> None:
+    wanted, found = (_on_gpu(VARIANTS[variant], compile=compile, precision="bf16") for compile in (False, True))
+    assert [row["loss_gen"] for row in wanted.state["curves"]] == pytest.approx([row["loss_gen"] for row in found.state["curves"]], rel=5e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_captured_dropout_learns_as_the_reference_s_does() -> None:
+    dropping = replace(GPU_RECOMMENDER, dropout=0.1)
+    wanted, found = (_on_gpu(small.JOINT, dropping, compile=compile) for compile in (False, True))
+    assert wanted.state["curves"][-1]["loss_gen"] == pytest.approx(found.state["curves"][-1]["loss_gen"], rel=0.02)
+    assert wanted.state["curves"][-1]["loss_gen"] != found.state["curves"][-1]["loss_gen"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_deterministic_captured_runs_are_bit_equal() -> None:
+    dropping = replace(GPU_RECOMMENDER, dropout=0.1)
+    one, again = (_on_gpu(small.JOINT, dropping, compile=True, precision="bf16") for _ in range(2))
+    assert small.equal(one, again) == []

@@ -1,0 +1,1 @@
+"""The accelerator part of the benchmarks: `python -m benchmarks.gpu <command> --data .device-inputs/beauty`."""

@@ -1,0 +1,114 @@
+"""The peer: a Hugging Face T5 of the same size on the same histories and codes. Eager, padded to the batch, bf16 autocast, AdamW.
+
+Its tokens are 0 padding, 1 end, then M K codes and S suffixes; a target is the item's four tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.common import Data, device, wait
+from diger_core.config import RecommenderConfig
+from diger_core.sequences import targets, training_rows
+
+SHIFT = 2  # padding and end
+
+
+def model(config: RecommenderConfig, vocabulary: int) -> Any:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    shape = T5Config(
+        vocab_size=vocabulary, d_model=config.d_model, d_kv=config.d_head, d_ff=config.d_ff, num_layers=config.encoder_layers,
+        num_decoder_layers=config.decoder_layers, num_heads=config.heads, dropout_rate=config.dropout, feed_forward_proj="relu",
+        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, tie_word_embeddings=True,
+    )  # fmt: skip
+    return T5ForConditionalGeneration(shape).to(device())
+
+
+def tokens(codes_NM: Tensor, suffix_N: Tensor, codes: int) -> Tensor:
+    """[N, M+1] token ids of each item."""
+    table = torch.cat((codes_NM.long().cpu(), suffix_N.long().cpu()[:, None]), 1)
+    return table + torch.arange(table.shape[1]) * codes + SHIFT
+
+
+class Histories:
+    """Batches as a loader makes them: token ids padded to the longest row of the batch."""
+
+    def __init__(self, data: Data, token_NQ: Tensor, history: int) -> None:
+        self.events, self.token_NQ, self.history = np.asarray(data.sequences.events_E, dtype=np.int64), token_NQ, history
+
+    def __call__(self, begin_B: np.ndarray, end_B: np.ndarray) -> dict[str, Tensor]:
+        begin_B = np.maximum(begin_B, end_B - self.history)
+        length_B = end_B - begin_B
+        time_L = np.arange(length_B.max())
+        present = time_L < length_B[:, None]
+        items = self.events[np.where(present, begin_B[:, None] + time_L, 0)]
+        ids = self.token_NQ[torch.from_numpy(items)] * torch.from_numpy(present)[:, :, None]
+        mask = torch.from_numpy(present).repeat_interleave(ids.shape[2], 1).long()
+        return {"input_ids": ids.flatten(1).to(device()), "attention_mask": mask.to(device())}
+
+
+def train(data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: int, batch: int, steps: int) -> dict[str, Any]:
+    """Rows per second over `steps` steps on random rows, after five for warming up."""
+    net = model(config, vocabulary).train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
+    histories = Histories(data, token_NQ, config.history)
+    user_R, position_R = training_rows(data.sequences)
+    order = np.random.default_rng(0).permutation(len(user_R))
+    started, losses = 0.0, []
+    for step in range(steps + 5):
+        if step == 5:
+            wait()
+            started = time.perf_counter()
+        rows = order[(step * batch) % (len(order) - batch) :][:batch]
+        given = histories(data.sequences.offsets_U1[user_R[rows]], position_R[rows])
+        labels = token_NQ[torch.from_numpy(histories.events[position_R[rows]])].to(device())
+        with torch.autocast(device().type, torch.bfloat16):
+            loss = net(**given, labels=labels).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.detach())
+    wait()
+    taken = time.perf_counter() - started
+    return {"rows_per_second": steps * batch / taken, "ms_per_step": 1000 * taken / steps, "batch": batch, "loss": float(losses[-1])}
+
+
+def generate(
+    data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: int, batch: int, batches: int, beams: int, constrained: bool
+) -> dict[str, Any]:
+    """Users per second of `generate` with the KV cache; `constrained`: with `prefix_allowed_tokens_fn` over a dictionary of prefixes."""
+    net = model(config, vocabulary).eval()
+    histories = Histories(data, token_NQ, config.history)
+    users_T, end_T, _ = targets(data.sequences, "test")
+    begin_T = data.sequences.offsets_U1[users_T]
+    allowed: dict[tuple[int, ...], set[int]] = {}
+    for row in token_NQ.tolist():
+        for depth in range(len(row)):
+            allowed.setdefault(tuple(row[:depth]), set()).add(row[depth])
+    following = {prefix: sorted(found) for prefix, found in allowed.items()}
+
+    def prefix(_: int, ids: Tensor) -> list[int]:
+        return following.get(tuple(ids.tolist()[1:]), [1])
+
+    depth = token_NQ.shape[1]
+    order, started = np.random.default_rng(0).permutation(len(users_T)), 0.0
+    for index in range(batches + 1):
+        if index == 1:
+            wait()
+            started = time.perf_counter()
+        rows = order[index * batch : (index + 1) * batch] if (index + 1) * batch <= len(order) else order[:batch]
+        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16):
+            net.generate(
+                **histories(begin_T[rows], end_T[rows]), num_beams=beams, num_return_sequences=10, max_new_tokens=depth, min_new_tokens=depth,
+                use_cache=True, do_sample=False, prefix_allowed_tokens_fn=prefix if constrained else None,
+            )  # fmt: skip
+    wait()
+    return {"users_per_second": batches * batch / (time.perf_counter() - started), "batch": batch, "beams": beams, "constrained": constrained}

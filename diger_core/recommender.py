@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diger_core.config import RecommenderConfig
+from diger_core.dropout import Dropout, dropout
 
 MASKED = -1e9  # finite, so that a row without any history stays finite, too; exp() of it is exactly 0 in fp32 and bf16
 
@@ -77,7 +78,7 @@ class Attention(nn.Module):
         """[B, Q, d]: softmax(q k^T + bias) v, projected. `bias` broadcasts to [B, H, Q, T]."""
         # Plain products: at these sizes (T <= 200, e <= 64) F.scaled_dot_product_attention with an additive bias took 10% more CPU time.
         weights_BHQT = torch.softmax(q_BHQe @ k_BHTe.transpose(-1, -2) + bias.to(q_BHQe.dtype), dim=-1)
-        mixed = F.dropout(weights_BHQT, self.dropout, self.training) @ v_BHTe
+        mixed = dropout(weights_BHQT, self.dropout, self.training) @ v_BHTe
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -86,7 +87,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.d_model, config.d_ff, bias=False)
         self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.dropout(F.relu(self.up(x))))
@@ -97,7 +98,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.norm_attention, self.norm_feed_forward = _norm(config), _norm(config)
         self.attention, self.feed_forward = Attention(config, cross=False), FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BTd: Tensor, bias: Tensor) -> Tensor:
         q, k, v = self.attention.split(self.attention.project(self.norm_attention(x_BTd)))
@@ -113,7 +114,7 @@ class DecoderLayer(nn.Module):
         self.norm_attention, self.norm_cross, self.norm_feed_forward = _norm(config), _norm(config), _norm(config)
         self.attention, self.cross = Attention(config, cross=False), Attention(config, cross=True)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BQd: Tensor, bias: Tensor, cross_kv: Tensor, cross_bias: Tensor) -> Tensor:
         q, k, v = self.attention.split(self.attention.project(self.norm_attention(x_BQd)))
@@ -175,7 +176,7 @@ class Recommender(nn.Module):
         # Keys and values of all decoder layers read the same memory: one product instead of one for each layer.
         self.cross_project = nn.Linear(width, config.decoder_layers * 2 * config.heads * config.d_head, bias=False)
         self.encoder_norm, self.decoder_norm = _norm(config), _norm(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.future: Tensor
         self.register_buffer("future", torch.full((levels + 1, levels + 1), MASKED).triu(1), persistent=False)
         self.initialise()

@@ -131,7 +131,7 @@ class FastStep:
     def _optimise(self) -> Tensor:
         """Learning rates of this step, clipping, AdamW, fresh low-precision weights. The sum of the norms before clipping."""
         optimisation = self.loop.optimisation
-        factor = self.factors[self.step]
+        factor = self.factors.index_select(0, self.step.view(1))[0]  # indexing by a 0-d tensor would read it on the host
         for rate, peak in zip(optimisation.rates, optimisation.peaks, strict=True):
             torch.mul(factor, peak, out=rate)
         norms = []

@@ -160,16 +160,17 @@ def attention_backward(
     q: Tensor, k: Tensor, v: Tensor, dout: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, ds_out: Tensor | None, bias_HQT: Tensor | None,
     lengths_B: Tensor | None, shape: Heads, site: int, drop: Dropout,
 ) -> None:  # fmt: skip
-    """Writes dq, dk, dv (strides of q, k, v) and, where there is a bias, the scores' gradient [B, H, Q, T] to `ds_out`. The weights are computed anew."""
+    """Writes dq, dk, dv (strides of q, k, v) and, where there is a bias, the scores' gradient [B, H, Q, T]
+    to `ds_out`. The weights are computed anew."""
     if not drop.fused:
         weights, q_BHQe = _plain_weights(q, k, bias_HQT, lengths_B, shape)
         k_BHTe, v_BHTe = (shape.view(x, shape.k_strides, shape.keys) for x in (k, v))
         given = shape.view(dout, shape.out_strides, shape.queries)
         dweights = given @ v_BHTe.transpose(-1, -2)
-        ds = weights * (dweights - (weights * dweights).sum(-1, keepdim=True))
+        ds = (weights * (dweights - (weights * dweights).sum(-1, keepdim=True))).to(q.dtype)
         shape.view(dq, shape.q_strides, shape.queries).copy_(ds @ k_BHTe)
         shape.view(dk, shape.k_strides, shape.keys).copy_(ds.transpose(-1, -2) @ q_BHQe)
-        shape.view(dv, shape.k_strides, shape.keys).copy_(weights.transpose(-1, -2) @ given)
+        shape.view(dv, shape.k_strides, shape.keys).copy_(weights.to(q.dtype).transpose(-1, -2) @ given)
         if ds_out is not None:
             ds_out.copy_(ds)
         return

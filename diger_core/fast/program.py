@@ -3,7 +3,8 @@
 Why not autograd: over a model this small a step is bound by the number of kernels. Here a layer is its matrix products and three fused kernels,
 nothing is transposed or cast in between, and the gradients of one weight in all layers are one batched product at the end.
 
-B rows, T = L(M+1) history tokens, Q = M+1 decoder positions, n tokens of a stack, d d_model, H heads, e head width, I = H e, M levels, K codes, S suffixes.
+B rows, T = L(M+1) history tokens, Q = M+1 decoder positions, n tokens of a stack, d d_model, H heads, e head width, I = H e, M levels, K codes,
+S suffixes.
 Encoder tokens lie row by row [B, T, .], decoder tokens position by position [Q, B, .], so that the logits of a level are one product.
 Residual streams and their gradients are float32; products take and give `low` (bf16, or float32 in the golden test) and weights' gradients float32.
 """

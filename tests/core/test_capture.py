@@ -16,6 +16,7 @@ from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, 
 from diger_core.fast.rows import EpochRows, unique_items
 from diger_core.training import Loop
 from tests.core import small_setting as small
+from tests.core.test_training import NoHostReads
 
 VARIANTS: dict[str, JointModelConfig] = {
     "frozen": replace(small.JOINT, tokenizer="frozen"),
@@ -69,6 +70,19 @@ def test_fast_steps_change_every_state_as_reference_steps_do(variant: str, monke
         assert {name: one[name] for name in ("loss", "loss_gen", "sigma", "agreement")} == pytest.approx(
             {name: other[name] for name in ("loss", "loss_gen", "sigma", "agreement")}, rel=1e-4, abs=1e-6
         )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_fast_step_never_reads_from_the_device(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = FastStep.run
+
+    def watched(self: FastStep, length: int) -> None:
+        with NoHostReads():
+            original(self, length)
+
+    _fast(monkeypatch)
+    monkeypatch.setattr(FastStep, "run", watched)
+    assert len(small.run(VARIANTS[variant], replace(small.TRAINING, epochs=1)).curves) == 1
 
 
 def test_fast_steps_resume_in_the_middle_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

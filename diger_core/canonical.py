@@ -163,7 +163,7 @@ def safetensors_hash(path: str | Path) -> str:
         for name in sorted(f.keys()):
             tensor = f.get_tensor(name).contiguous()
             raw = tensor.reshape(-1).view(_byte_type()).numpy() if tensor.numel() else np.empty(0, np.uint8)
-            body = hashlib.sha256(memoryview(raw)).hexdigest()
+            body = hashlib.sha256(raw.data).hexdigest()
             parts += [name.encode(), str(tensor.dtype).encode(), str(tuple(tensor.shape)).encode(), body.encode()]
     return digest(*parts)
 

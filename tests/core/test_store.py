@@ -74,9 +74,14 @@ def test_a_directory_without_manifest_is_not_an_artefact(tmp_path):
 
 def test_an_exception_while_writing_leaves_nothing_behind(tmp_path):
     store = Store(tmp_path / "s")
-    with pytest.raises(RuntimeError), store.writer("sequences") as out:
-        out.json("j.json", {})
-        raise RuntimeError
+
+    def interrupted():
+        with store.writer("sequences") as out:
+            out.json("j.json", {})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert store.root.list("artefacts") == []
     assert store.root.list("tmp") == []
 

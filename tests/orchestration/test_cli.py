@@ -50,7 +50,10 @@ def test_the_listing_names_every_subcommand(capsys):
     assert all(name in listed for name in _COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["run", "--nonsense"], ["lookup"], ["run", "--until", "nowhere"], ["stage", "nowhere"], ["ingest", "nowhere"]])
+WRONG = [["nonsense"], ["run", "--nonsense"], ["lookup"], ["run", "--until", "nowhere"], ["stage", "nowhere"], ["ingest", "nowhere"]]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_usage_exits_with_2(here, arguments, capsys):
     assert call(*arguments) == 2
     assert "Traceback" not in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import dagster as dg
 import pytest
@@ -13,7 +12,8 @@ from orchestration.graph import BY_NAME
 
 def test_jobs_select_what_they_say():
     graph = defs.resolve_asset_graph()
-    jobs = {job.name: {k.to_user_string() for k in job.asset_layer.executable_asset_keys} for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
+    found = [job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")]
+    jobs = {job.name: {k.to_user_string() for k in job.asset_layer.executable_asset_keys} for job in found}
     assert jobs == {"retrain": {k.to_user_string() for k in graph.get_all_asset_keys()}, "evaluate": {"evaluation", "report"}}
 
 
@@ -41,6 +41,6 @@ def test_loading_the_definitions_imports_nothing_heavy(heavy):
 
 
 def test_the_code_location_imports_quickly_enough_to_reload():
-    started = time.process_time()
-    done = subprocess.run([sys.executable, "-c", "import time, orchestration.definitions; print(time.process_time())"], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 8, time.process_time() - started
+    code = "import time, orchestration.definitions; print(time.process_time())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 8

@@ -17,7 +17,8 @@ def test_defaults_need_no_file(tmp_path, monkeypatch):
 
 
 def test_values_and_overrides_are_typed(tmp_path):
-    params = load(tmp_path, "tokenizer: {epochs: 3}\njoint_model: {schedule: {r: .inf}}", "training.learning_rate=1e-4", "joint_model.schedule.name=sdud")
+    text = "tokenizer: {epochs: 3}\njoint_model: {schedule: {r: .inf}}"
+    params = load(tmp_path, text, "training.learning_rate=1e-4", "joint_model.schedule.name=sdud")
     assert params.tokenizer.epochs == 3
     assert params.training.learning_rate == 1e-4
     assert params.joint_model.schedule.name == "sdud"

@@ -9,6 +9,7 @@ Where it cannot be used (several ranks, a learning encoder, no CUDA device), `ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from torch import Tensor
 from diger_core.batches import padded_length
 from diger_core.fast.codes import Codes, FastAssignment
 from diger_core.fast.flat import FlatParameters
-from diger_core.fast.program import Program, RowsInput, RowsOutput
+from diger_core.fast.kernels import BETAS, AdamW
+from diger_core.fast.program import Beside, Program, RowsInput, RowsOutput
 from diger_core.fast.rows import DeviceRows, EpochRows, UniqueItems, unique_items
 from diger_core.optimisation import learning_rate_factor
 
@@ -54,16 +56,15 @@ class FastStep:
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.program = Program(loop.recommender, self.flat, self.key, fused=device.type == "cuda")
         self.rows = EpochRows(loop.batches, device)
-        factors = [learning_rate_factor(step, loop.optimisation.warmup, loop.total_steps) for step in range(loop.total_steps)]
-        self.factors = torch.tensor([*factors, 0.0], dtype=torch.float32, device=device)
+        self.beside = Beside(device)
+        self.table = _step_table(loop).to(device)
         recommender = loop.recommender
         sizes = [recommender.codes] * recommender.levels + [recommender.suffixes]
         self.offset_Q = torch.arange(len(sizes), device=device) * recommender.codes
         self.codes = Codes(loop.tokenizer, loop.catalogue, loop.joint, loop.schedule, loop.training.seed) if loop.learns else None
         if loop.learns:
             loop.tokenizer.codebooks.grad = torch.zeros_like(loop.tokenizer.codebooks)
-        for group in loop.optimisation.adamw.param_groups:
-            group["capturable"] = device.type == "cuda"
+        self.adamw = self._flat_adamw()
         self.seed_key = (loop.training.seed * 0x9E3779B97F4A7C15) % (1 << 48)
 
     @torch.no_grad()
@@ -95,15 +96,22 @@ class FastStep:
         """Assignment, recommender, the codebooks' gradient, the schedule's next state; the step's statistics."""
         loop, paths = self.loop, self.loop.joint.paths
         unique = unique_items(rows, len(loop.catalogue.codes_NM))
-        given = codes.forward(unique.items_V, unique.mask_V, loop.state)
-        suffix_V = loop.catalogue.suffix_N[unique.items_V]
-        token_VQ = torch.cat((given.codes_VM, suffix_V[:, None]), 1) + self.offset_Q
+        with self.beside():
+            given = codes.forward(unique.items_V, unique.mask_V, loop.state)
+            figures = self._figures(given, unique)
+        if loop.joint.forward == "cached":  # the table says what is fed forward: the recommender need not wait for the assignment
+            codes_VM = loop.catalogue.codes_NM[unique.items_V]
+        else:
+            self.beside.join()
+            codes_VM = given.codes_VM
+        token_VQ = torch.cat((codes_VM, loop.catalogue.suffix_N[unique.items_V][:, None]), 1) + self.offset_Q
         out = self._recommend(rows, token_VQ, unique.history_BL, unique.target_B, paths.labels)
+        self.beside.join()
         loop.tokenizer.codebooks.grad.copy_(self._codebook_gradient(codes, given, out, unique))  # type: ignore[union-attr]
-        figures = self._figures(given, unique, out)
+        loss = out.loss_gen + loop.joint.weight_vq * given.loss_vq + loop.joint.weight_recon * given.loss_recon
         following = loop.schedule.update(loop.state, out.loss_gen, given.det_VM, unique.mask_V)
         torch._foreach_copy_([loop.state[name] for name in following], list(following.values()))
-        return figures
+        return [loss, out.loss_gen, given.loss_vq, given.loss_recon, *figures]
 
     def _codebook_gradient(self, codes: Codes, given: FastAssignment, out: RowsOutput, unique: UniqueItems) -> Tensor:
         paths = self.loop.joint.paths
@@ -118,29 +126,46 @@ class FastStep:
         )  # fmt: skip
         return codes.backward(given, dP, self.loop.state)
 
-    def _figures(self, given: FastAssignment, unique: UniqueItems, out: RowsOutput) -> list[Tensor]:
-        """In the order of joint_step.STATISTICS."""
-        joint = self.loop.joint
+    def _figures(self, given: FastAssignment, unique: UniqueItems) -> list[Tensor]:
+        """sigma, noisy share, agreement."""
         table_VM = self.loop.catalogue.codes_NM[unique.items_V]
         figures_3VM = torch.stack((given.sigma_VM, (given.sigma_VM > 0).float(), (given.sampled_VM == table_VM).float()))
         share_V = unique.mask_V / unique.mask_V.sum()
-        figures = (figures_3VM.mean(2) * share_V).sum(1)
-        loss = out.loss_gen + joint.weight_vq * given.loss_vq + joint.weight_recon * given.loss_recon
-        return [loss, out.loss_gen, given.loss_vq, given.loss_recon, *figures.unbind()]
+        return list((figures_3VM.mean(2) * share_V).sum(1).unbind())
+
+    def _flat_adamw(self) -> list[AdamW]:
+        """The optimizer's state in flat buffers, of which its own tensors become views: checkpoints find them where they look for them."""
+        adamw = self.loop.optimisation.adamw
+        groups = [(self.flat.master, self.flat.gradient, self.flat.low)]
+        if self.codes is not None:
+            books = self.loop.tokenizer.codebooks
+            groups.append((books.data, books.grad, books.data))  # type: ignore[arg-type]
+        made = []
+        parameters = self.loop.optimisation.parameters
+        self.counts = torch.zeros(len(parameters), device=self.loop.device)
+        for (value, gradient, low), group, peak in zip(groups, adamw.param_groups, self.loop.optimisation.peaks, strict=True):
+            moments = [torch.zeros_like(value) for _ in range(2)]
+            for p in group["params"]:
+                known = dict(adamw.state[p])
+                place = (p.data_ptr() - value.data_ptr()) // p.element_size()
+                for name, moment in zip(("exp_avg", "exp_avg_sq"), moments, strict=True):
+                    view = moment.view(-1)[place : place + p.numel()].view_as(p)
+                    if name in known:
+                        view.copy_(known[name])
+                    adamw.state[p][name] = view
+                index = next(i for i, other in enumerate(parameters) if other is p)
+                if "step" in known:
+                    self.counts[index] = known["step"]
+                adamw.state[p]["step"] = self.counts[index]
+            made.append(AdamW(value, gradient, *moments, None if low is value else low, peak, group["weight_decay"]))
+        return made
 
     def _optimise(self) -> Tensor:
-        """Learning rates of this step, clipping, AdamW, fresh low-precision weights. The sum of the norms before clipping."""
-        optimisation = self.loop.optimisation
-        factor = self.factors.index_select(0, self.step.view(1))[0]  # indexing by a 0-d tensor would read it on the host
-        for rate, peak in zip(optimisation.rates, optimisation.peaks, strict=True):
-            torch.mul(factor, peak, out=rate)
-        norms = []
-        learned = [self.flat.gradient] + ([self.loop.tokenizer.codebooks.grad] if self.codes is not None else [])
-        for gradient in learned:
-            norms.append(torch.linalg.vector_norm(gradient))
-            gradient.mul_((optimisation.clip / (norms[-1] + 1e-6)).clamp(max=1))
-        optimisation.adamw.step()
-        self.flat.update_low()
+        """Clipping, AdamW and fresh low-precision weights. The sum of the norms before clipping."""
+        norms = [torch.linalg.vector_norm(adamw.gradient) for adamw in self.adamw]
+        for adamw, norm in zip(self.adamw, norms, strict=True):
+            adamw.step(self.table, self.step, norm, self.loop.optimisation.clip, self.loop.device.type == "cuda")
+        self.counts += 1
         return norms[0] if len(norms) == 1 else norms[0] + norms[1]
 
     def start(self, epoch: int, first: int, step: int) -> list[tuple[int, int]]:
@@ -153,9 +178,18 @@ class FastStep:
     def state(self) -> list[Tensor]:
         """Every tensor that a step changes, for undoing the steps that warm up a capture."""
         loop = self.loop
-        tensors = [self.flat.master, self.step, self.rows.cursor, loop.sums, *loop.state.values(), *loop.optimisation.rates]
-        tensors += [loop.tokenizer.codebooks.data] if self.codes is not None else []
-        return tensors + [value for state in loop.optimisation.adamw.state.values() for value in state.values()]
+        tensors = [self.step, self.rows.cursor, self.counts, loop.sums, *loop.state.values()]
+        return tensors + [tensor for adamw in self.adamw for tensor in (adamw.value, adamw.first, adamw.second)]
+
+
+def _step_table(loop: Loop) -> Tensor:
+    """float32 [steps + 1, 3] as `AdamW.step` reads it; in double precision on the host, where 1 - 0.999^t keeps its digits."""
+    warmup, steps = loop.optimisation.warmup, loop.total_steps
+    rows = [
+        (learning_rate_factor(step, warmup, steps), 1 / (1 - BETAS[0] ** (step + 1)), 1 / math.sqrt(1 - BETAS[1] ** (step + 1)))
+        for step in range(steps + 1)
+    ]
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 class CapturedStep:
@@ -176,18 +210,14 @@ class CapturedStep:
             yield index, rows
 
     def _captured(self, length: int) -> torch.cuda.CUDAGraph:
-        """Two real steps warm up kernels, libraries and the optimizer's state; they are undone, and the third one is recorded."""
-        known = len(self.step.loop.optimisation.adamw.state) > 0
+        """A real step warms up kernels and libraries; it is undone, and the second one is recorded."""
         before = [tensor.clone() for tensor in self.step.state()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self.step.run(length)
         torch.cuda.current_stream().wait_stream(stream)
-        after = self.step.state()
-        if not known:  # the optimizer's state did not exist yet: it starts from zero
-            before += [torch.zeros_like(tensor) for tensor in after[len(before) :]]
-        torch._foreach_copy_(after, before)
+        torch._foreach_copy_(self.step.state(), before)
         self.step.flat.update_low()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):

@@ -116,7 +116,10 @@ class Codes:
         scale = self.tokenizer.alpha / self.schedule.tau(state["step"])
         dl_MVK = torch._softmax_backward_data(dP_MVK, y, -1, torch.float32)
         books = self.tokenizer.codebooks.detach()
-        pull = torch.bmm(dl_MVK.transpose(1, 2), given.residual_MVe)
+        levels, places, _ = dl_MVK.shape
+        parts = next(n for n in (8, 4, 2, 1) if places % n == 0)  # a sum over thousands of items for few results: in parts, for more parallel work
+        left, right = (x.reshape(levels * parts, places // parts, -1) for x in (dl_MVK, given.residual_MVe))
+        pull = torch.bmm(left.transpose(1, 2), right).view(levels, parts, *books.shape[1:]).sum(1)
         return given.d_codebooks + 2 * scale * (pull - dl_MVK.sum(1).unsqueeze(2) * books)
 
     def soft_gradient(

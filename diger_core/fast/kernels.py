@@ -1,8 +1,9 @@
 """The few fused operations of the fast step: on CUDA as Triton kernels, elsewhere in plain torch (without dropout), which is also their definition.
 
-    drop_add_norm      x' = x + drop(y),  n = w x' / rms(x')   (n dropped, too, at the end of a stack)
-    relu_drop          h = drop(relu(u)), in place
+    drop_add_norm      x' = x + drop(y),  n = w x' / rms(x')   (n dropped, too, at the end of a stack); y may be a product a w
+    linear_relu_drop   h = drop(relu(a w))
     attention          softmax(q k^T + bias) v, keys past a row's length masked
+    AdamW.step         clipping, update and low-precision copy of one flat parameter
     noisy_softmax      a = l + sigma g,  c = argmax a,  y = softmax(a / tau)
 
 `key` is an int64 tensor that changes with every step, `site` a constant of each use: together they name the dropout's draws.
@@ -22,12 +23,17 @@ from diger_core.noise import gumbel_levels, seed_key
 
 EPS = 1e-6
 MASKED = -1e9
-_TOKENS = 16  # tokens that one program of drop_add_norm takes
+BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
+
+
+def _rows(tokens: int) -> int:
+    """Tokens that one program of drop_add_norm takes: few where there are few, so that all multiprocessors have work."""
+    return 16 if tokens <= 2560 else 32 if tokens <= 5120 else 64
 
 
 def blocks(tokens: int) -> int:
     """Rows of the partial sums that `drop_add_norm_backward` leaves for the norm's weight."""
-    return -(-tokens // _TOKENS)
+    return -(-tokens // _rows(tokens))
 
 
 def _triton() -> Any:
@@ -49,28 +55,61 @@ class Dropout:
     fused: bool
 
 
-def drop_add_norm(y_nd: Tensor, x_nd: Tensor | None, w_d: Tensor, n_out: Tensor, site: int, drop: Dropout, last: bool = False) -> Tensor:
+@dataclass(frozen=True)
+class Product:
+    """a [n, K] times w [K, columns] (any strides), not computed yet: the kernel that reads it does both."""
+
+    a: Tensor
+    w: Tensor
+
+    def value(self) -> Tensor:
+        return self.a @ self.w
+
+
+def _product_arguments(y: Tensor | Product) -> tuple[Tensor, Tensor, int, int, int, bool]:
+    """(a, weight, K, the weight's strides by k and by column, is it a product)."""
+    if isinstance(y, Tensor):
+        return y, y, 16, 1, 1, False
+    return y.a, y.w, y.w.shape[0], y.w.stride(0), y.w.stride(1), True
+
+
+def _tiles(tokens: int, width: int) -> dict[str, int]:
+    rows = _rows(tokens)
+    return {"BLOCK": _power(width), "ROWS": rows, "BK": 64, "num_warps": 4, "num_stages": 3}
+
+
+def drop_add_norm(y: Tensor | Product, x_nd: Tensor | None, w_d: Tensor, n_out: Tensor, site: int, drop: Dropout, last: bool = False) -> Tensor:
     """Writes n [n, d] to `n_out` and returns x' [n, d] float32. `x_nd` None: x' = drop(y). `last`: n is dropped, too."""
     if not drop.fused:
+        y_nd = y.value() if isinstance(y, Product) else y
         x = y_nd.float() if x_nd is None else x_nd + y_nd.float()
         n_out.copy_(x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPS) * w_d)
         return x
-    tokens, width = y_nd.shape
-    x = torch.empty(tokens, width, dtype=torch.float32, device=y_nd.device)
+    tokens, width = n_out.shape
+    a, weight, inner, swk, swc, product = _product_arguments(y)
+    x = torch.empty(tokens, width, dtype=torch.float32, device=a.device)
     _triton().drop_add_norm[(blocks(tokens),)](
-        y_nd, x_nd if x_nd is not None else y_nd, w_d, x, n_out, drop.key, site, tokens, drop.p, EPS, width,
-        BLOCK=_power(width), ROWS=_TOKENS, HAS_X=x_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, num_warps=4,
+        a, a, weight, inner, swk, swc, x_nd if x_nd is not None else x, w_d, x, n_out, drop.key, site, tokens, drop.p, EPS, width,
+        HAS_X=x_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, PRODUCT=product, **_tiles(tokens, width),
     )  # fmt: skip
     return x
 
 
 def drop_add_norm_backward(
-    dn_nd: Tensor, dx_nd: Tensor | None, x_nd: Tensor, w_d: Tensor, dy_out: Tensor, dw_out: Tensor, site: int, drop: Dropout, last: bool = False
+    dn: Tensor | Product,
+    dx_nd: Tensor | None,
+    x_nd: Tensor,
+    w_d: Tensor,
+    dy_out: Tensor,
+    dw_out: Tensor,
+    site: int,
+    drop: Dropout,
+    last: bool = False,
 ) -> Tensor:
     """From dn and the residual's gradient dx: returns the gradient of x (float32), writes that of y to `dy_out`, partial sums of w's to `dw_out`."""
     if not drop.fused:
         scale = torch.rsqrt(x_nd.square().mean(1, keepdim=True) + EPS)
-        unit, g = x_nd * scale, dn_nd.float()
+        unit, g = x_nd * scale, (dn.value() if isinstance(dn, Product) else dn).float()
         dw_out.zero_()
         dw_out[0] = (g * unit).sum(0)
         g = g * w_d
@@ -79,27 +118,70 @@ def drop_add_norm_backward(
         dy_out.copy_(grad)
         return grad
     tokens, width = x_nd.shape
+    a, weight, inner, swk, swc, product = _product_arguments(dn)
     grad = torch.empty_like(x_nd)
     _triton().drop_add_norm_backward[(blocks(tokens),)](
-        dn_nd, dx_nd if dx_nd is not None else grad, x_nd, w_d, grad, dy_out, dw_out, drop.key, site, tokens, drop.p, EPS, width,
-        BLOCK=_power(width), ROWS=_TOKENS, HAS_DX=dx_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, num_warps=4,
+        a, a, weight, inner, swk, swc, dx_nd if dx_nd is not None else grad, x_nd, w_d, grad, dy_out, dw_out, drop.key, site, tokens, drop.p, EPS,
+        width, HAS_DX=dx_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, PRODUCT=product, **_tiles(tokens, width),
     )  # fmt: skip
     return grad
 
 
-def relu_drop_(u: Tensor, site: int, drop: Dropout) -> None:
-    if not drop.fused:
-        u.relu_()
-        return
-    _triton().relu_drop[(-(-u.numel() // 1024),)](u, drop.key, site, u.numel(), drop.p, BLOCK=1024, DROP=drop.p > 0, num_warps=4)
+def _linear_relu_drop(y: Product, hidden: Tensor, out: Tensor, site: int, drop: Dropout, backward: bool) -> None:
+    tokens, width = out.shape
+    a, weight, inner, swk, swc, _ = _product_arguments(y)
+    block, rows = min(128, _power(width)), 16 if tokens <= 2048 else 64
+    _triton().linear_relu_drop[(-(-tokens // rows), -(-width // block))](
+        a, weight, hidden, out, drop.key, site, tokens, drop.p, inner, swk, swc, width,
+        BLOCK=block, ROWS=rows, BK=64, DROP=drop.p > 0, BACKWARD=backward, num_warps=4, num_stages=3,
+    )  # fmt: skip
 
 
-def relu_drop_backward_(dh: Tensor, h: Tensor, drop: Dropout) -> None:
-    """In place: what passed relu and dropout is exactly what is positive."""
+def linear_relu_drop(y: Product, out: Tensor, site: int, drop: Dropout) -> None:
+    """out [n, f] = drop(relu(y))."""
     if not drop.fused:
-        dh.mul_(h > 0)
+        out.copy_(y.value().relu_())
         return
-    _triton().relu_drop_backward[(-(-dh.numel() // 1024),)](dh, h, dh.numel(), drop.p, BLOCK=1024, num_warps=4)
+    _linear_relu_drop(y, out, out, site, drop, False)
+
+
+def linear_relu_drop_backward(dh: Product, hidden: Tensor, out: Tensor, drop: Dropout) -> None:
+    """The gradient before relu and dropout: what passed both is exactly what is positive in `hidden`."""
+    if not drop.fused:
+        out.copy_(dh.value() * (hidden > 0))
+        return
+    _linear_relu_drop(dh, hidden, out, 0, drop, True)
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """One flat parameter with its moments; `table` [steps, 3]: rate's factor, 1 / (1 - beta_1^t), 1 / sqrt(1 - beta_2^t) of each step."""
+
+    value: Tensor
+    gradient: Tensor
+    first: Tensor
+    second: Tensor
+    low: Tensor | None
+    peak: float
+    decay: float
+
+    def step(self, table: Tensor, step: Tensor, norm: Tensor, clip: float, fused: bool) -> None:
+        """Clips the gradient from `norm` to `clip` and updates; `low` gets the new value in its precision."""
+        if fused:
+            count = self.value.numel()
+            low = self.value if self.low is None else self.low
+            _triton().adamw[(-(-count // 2048),)](
+                self.value, self.gradient, self.first, self.second, low, table, step, norm, self.peak, self.decay, clip, count,
+                B1=BETAS[0], B2=BETAS[1], EPS=ADAM_EPS, BLOCK=2048, HAS_LOW=self.low is not None, num_warps=8,
+            )  # fmt: skip
+            return
+        factor, first_scale, second_scale = table.index_select(0, step.view(1))[0].unbind()
+        gradient, rate = self.gradient * (clip / (norm + 1e-6)).clamp(max=1), factor * self.peak
+        self.first.lerp_(gradient, 1 - BETAS[0])
+        self.second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        self.value.mul_(1 - rate * self.decay).sub_(rate * self.first * first_scale / (self.second.sqrt() * second_scale + ADAM_EPS))
+        if self.low is not None:
+            self.low.copy_(self.value)
 
 
 @dataclass(frozen=True)
@@ -123,7 +205,8 @@ class Heads:
     def blocks(self) -> dict[str, int]:
         keys = _power(self.keys)
         queries = min(_power(self.queries), 64 if keys <= 128 else 32)
-        return {"H": self.heads, "E": self.width, "BQ": queries, "BK": keys, "num_warps": 4 if queries * keys <= 4096 else 8}
+        warps = 1 if queries * keys <= 256 else 2 if queries * keys <= 1024 else 4 if queries * keys <= 4096 else 8
+        return {"H": self.heads, "E": self.width, "BQ": queries, "BK": keys, "num_warps": warps}
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ Residual streams and their gradients are float32; products take and give `low` (
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from diger_core.fast import kernels
 from diger_core.fast.flat import FlatParameters
-from diger_core.fast.kernels import Dropout, Heads
+from diger_core.fast.kernels import Dropout, Heads, Product
 from diger_core.recommender import Recommender, relative_buckets
 
 _SITES = 8  # dropout sites a layer may use; each is two numbers of the key apart
@@ -48,11 +50,34 @@ class RowsOutput:
     d_labels: Tensor | None
 
 
+class Beside:
+    """`with beside(): ...` puts work on a second stream behind what is queued; `join` makes the first stream wait for it. On a CPU: nothing.
+
+    What the work reads must stay referenced until `join`: the allocator knows nothing of the second reader."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        if self.stream is None:
+            yield
+            return
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            yield
+
+    def join(self) -> None:
+        if self.stream is not None:
+            torch.cuda.current_stream().wait_stream(self.stream)
+
+
 class Program:
     """Runs one batch: loss, gradients into `flat.gradient`, and what the tokenizer's gradient needs. Holds no state of its own."""
 
     def __init__(self, recommender: Recommender, flat: FlatParameters, key: Tensor, fused: bool) -> None:
         config = recommender.config
+        self.beside = Beside(recommender.start.device)
         self.config, self.flat = config, flat
         self.levels, self.codes, self.suffixes = recommender.levels, recommender.codes, recommender.suffixes
         self.inner, self.low = config.heads * config.d_head, flat.low.dtype
@@ -71,8 +96,12 @@ class Program:
         state = decoder.forward(self._decoder_input(rows), kv)
         loss, d_state, d_labels = self._loss(state, rows, soft_labels)
         d_decoder, d_kv = decoder.backward(d_state)
-        _product(d_kv.T, memory, self.flat.gradients["cross_kv"][0])
-        d_history = encoder.backward(d_kv @ self.flat.weights["cross_kv"][0])[0]
+        with self.beside():  # the decoder's weights need nothing of the encoder's backward
+            decoder.weight_gradients()
+            _product(d_kv.T, memory, self.flat.gradients["cross_kv"][0])
+        d_history = encoder.backward(Product(d_kv, self.flat.weights["cross_kv"][0]))[0]
+        encoder.weight_gradients()
+        self.beside.join()
         self._embedding_gradients(rows, d_history, d_decoder)
         return RowsOutput(loss, d_history, d_decoder, d_labels)
 
@@ -174,18 +203,18 @@ class _Stack:
             torch.mm(self.normed[0][layer], self.w[f"{name}_qkv"][layer].T, out=self.qkv[layer])
             lengths = None if self.decoder else self.lengths
             kernels.attention(q, k, v, self.mixed[layer], self.bias, lengths, self.heads, self._site(500 + 2 * layer), self.drop)
-            self._joint(self.mixed[layer] @ self.w[f"{name}_out"][layer].T, self.normed[1][layer])
+            self._joint(Product(self.mixed[layer], self.w[f"{name}_out"][layer].T), self.normed[1][layer])
             if self.query is not None and self.cross_mixed is not None:
                 torch.mm(self.normed[1][layer], self.w["cross_q"][layer].T, out=self.query[layer])
                 k, v = self._memory(self.kv, layer)
                 kernels.attention(
                     self.query[layer], k, v, self.cross_mixed[layer], None, self.lengths, self.cross, self._site(501 + 2 * layer), self.drop
                 )
-                self._joint(self.cross_mixed[layer] @ self.w["cross_out"][layer].T, self.normed[2][layer])
-            torch.mm(self.normed[-1][layer], self.w[f"{name}_up"][layer].T, out=self.hidden[layer])
-            kernels.relu_drop_(self.hidden[layer], self._site(700 + layer), self.drop)
+                self._joint(Product(self.cross_mixed[layer], self.w["cross_out"][layer].T), self.normed[2][layer])
+            up = Product(self.normed[-1][layer], self.w[f"{name}_up"][layer].T)
+            kernels.linear_relu_drop(up, self.hidden[layer], self._site(700 + layer), self.drop)
             following = final if layer + 1 == self.layers else self.normed[0][layer + 1]
-            self._joint(self.hidden[layer] @ self.w[f"{name}_down"][layer].T, following)
+            self._joint(Product(self.hidden[layer], self.w[f"{name}_down"][layer].T), following)
         return final
 
     def _qkv(self, buffer: Tensor, layer: int) -> tuple[Tensor, ...]:
@@ -197,13 +226,13 @@ class _Stack:
         k, v = kv[:, 2 * layer * self.inner : 2 * (layer + 1) * self.inner].split(self.inner, dim=1)
         return k, v
 
-    def _joint(self, y_nd: Tensor, n_out: Tensor) -> None:
+    def _joint(self, y: Product, n_out: Tensor) -> None:
         """The end of a sub-layer: dropout, residual, next norm."""
         place = len(self.x)
         last = place == self.parts * self.layers
-        self.x.append(kernels.drop_add_norm(y_nd, self.x[-1], self.norms[place], n_out, self._site(place), self.drop, last))
+        self.x.append(kernels.drop_add_norm(y, self.x[-1], self.norms[place], n_out, self._site(place), self.drop, last))
 
-    def backward(self, d_final: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(self, d_final: Tensor | Product) -> tuple[Tensor, Tensor]:
         """Gradient of the states [n, d] -> (of the embedded tokens [n, d] float32, of the memory's keys and values or of nothing)."""
         config, inner, name = self.program.config, self.inner, self.name
         d_out, d_cross, d_down = self._buffer(config.d_model), self._buffer(config.d_model), self._buffer(config.d_model)
@@ -215,25 +244,25 @@ class _Stack:
         self.d_norms = torch.empty(len(self.x), kernels.blocks(self.tokens), config.d_model, device=self.device)
         dx = self._joint_backward(d_final, None, d_down[-1])
         for layer in reversed(range(self.layers)):
-            torch.mm(d_down[layer], self.w[f"{name}_down"][layer], out=d_up[layer])
-            kernels.relu_drop_backward_(d_up[layer], self.hidden[layer], self.drop)
-            dx = self._joint_backward(d_up[layer] @ self.w[f"{name}_up"][layer], dx, d_cross[layer] if self.decoder else d_out[layer])
+            down = Product(d_down[layer], self.w[f"{name}_down"][layer])
+            kernels.linear_relu_drop_backward(down, self.hidden[layer], d_up[layer], self.drop)
+            dx = self._joint_backward(Product(d_up[layer], self.w[f"{name}_up"][layer]), dx, d_cross[layer] if self.decoder else d_out[layer])
             if self.query is not None and d_query is not None:
                 (k, v), (dk, dv) = self._memory(self.kv, layer), self._memory(d_kv, layer)
                 kernels.attention_backward(
                     self.query[layer], k, v, d_cross[layer] @ self.w["cross_out"][layer], d_query[layer], dk, dv, None, None, self.lengths,
                     self.cross, self._site(501 + 2 * layer), self.drop,
                 )  # fmt: skip
-                dx = self._joint_backward(d_query[layer] @ self.w["cross_q"][layer], dx, d_out[layer])
+                dx = self._joint_backward(Product(d_query[layer], self.w["cross_q"][layer]), dx, d_out[layer])
             kernels.attention_backward(
                 *self._qkv(self.qkv, layer), d_out[layer] @ self.w[f"{name}_out"][layer], *self._qkv(d_qkv, layer), ds[layer], self.bias,
                 None if self.decoder else self.lengths, self.heads, self._site(500 + 2 * layer), self.drop,
             )  # fmt: skip
-            dx = self._joint_backward(d_qkv[layer] @ self.w[f"{name}_qkv"][layer], dx, d_down[layer - 1] if layer else d_tokens)
-        self._weight_gradients(d_out, d_cross, d_down, d_qkv, d_up, d_query, ds)
+            dx = self._joint_backward(Product(d_qkv[layer], self.w[f"{name}_qkv"][layer]), dx, d_down[layer - 1] if layer else d_tokens)
+        self.d_out, self.d_cross, self.d_down, self.d_qkv, self.d_up, self.d_query, self.ds = d_out, d_cross, d_down, d_qkv, d_up, d_query, ds
         return d_tokens, d_kv
 
-    def _joint_backward(self, dn: Tensor, dx: Tensor | None, dy_out: Tensor) -> Tensor:
+    def _joint_backward(self, dn: Tensor | Product, dx: Tensor | None, dy_out: Tensor) -> Tensor:
         x = self.x.pop()
         place = len(self.x)
         last = place == self.parts * self.layers
@@ -241,19 +270,18 @@ class _Stack:
             dn, dx, x, self.norms[place], dy_out, self.d_norms[place], self._site(place), self.drop, last
         )  # fmt: skip
 
-    def _weight_gradients(
-        self, d_out: Tensor, d_cross: Tensor, d_down: Tensor, d_qkv: Tensor, d_up: Tensor, d_query: Tensor | None, ds: Tensor
-    ) -> None:
+    def weight_gradients(self) -> None:
+        """After `backward`: the gradients of one weight in all layers at once."""
         name, g = self.name, self.g
-        _product(d_qkv.transpose(1, 2), self.normed[0], g[f"{name}_qkv"])
-        _product(d_out.transpose(1, 2), self.mixed, g[f"{name}_out"])
-        _product(d_up.transpose(1, 2), self.normed[-1], g[f"{name}_up"])
-        _product(d_down.transpose(1, 2), self.hidden, g[f"{name}_down"])
-        if self.cross_mixed is not None and d_query is not None:
-            _product(d_query.transpose(1, 2), self.normed[1], g["cross_q"])
-            _product(d_cross.transpose(1, 2), self.cross_mixed, g["cross_out"])
+        _product(self.d_qkv.transpose(1, 2), self.normed[0], g[f"{name}_qkv"])
+        _product(self.d_out.transpose(1, 2), self.mixed, g[f"{name}_out"])
+        _product(self.d_up.transpose(1, 2), self.normed[-1], g[f"{name}_up"])
+        _product(self.d_down.transpose(1, 2), self.hidden, g[f"{name}_down"])
+        if self.cross_mixed is not None and self.d_query is not None:
+            _product(self.d_query.transpose(1, 2), self.normed[1], g["cross_q"])
+            _product(self.d_cross.transpose(1, 2), self.cross_mixed, g["cross_out"])
         torch.sum(self.d_norms, 1, out=g[f"{name}_norms"])
-        d_bias_HX = torch.sum(ds.flatten(0, 1), 0, dtype=torch.float32).flatten(1)
+        d_bias_HX = torch.sum(self.ds.flatten(0, 1), 0, dtype=torch.float32).flatten(1)
         one_hot = self.program.decoder_one_hot if self.decoder else self.program.encoder_one_hot
         one_hot_XR = one_hot[: self.positions, : self.positions].flatten(0, 1)
         torch.mm(one_hot_XR.T, d_bias_HX.T, out=g[f"{name}_bias"][0])

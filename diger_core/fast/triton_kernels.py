@@ -11,45 +11,86 @@ from triton.language.extra import libdevice
 
 
 @triton.jit
-def _dropped(value, key, place, p):
-    return tl.where(tl.rand(key, place) >= p, value / (1 - p), 0.0)
+def _mixed(x):
+    """SplitMix64's finaliser, as in noise.py."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB
+    return x ^ (x >> 31)
+
+
+@triton.jit
+def _stream(key_ptr, site):
+    """64 bits that name one use of dropout in one step."""
+    return _mixed((tl.load(key_ptr) + site).to(tl.uint64) * 0x9E3779B97F4A7C15)
+
+
+@triton.jit
+def _kept(stream, place, p):
+    """True with probability 1 - p: a 32-bit hash of the place, some ten instructions where Philox takes a hundred."""
+    x = place.to(tl.uint32) + (stream & 0xFFFFFFFF).to(tl.uint32)
+    x = (x ^ (x >> 16)) * 0x85EBCA6B
+    x = x ^ (stream >> 32).to(tl.uint32)
+    x = (x ^ (x >> 13)) * 0xC2B2AE35
+    return (x ^ (x >> 16)) >= (p * 4294967296.0).to(tl.uint32)
+
+
+@triton.jit
+def _dropped(value, stream, place, p):
+    return tl.where(_kept(stream, place, p), value / (1 - p), 0.0)
+
+
+@triton.jit
+def _matmul(a, w, row, col, rows, cols, K, swk, swc, ROWS: tl.constexpr, COLS: tl.constexpr, BK: tl.constexpr):
+    """Rows of a [n, K] times columns of w, whose element (k, c) lies at k swk + c swc; float32."""
+    total = tl.zeros((ROWS, COLS), tl.float32)
+    for start in range(0, K, BK):
+        k = start + tl.arange(0, BK)
+        left = tl.load(a + row[:, None] * K + k[None, :], mask=(row[:, None] < rows) & (k[None, :] < K), other=0.0)
+        right = tl.load(w + k[:, None] * swk + col[None, :] * swc, mask=(k[:, None] < K) & (col[None, :] < cols), other=0.0)
+        total = tl.dot(left, right, total, input_precision="ieee")
+    return total
 
 
 @triton.jit(do_not_specialize=["site", "rows"])
-def drop_add_norm(y, x, w, x_out, n_out, key_ptr, site, rows, p, eps, D, BLOCK: tl.constexpr, ROWS: tl.constexpr, HAS_X: tl.constexpr,
-                  DROP: tl.constexpr, OUT_DROP: tl.constexpr):  # fmt: skip
+def drop_add_norm(y, a, weight, K, swk, swc, x, w, x_out, n_out, key_ptr, site, rows, p, eps, D, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+                  BK: tl.constexpr, HAS_X: tl.constexpr, DROP: tl.constexpr, OUT_DROP: tl.constexpr, PRODUCT: tl.constexpr):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     col = tl.arange(0, BLOCK)
     at = row[:, None] * D + col[None, :]
     ok = (row[:, None] < rows) & (col[None, :] < D)
-    key = tl.load(key_ptr) + site
-    value = tl.load(y + at, mask=ok, other=0.0).to(tl.float32)
+    if PRODUCT:  # noqa: SIM108 (decided when the kernel is compiled)
+        value = _matmul(a, weight, row, col, rows, D, K, swk, swc, ROWS, BLOCK, BK)
+    else:
+        value = tl.load(y + at, mask=ok, other=0.0).to(tl.float32)
     if DROP:
-        value = _dropped(value, key, at, p)
+        value = _dropped(value, _stream(key_ptr, site), at, p)
     if HAS_X:
         value += tl.load(x + at, mask=ok, other=0.0)
     tl.store(x_out + at, value, mask=ok)
     scale = 1.0 / tl.sqrt(tl.sum(value * value, 1) / D + eps)
     normed = value * scale[:, None] * tl.load(w + col, mask=col < D, other=0.0)[None, :]
     if OUT_DROP:
-        normed = _dropped(normed, key + 1, at, p)
+        normed = _dropped(normed, _stream(key_ptr, site + 1), at, p)
     tl.store(n_out + at, normed.to(n_out.dtype.element_ty), mask=ok)
 
 
 @triton.jit(do_not_specialize=["site", "rows"])
-def drop_add_norm_backward(dn, dx, x, w, dx_out, dy_out, dw_out, key_ptr, site, rows, p, eps, D, BLOCK: tl.constexpr, ROWS: tl.constexpr,
-                           HAS_DX: tl.constexpr, DROP: tl.constexpr, OUT_DROP: tl.constexpr):  # fmt: skip
+def drop_add_norm_backward(dn, a, weight, K, swk, swc, dx, x, w, dx_out, dy_out, dw_out, key_ptr, site, rows, p, eps, D, BLOCK: tl.constexpr,
+                           ROWS: tl.constexpr, BK: tl.constexpr, HAS_DX: tl.constexpr, DROP: tl.constexpr, OUT_DROP: tl.constexpr,
+                           PRODUCT: tl.constexpr):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     col = tl.arange(0, BLOCK)
     at = row[:, None] * D + col[None, :]
     ok = (row[:, None] < rows) & (col[None, :] < D)
-    key = tl.load(key_ptr) + site
+    if PRODUCT:  # noqa: SIM108 (decided when the kernel is compiled)
+        g = _matmul(a, weight, row, col, rows, D, K, swk, swc, ROWS, BLOCK, BK)
+    else:
+        g = tl.load(dn + at, mask=ok, other=0.0).to(tl.float32)
+    if OUT_DROP:
+        g = _dropped(g, _stream(key_ptr, site + 1), at, p)
     value = tl.load(x + at, mask=ok, other=0.0)
     scale = 1.0 / tl.sqrt(tl.sum(value * value, 1) / D + eps)
     unit = value * scale[:, None]
-    g = tl.load(dn + at, mask=ok, other=0.0).to(tl.float32)
-    if OUT_DROP:
-        g = _dropped(g, key + 1, at, p)
     tl.store(dw_out + tl.program_id(0) * D + col, tl.sum(g * unit, 0), mask=col < D)
     g = g * tl.load(w + col, mask=col < D, other=0.0)[None, :]
     grad = scale[:, None] * (g - unit * (tl.sum(g * unit, 1) / D)[:, None])
@@ -57,26 +98,45 @@ def drop_add_norm_backward(dn, dx, x, w, dx_out, dy_out, dw_out, key_ptr, site, 
         grad += tl.load(dx + at, mask=ok, other=0.0)
     tl.store(dx_out + at, grad, mask=ok)
     if DROP:
-        grad = _dropped(grad, key, at, p)
+        grad = _dropped(grad, _stream(key_ptr, site), at, p)
     tl.store(dy_out + at, grad.to(dy_out.dtype.element_ty), mask=ok)
 
 
-@triton.jit(do_not_specialize=["site", "count"])
-def relu_drop(u, key_ptr, site, count, p, BLOCK: tl.constexpr, DROP: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    value = tl.load(u + at, mask=at < count, other=0.0).to(tl.float32)
-    value = tl.maximum(value, 0.0)
-    if DROP:
-        value = _dropped(value, tl.load(key_ptr) + site, at, p)
-    tl.store(u + at, value.to(u.dtype.element_ty), mask=at < count)
+@triton.jit(do_not_specialize=["site", "rows"])
+def linear_relu_drop(a, weight, hidden, out, key_ptr, site, rows, p, K, swk, swc, F, BLOCK: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr,
+                     DROP: tl.constexpr, BACKWARD: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    col = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    at = row[:, None] * F + col[None, :]
+    ok = (row[:, None] < rows) & (col[None, :] < F)
+    value = _matmul(a, weight, row, col, rows, F, K, swk, swc, ROWS, BLOCK, BK)
+    if BACKWARD:
+        passed = tl.load(hidden + at, mask=ok, other=0.0).to(tl.float32) > 0
+        value = tl.where(passed, value / (1 - p), 0.0)
+    else:
+        value = tl.maximum(value, 0.0)
+        if DROP:
+            value = _dropped(value, _stream(key_ptr, site), at, p)
+    tl.store(out + at, value.to(out.dtype.element_ty), mask=ok)
 
 
 @triton.jit(do_not_specialize=["count"])
-def relu_drop_backward(dh, h, count, p, BLOCK: tl.constexpr):
+def adamw(p, g, m, v, low, table_ptr, step_ptr, norm_ptr, peak, decay, clip, count, B1: tl.constexpr, B2: tl.constexpr, EPS: tl.constexpr,
+          BLOCK: tl.constexpr, HAS_LOW: tl.constexpr):  # fmt: skip
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    value = tl.load(dh + at, mask=at < count, other=0.0).to(tl.float32) / (1 - p)
-    alive = tl.load(h + at, mask=at < count, other=0.0).to(tl.float32) > 0
-    tl.store(dh + at, tl.where(alive, value, 0.0).to(dh.dtype.element_ty), mask=at < count)
+    ok = at < count
+    row = table_ptr + tl.load(step_ptr) * 3
+    rate = peak * tl.load(row)
+    grad = tl.load(g + at, mask=ok, other=0.0) * tl.minimum(clip / (tl.load(norm_ptr) + 1e-6), 1.0)
+    first = B1 * tl.load(m + at, mask=ok, other=0.0) + (1 - B1) * grad
+    second = B2 * tl.load(v + at, mask=ok, other=0.0) + (1 - B2) * grad * grad
+    value = tl.load(p + at, mask=ok, other=0.0) * (1 - rate * decay)
+    value -= rate * first * tl.load(row + 1) / (tl.sqrt(second) * tl.load(row + 2) + EPS)
+    tl.store(p + at, value, mask=ok)
+    tl.store(m + at, first, mask=ok)
+    tl.store(v + at, second, mask=ok)
+    if HAS_LOW:
+        tl.store(low + at, value.to(low.dtype.element_ty), mask=ok)
 
 
 @triton.jit
@@ -106,7 +166,7 @@ def attention(q, k, v, out, bias, lengths, key_ptr, site, p, sqb, sqt, skb, skt,
         length = tl.load(lengths + b)
     weights = _weights(queries, keys, bias, length, place_q, place_k, h, TQ, TK, HAS_BIAS)
     if DROP:
-        weights = _dropped(weights, tl.load(key_ptr) + site, ((b * H + h) * TQ + place_q[:, None]) * TK + place_k[None, :], p)
+        weights = _dropped(weights, _stream(key_ptr, site), ((b * H + h) * TQ + place_q[:, None]) * TK + place_k[None, :], p)
     mixed = tl.dot(weights.to(values.dtype), values, input_precision="ieee")
     tl.store(out + b * sob + place_q[:, None] * sot + e[None, :], mixed.to(out.dtype.element_ty), mask=place_q[:, None] < TQ)
 
@@ -135,7 +195,7 @@ def attention_backward(q, k, v, dout, dq, dk, dv, ds_out, bias, lengths, key_ptr
         used = weights
         place = ((b * H + h) * TQ + place_q[:, None]) * TK + place_k[None, :]
         if DROP:
-            keep = tl.rand(tl.load(key_ptr) + site, place) >= p
+            keep = _kept(_stream(key_ptr, site), place, p)
             used = tl.where(keep, weights / (1 - p), 0.0)
             dweights = tl.where(keep, dweights / (1 - p), 0.0)
         grad_v += tl.dot(tl.trans(used.to(values.dtype)), given, input_precision="ieee")
@@ -148,13 +208,6 @@ def attention_backward(q, k, v, dout, dq, dk, dv, ds_out, bias, lengths, key_ptr
         grad_k += tl.dot(tl.trans(ds_low), queries, input_precision="ieee")
     tl.store(dk + at_k, grad_k.to(dk.dtype.element_ty), mask=ok_k)
     tl.store(dv + at_k, grad_v.to(dv.dtype.element_ty), mask=ok_k)
-
-
-@triton.jit
-def _mixed(x):
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB
-    return x ^ (x >> 31)
 
 
 @triton.jit(do_not_specialize=["items", "first", "start"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diger_core.fast import kernels
-from diger_core.fast.kernels import Dropout, Heads
+from diger_core.fast.kernels import Dropout, Heads, Product
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -29,19 +29,54 @@ def poisoned(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
-@pytest.mark.parametrize(("tokens", "width"), [(1000, 128), (7, 128), (333, 48)])
-def test_drop_add_norm_and_its_backward(tokens: int, width: int, dtype: torch.dtype) -> None:
-    y, x, w = torch.randn(tokens, width, device="cuda", dtype=dtype), torch.randn(tokens, width, device="cuda"), torch.rand(width, device="cuda")
-    dn, dx = torch.randn(tokens, width, device="cuda", dtype=dtype), torch.randn(tokens, width, device="cuda")
+@pytest.mark.parametrize(("tokens", "width", "inner"), [(1000, 128, 0), (7, 128, 256), (3333, 48, 96), (9000, 128, 512)])
+def test_drop_add_norm_and_its_backward(tokens: int, width: int, inner: int, dtype: torch.dtype) -> None:
+    x, w = torch.randn(tokens, width, device="cuda"), torch.rand(width, device="cuda")
+    y, dn, dx = torch.randn(tokens, width, device="cuda", dtype=dtype), torch.randn(tokens, width, device="cuda", dtype=dtype), torch.randn_like(x)
+    left = torch.randn(tokens, max(inner, 1), device="cuda", dtype=dtype)
+    weight = torch.randn(width, max(inner, 1), device="cuda", dtype=dtype) * max(inner, 1) ** -0.5
     for before, given in ((x, dx), (None, None)):
         results = []
         for drop in both():
             n, dy, dw = poisoned(tokens, width, dtype=dtype), poisoned(tokens, width, dtype=dtype), poisoned(kernels.blocks(tokens), width)
-            out = kernels.drop_add_norm(y, before, w, n, 3, drop, last=True)
-            grad = kernels.drop_add_norm_backward(dn, given, out, w, dy, dw, 3, drop, last=True)
+            out = kernels.drop_add_norm(Product(left, weight.T) if inner else y, before, w, n, 3, drop, last=True)
+            follows = Product(left, weight.T.contiguous()) if inner else dn
+            grad = kernels.drop_add_norm_backward(follows, given, out, w, dy, dw, 3, drop, last=True)
             results.append((out, n, grad, dy, dw.sum(0)))
         for found, wanted in zip(*results, strict=True):
             assert far(found, wanted) < PRECISIONS[dtype]
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize(("tokens", "inner", "width"), [(1000, 128, 512), (9000, 128, 512), (77, 48, 96)])
+def test_linear_relu_drop_and_its_backward(tokens: int, inner: int, width: int, dtype: torch.dtype) -> None:
+    a, dy = (torch.randn(tokens, inner, device="cuda", dtype=dtype) for _ in range(2))
+    up, down = torch.randn(width, inner, device="cuda", dtype=dtype) * 0.1, torch.randn(inner, width, device="cuda", dtype=dtype) * 0.1
+    results = []
+    for drop in both():
+        hidden, grad = poisoned(tokens, width, dtype=dtype), poisoned(tokens, width, dtype=dtype)
+        kernels.linear_relu_drop(Product(a, up.T), hidden, 3, drop)
+        kernels.linear_relu_drop_backward(Product(dy, down), hidden, grad, drop)
+        results.append((hidden, grad))
+    for found, wanted in zip(*results, strict=True):
+        assert far(found, wanted) < PRECISIONS[dtype]
+
+
+def test_adamw_is_torch_s_adamw_behind_a_clipped_gradient() -> None:
+    value, gradient = torch.randn(10_000, device="cuda"), torch.randn(10_000, device="cuda")
+    parameter = torch.nn.Parameter(value.clone())
+    reference = torch.optim.AdamW([parameter], lr=1e-3, weight_decay=0.05)
+    rows = [[1.0, 1 / (1 - 0.9**t), (1 - 0.999**t) ** -0.5] for t in range(1, 6)]
+    table, low = torch.tensor(rows, device="cuda"), torch.empty(10_000, dtype=torch.bfloat16, device="cuda")
+    ours = kernels.AdamW(value, gradient, torch.zeros_like(value), torch.zeros_like(value), low, 1e-3, 0.05)
+    for step in range(5):
+        gradient.copy_(torch.randn_like(gradient))
+        parameter.grad = gradient.clone()
+        norm = torch.nn.utils.clip_grad_norm_([parameter], 1.0)
+        reference.step()
+        ours.step(table, torch.full((), step, device="cuda"), norm, 1.0, True)
+    assert far(value, parameter.detach()) < 1e-6
+    assert torch.equal(low, value.bfloat16())
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
@@ -87,13 +122,17 @@ def test_the_attention_s_backward_draws_the_forward_s_dropout() -> None:
 
 
 def test_dropout_keeps_the_mean_and_the_backward_the_forward_s_draws() -> None:
-    drop, dropped = both(0.25)[0], torch.ones(100_000, device="cuda")
-    kernels.relu_drop_(dropped, 9, drop)
-    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.01)
-    assert dropped.unique().tolist() == pytest.approx([0.0, 4 / 3])
-    dh = torch.ones_like(dropped)
-    kernels.relu_drop_backward_(dh, dropped, drop)
-    assert torch.equal(dh, dropped)
+    drop, ones, hidden, grad = both(0.25)[0], torch.ones(4096, 64, device="cuda"), *(poisoned(4096, 64) for _ in range(2))
+    unit = torch.eye(64, device="cuda")
+    kernels.linear_relu_drop(Product(ones, unit), hidden, 9, drop)
+    assert float(hidden.mean()) == pytest.approx(1.0, abs=0.01)
+    assert float(hidden.mean(0).std()) < 0.03
+    assert hidden.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    kernels.linear_relu_drop_backward(Product(ones, unit), hidden, grad, drop)
+    assert torch.equal(grad, hidden)
+    other = poisoned(4096, 64)
+    kernels.linear_relu_drop(Product(ones, unit), other, 10, drop)
+    assert float((other == hidden).float().mean()) == pytest.approx(0.75**2 + 0.25**2, abs=0.01), "another site draws independently"
     y, w = torch.ones(4096, 128, device="cuda"), torch.ones(128, device="cuda")
     n, dy, dw = torch.empty_like(y), torch.empty_like(y), torch.empty(kernels.blocks(4096), 128, device="cuda")
     x = kernels.drop_add_norm(y, None, w, n, 4, drop)

@@ -28,7 +28,6 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     )
     def asset(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
         result = pipeline.session(context).materialise(stage)
-        context.log.info(f"{stage.name}: {'reused' if result.reused else 'computed'} {result.artefact.hash}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(result.artefact.hash),
             metadata=present(result),

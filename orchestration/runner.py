@@ -117,7 +117,10 @@ class Session:
             reused = found is not None
             artefact = found or self._compute(stage, key, inputs)
         self._known[stage.name] = (key, artefact)
-        return Result(stage, key, artefact, reused, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        done = "unchanged, reused" if reused else f"done in {seconds:.1f} s,"
+        self.progress.message(f"{stage.name}: {done} {artefact.hash[:12]}")
+        return Result(stage, key, artefact, reused, seconds)
 
     def _compute(self, stage: Stage, key: str, inputs: Mapping[str, Artefact]) -> Artefact:
         self.store.root.writable()

@@ -46,7 +46,7 @@ def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
 
 
 @pytest.fixture
-def s3_bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def s3_bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a fresh bucket, with the server's environment exported."""
     import s3fs
 
@@ -57,4 +57,5 @@ def s3_bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, r
     monkeypatch.setenv("DIGER_CACHE", str(tmp_path / "cache"))
     s3fs.S3FileSystem.clear_instance_cache()
     name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
-    return make_bucket(s3_environment, f"b-{name}")
+    yield make_bucket(s3_environment, f"b-{name}")
+    s3fs.S3FileSystem.clear_instance_cache()  # a cached client would outlive this environment

@@ -98,4 +98,4 @@ def record(kind: str, figures: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"{kind}.jsonl", "a", encoding="utf-8") as f:
         f.write(line + "\n")
-    print(kind, json.dumps(figures, sort_keys=True), flush=True)
+    print(kind, json.dumps({k: v for k, v in figures.items() if k != "rows"}, sort_keys=True), flush=True)

@@ -140,11 +140,11 @@ class Loop:
     def run(self) -> Trained:
         """Epochs until the last one, the early stop or an alarm; then the best state, put back into the modules."""
         alarm = None
-        self._capture()
+        self.use_graphs()
         while alarm is None and self.position.epoch < self.training.epochs and self.position.stale < self.training.patience:
             try:
                 self._epoch()
-                self._end_of_epoch()
+                self.end_of_epoch()
             except CollapseError as stopped:
                 alarm = str(stopped)
                 self.progress.message(f"warning: {self.name}: {alarm}; the state of epoch {self.best.epoch} is kept")
@@ -156,6 +156,11 @@ class Loop:
 
     def _epoch(self) -> None:
         """The remaining batches of the current epoch."""
+        for _ in self.epoch_steps():
+            pass
+
+    def epoch_steps(self) -> Iterator[None]:
+        """The remaining batches of the current epoch, one at each step of the iteration: several runs can share a device in turns."""
         self.recommender.train()
         self.tokenizer.train()
         started, rows = time.perf_counter(), 0
@@ -166,10 +171,11 @@ class Loop:
                 self._look(started, rows)
             if self.checkpoint_steps and self.position.step % self.checkpoint_steps == 0 and self.position.batch < len(self.batches):
                 self._checkpoint()
+            yield
         self._look(started, rows)
         self.trained_rows, self.seconds = self.trained_rows + rows, self.seconds + time.perf_counter() - started
 
-    def _capture(self) -> None:
+    def use_graphs(self) -> None:
         """`training.compile`: CUDA graphs of the whole step, where they can be had."""
         if not self.training.compile:
             return
@@ -230,7 +236,7 @@ class Loop:
         shown = {name: round(means[name], 4) for name in ("loss_gen", "sigma")[: 1 + self.learns]}
         self.progress.update(self.name, self.position.step, self.total_steps, **shown, rows_per_second=round(speed))
 
-    def _end_of_epoch(self) -> None:
+    def end_of_epoch(self) -> None:
         """Table, monitors, validation, best state, checkpoint."""
         self.recommender.eval()
         self.tokenizer.eval()

@@ -103,7 +103,8 @@ class Validation:
 
     def __init__(self, sequences: Sequences, config: TrainingConfig, ranks: Distributed, device: torch.device) -> None:
         self.sequences, self.config, self.ranks, self.device = sequences, config, ranks, device
-        self.ranking = EvaluationConfig(beams=max(10, config.beams), recall_at=(10,), ndcg_at=(10,))
+        batch = 4096 if device.type == "cuda" else 512  # an accelerator is four times faster on large batches
+        self.ranking = EvaluationConfig(beams=max(10, config.beams), recall_at=(10,), ndcg_at=(10,), batch_size=batch)
         self.users_T, _, self.target_T = targets(sequences, "validation")
         if config.evaluation_users is not None and config.evaluation_users < len(self.users_T):
             random = np.random.Generator(np.random.Philox(key=config.seed))

@@ -78,6 +78,9 @@ def main() -> None:
                     {**common, "history": given.history, **speed.evaluate(data, tok, table, recommender, 20, batch, constrained)},
                     given.out,
                 )
+    if given.command == "scale":
+        for items in (10**4, 10**5, 10**6):
+            record("scale", {**common, **speed.scale(data, tok, chosen, recommender, items)}, given.out)
     if given.command == "table":
         for items in (10**4, 10**5, 10**6, 10**7):
             record("table", speed.table(items, tok), given.out)

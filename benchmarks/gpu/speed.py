@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from benchmarks.common import Data, device, seconds, wait
@@ -18,6 +20,7 @@ from diger_core.id_table import IdTable, item_hash_order, refresh
 from diger_core.presets import Preset
 from diger_core.progress import Silent
 from diger_core.recommender import Recommender
+from diger_core.sequences import Sequences
 from diger_core.tokenizer import Tokenizer, tokenizer
 from diger_core.training import Loop
 
@@ -52,7 +55,7 @@ def train(
     running = loop(data, tok, preset, variant, recommender, batch_size=batch, compile=compile)
     running.recommender.train()
     running.tokenizer.train()
-    running._capture()
+    running.use_graphs()
     started = time.perf_counter()
     rows, taken = [], []
     for _, count in running._steps():
@@ -88,12 +91,14 @@ def evaluate(data: Data, tok: Tokenizer, table: IdTable, recommender: Recommende
 
 
 def table(items: int, tok: Tokenizer) -> dict[str, Any]:
-    """Seconds for the ID table of `items` random items: encoder, codes, suffixes; vectors on the device. The hash order is made once per catalogue."""
+    """Seconds for the ID table of `items` random items: encoder, codes, suffixes; vectors on the device.
+
+    The order of the items' hashes is made once per catalogue; it is timed apart, up to a million items, and replaced by a random one beyond."""
     generator = torch.Generator(device=device()).manual_seed(0)
     vectors = torch.randn(items, tok.dim, device=device(), generator=generator)
     started = time.perf_counter()
-    order = item_hash_order(np.arange(items).tolist())
-    hashing = time.perf_counter() - started
+    order = item_hash_order(np.arange(items).tolist()) if items <= 10**6 else torch.randperm(items)
+    hashing = time.perf_counter() - started if items <= 10**6 else None
 
     def work() -> None:
         with torch.no_grad():
@@ -103,3 +108,19 @@ def table(items: int, tok: Tokenizer) -> dict[str, Any]:
     widths = [layer.weight.shape for layer in tok.encoder if hasattr(layer, "weight")]
     flops = 2 * items * (sum(a * b for a, b in widths) + tok.levels * tok.codes * tok.config.code_dim)
     return {"items": items, "seconds": taken, "order_seconds": hashing, "tflop": flops / 1e12, "code_dim": tok.config.code_dim}
+
+
+def scale(data: Data, tok: Tokenizer, preset: Preset, recommender: RecommenderConfig, items: int) -> dict[str, Any]:
+    """Joint training at batch 256 on a catalogue of `items`: vectors near the data's, histories of random items. Memory and time per step."""
+    random = np.random.default_rng(0)
+    lengths = np.full(20_000, 12)
+    events = random.integers(0, items, int(lengths.sum())).astype(np.int32)
+    seq = Sequences(events, np.concatenate(([0], np.cumsum(lengths))), items)
+    vectors = data.vectors_ND[torch.from_numpy(random.integers(0, len(data.vectors_ND), items))]
+    vectors = vectors + 0.5 * vectors.std() * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
+    many = copy.deepcopy(tok)
+    many.config = replace(tok.config, suffixes=4096)
+    made = replace(data, sequences=seq, vectors_ND=vectors, item_ids=pa.array(np.arange(items)))
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    return {"items": items, **train(made, many, preset, "frqud", recommender, 256, True, 100)}

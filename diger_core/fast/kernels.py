@@ -73,9 +73,11 @@ def _product_arguments(y: Tensor | Product) -> tuple[Tensor, Tensor, int, int, i
     return y.a, y.w, y.w.shape[0], y.w.stride(0), y.w.stride(1), True
 
 
-def _tiles(tokens: int, width: int) -> dict[str, int]:
+def _tiles(a: Tensor, tokens: int, width: int) -> dict[str, int]:
+    """Deep pipelines where a program has few rows; where it has many, two programs must fit a multiprocessor's shared memory and registers."""
     rows = _rows(tokens)
-    return {"BLOCK": _power(width), "ROWS": rows, "BK": 64, "num_warps": 4, "num_stages": 3}
+    inner = 128 if a.element_size() == 2 else 32
+    return {"BLOCK": _power(width), "ROWS": rows, "BK": inner, "num_warps": 4 if rows == 16 else 8, "num_stages": 4 if rows == 16 else 2}
 
 
 def drop_add_norm(y: Tensor | Product, x_nd: Tensor | None, w_d: Tensor, n_out: Tensor, site: int, drop: Dropout, last: bool = False) -> Tensor:
@@ -90,7 +92,7 @@ def drop_add_norm(y: Tensor | Product, x_nd: Tensor | None, w_d: Tensor, n_out: 
     x = torch.empty(tokens, width, dtype=torch.float32, device=a.device)
     _triton().drop_add_norm[(blocks(tokens),)](
         a, a, weight, inner, swk, swc, x_nd if x_nd is not None else x, w_d, x, n_out, drop.key, site, tokens, drop.p, EPS, width,
-        HAS_X=x_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, PRODUCT=product, **_tiles(tokens, width),
+        HAS_X=x_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, PRODUCT=product, **_tiles(a, tokens, width),
     )  # fmt: skip
     return x
 
@@ -122,7 +124,7 @@ def drop_add_norm_backward(
     grad = torch.empty_like(x_nd)
     _triton().drop_add_norm_backward[(blocks(tokens),)](
         a, a, weight, inner, swk, swc, dx_nd if dx_nd is not None else grad, x_nd, w_d, grad, dy_out, dw_out, drop.key, site, tokens, drop.p, EPS,
-        width, HAS_DX=dx_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, PRODUCT=product, **_tiles(tokens, width),
+        width, HAS_DX=dx_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, PRODUCT=product, **_tiles(a, tokens, width),
     )  # fmt: skip
     return grad
 
@@ -133,7 +135,8 @@ def _linear_relu_drop(y: Product, hidden: Tensor, out: Tensor, site: int, drop: 
     block, rows = min(128, _power(width)), 16 if tokens <= 2048 else 64
     _triton().linear_relu_drop[(-(-tokens // rows), -(-width // block))](
         a, weight, hidden, out, drop.key, site, tokens, drop.p, inner, swk, swc, width,
-        BLOCK=block, ROWS=rows, BK=64, DROP=drop.p > 0, BACKWARD=backward, num_warps=4, num_stages=3,
+        BLOCK=block, ROWS=rows, BK=128 if a.element_size() == 2 else 32, DROP=drop.p > 0, BACKWARD=backward,
+        num_warps=4 if rows == 16 else 8, num_stages=2,
     )  # fmt: skip
 
 
@@ -213,6 +216,12 @@ class Heads:
         return (*self.q_strides, *self.k_strides, *self.out_strides, self.queries, self.keys)
 
 
+def _contiguous(bias_HQT: Tensor | None) -> None:
+    """The kernels index the bias without its strides."""
+    if bias_HQT is not None and not bias_HQT.is_contiguous():
+        raise ValueError("attention: the bias must be contiguous [H, Q, T]")
+
+
 def _plain_weights(q: Tensor, k: Tensor, bias: Tensor | None, lengths: Tensor | None, shape: Heads) -> tuple[Tensor, Tensor]:
     q_BHQe, k_BHTe = shape.view(q, shape.q_strides, shape.queries), shape.view(k, shape.k_strides, shape.keys)
     s = (q_BHQe @ k_BHTe.transpose(-1, -2)).float()
@@ -231,6 +240,7 @@ def attention(
         v_BHTe = shape.view(v, shape.k_strides, shape.keys)
         shape.view(out, shape.out_strides, shape.queries).copy_(weights.to(v.dtype) @ v_BHTe)
         return
+    _contiguous(bias_HQT)
     chosen = shape.blocks
     grid = (shape.rows, shape.heads, -(-shape.queries // chosen["BQ"]))
     _triton().attention[grid](
@@ -257,6 +267,7 @@ def attention_backward(
         if ds_out is not None:
             ds_out.copy_(ds)
         return
+    _contiguous(bias_HQT)
     _triton().attention_backward[(shape.rows, shape.heads)](
         q, k, v, dout, dq, dk, dv, q if ds_out is None else ds_out, q if bias_HQT is None else bias_HQT, drop.key if lengths_B is None else lengths_B,
         drop.key, site, drop.p, *shape.sizes, HAS_BIAS=bias_HQT is not None, HAS_LENGTHS=lengths_B is not None, DROP=drop.p > 0, **shape.blocks,

@@ -187,7 +187,7 @@ class _Stack:
         buckets = self.program.decoder_buckets if self.decoder else self.program.encoder_buckets
         size = self.positions
         bias = F.embedding(buckets[:size, :size], self.flat.masters[f"{self.name}_bias"][0]).permute(2, 0, 1)
-        return bias + self.program.future[:size, :size] if self.decoder else bias.contiguous()
+        return (bias + self.program.future[:size, :size] if self.decoder else bias).contiguous()
 
     def forward(self, tokens_nd: Tensor, kv: Tensor | None = None) -> Tensor:
         """Embedded tokens [n, d] float32 (and, in the decoder, the memory's keys and values [B T, layers 2 I]) -> normed, dropped states [n, d]."""

@@ -116,17 +116,23 @@ GPU_RECOMMENDER = RecommenderConfig(encoder_layers=2, decoder_layers=2, d_model=
 
 
 def _on_gpu(joint: JointModelConfig, recommender: RecommenderConfig = GPU_RECOMMENDER, **changes: Any) -> Checkpoint:
-    training = replace(small.TRAINING, device="cuda", epochs=3, batch_size=32, **changes)
+    """Fifteen epochs at a high rate: long enough that the loss falls far below ln K, where a wrong mask or a lost gradient shows."""
+    training = replace(small.TRAINING, device="cuda", epochs=15, batch_size=32, learning_rate=1e-2, evaluate_every=15, **changes)
     return small.last_checkpoint(joint, training, recommender, sequences=small.sequences(users=120))
+
+
+def _losses(checkpoint: Checkpoint) -> list[float]:
+    return [row["loss_gen"] for row in checkpoint.state["curves"]]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_captured_steps_give_the_reference_s_loss_curve_and_weights_in_fp32(variant: str) -> None:
+def test_captured_steps_give_the_reference_s_loss_curve_in_fp32(variant: str) -> None:
     wanted, found = (_on_gpu(VARIANTS[variant], compile=compile) for compile in (False, True))
-    assert [row["loss_gen"] for row in wanted.state["curves"]] == pytest.approx([row["loss_gen"] for row in found.state["curves"]], rel=1e-4)
-    assert [row["unique_prefixes"] for row in wanted.state["curves"]] == [row["unique_prefixes"] for row in found.state["curves"]]
+    assert _losses(found)[-1] < _losses(found)[0] - 0.3, "it learns: only then the curves can differ"
+    assert _losses(wanted) == pytest.approx(_losses(found), rel=2e-3)
+    assert _losses(wanted)[:3] == pytest.approx(_losses(found)[:3], rel=1e-4)
 
 
 @pytest.mark.gpu
@@ -134,7 +140,7 @@ def test_captured_steps_give_the_reference_s_loss_curve_and_weights_in_fp32(vari
 @pytest.mark.parametrize("variant", ["frozen", "frqud"])
 def test_captured_steps_give_the_reference_s_loss_curve_in_bf16(variant: str) -> None:
     wanted, found = (_on_gpu(VARIANTS[variant], compile=compile, precision="bf16") for compile in (False, True))
-    assert [row["loss_gen"] for row in wanted.state["curves"]] == pytest.approx([row["loss_gen"] for row in found.state["curves"]], rel=5e-3)
+    assert _losses(wanted) == pytest.approx(_losses(found), rel=1e-2)
 
 
 @pytest.mark.gpu
@@ -142,8 +148,8 @@ def test_captured_steps_give_the_reference_s_loss_curve_in_bf16(variant: str) ->
 def test_captured_dropout_learns_as_the_reference_s_does() -> None:
     dropping = replace(GPU_RECOMMENDER, dropout=0.1)
     wanted, found = (_on_gpu(small.JOINT, dropping, compile=compile) for compile in (False, True))
-    assert wanted.state["curves"][-1]["loss_gen"] == pytest.approx(found.state["curves"][-1]["loss_gen"], rel=0.02)
-    assert wanted.state["curves"][-1]["loss_gen"] != found.state["curves"][-1]["loss_gen"]
+    assert _losses(wanted)[-1] == pytest.approx(_losses(found)[-1], rel=0.02)
+    assert _losses(wanted)[-1] != _losses(found)[-1]
 
 
 @pytest.mark.gpu

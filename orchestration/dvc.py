@@ -1,7 +1,7 @@
 """DVC owns the bytes: each stage's out is its artefact's directory, hard-linked from the store, with the record that made it.
 
 `dvc pull` in another clone brings these directories back; `adopt` then links them into the store, verified, so that nothing is recomputed and
-`why` can answer. Nothing is copied on a local disk; DVC's cache is hard-linked too (.dvc/config).
+`why` can answer. Nothing is copied on a local disk: DVC's cache holds the same inodes, as long as `hardlink` comes first in .dvc/config.
 """
 
 from __future__ import annotations
@@ -11,39 +11,45 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diger_core.canonical import canonical_json
+from diger_core.canonical import bytes_sha256, canonical_json
 from diger_core.errors import DigerError
-from diger_core.store import MANIFEST, Artefact, Store
+from diger_core.store import MANIFEST, Artefact, Store, artefact_hash
 from orchestration.runner import Result
 
 PIPELINE = "pipeline"  # where dvc.yaml's outs lie
 RECORD, SNAPSHOT, POINTERS = "record.json", "snapshot.json", "pointers.json"
+_AGAIN = "remove {} and run dvc checkout or dvc pull (with verify = true on the remote)"
 
 
 def link_artefact(store: Store, result: Result, directory: str | Path) -> None:
-    """Makes `directory` hold the artefact's files, its manifest, record and snapshot entry, and the fitted state that it used."""
+    """Makes `directory` hold the artefact's files, its record and snapshot entry, the fitted state that it used, and, last, its manifest."""
     target = Path(directory)
     if target.exists():
         shutil.rmtree(target)
     target.mkdir(parents=True)
     record = [r for r in store.records(result.stage.name, result.key) if r["artefact"] == result.artefact.hash][-1]
-    _link(store, result.artefact, target)
     _write(target / RECORD, record)
-    _write(target / SNAPSHOT, json.loads(store.root.read("snapshots", f"{record['snapshot']}.json")))
+    _write(target / SNAPSHOT, _portable(json.loads(store.root.read("snapshots", f"{record['snapshot']}.json"))))
     for name in sorted(set(record["inputs"]) - set(result.stage.inputs)):
         fitted = store.artefact(name, record["inputs"][name])
         inner = target / name
         inner.mkdir()
-        _link(store, fitted, inner)
         pointers = {n: json.loads(store.root.read("pointers", name, n)) for n in store.root.list("pointers", name) if n.endswith(".json")}
         _write(inner / POINTERS, {n: p for n, p in pointers.items() if p["artefact"] == fitted.hash})
+        _link(fitted, inner)
+    _link(result.artefact, target)
 
 
-def _link(store: Store, artefact: Artefact, target: Path) -> None:
+def _portable(entry: dict[str, Any]) -> dict[str, Any]:
+    """A snapshot inside the project is named from the project's root, so that the entry is right in every clone."""
+    here, place = Path.cwd(), Path(entry["url"])
+    return {**entry, "url": place.relative_to(here).as_posix()} if place.is_relative_to(here) else entry
+
+
+def _link(artefact: Artefact, target: Path) -> None:
     for name in artefact.names:
         source = artefact.path(name)
         try:
@@ -60,58 +66,67 @@ def _write(path: Path, value: Any) -> None:
 def adopt(store: Store, pipeline: str | Path = PIPELINE) -> int:
     """Links artefacts that `dvc pull` has restored into the store, with their records; returns how many were missing there."""
     count = 0
-    for directory in _directories(Path(pipeline)):
-        manifest = json.loads((directory / MANIFEST).read_bytes())
-        stage, hash_ = manifest["stage"], manifest["hash"]
-        if store.find(stage, hash_) is None:
+    for manifest_path in sorted([*Path(pipeline).glob(f"*/{MANIFEST}"), *Path(pipeline).glob(f"*/*/{MANIFEST}")]):
+        manifest, directory = _read(manifest_path), manifest_path.parent
+        if store.find(manifest["stage"], manifest["hash"]) is None:
             _adopt_files(store, directory, manifest)
             count += 1
-        _adopt_facts(store, directory, stage)
+        _adopt_facts(store, directory, manifest["stage"])
     return count
 
 
-def _directories(pipeline: Path) -> Iterator[Path]:
-    for manifest in sorted([*pipeline.glob(f"*/{MANIFEST}"), *pipeline.glob(f"*/*/{MANIFEST}")]):
-        yield manifest.parent
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DigerError(f"{path}: not valid JSON: {_AGAIN.format(path.parent)}") from error
 
 
 def _adopt_files(store: Store, directory: Path, manifest: dict[str, Any]) -> None:
+    edited = f"{directory / MANIFEST}: does not hash to the name that it gives: {_AGAIN.format(directory)}"
+    if artefact_hash(manifest["stage"], manifest["files"], manifest["facts"]) != manifest["hash"]:
+        raise DigerError(edited)
     with store.writer(manifest["stage"]) as out:
         out.facts.update(manifest["facts"])
         for entry in manifest["files"]:
             source = directory / entry["name"]
             if not source.exists():
-                raise DigerError(f"{source}: named by its manifest but missing: run dvc pull again")
+                raise DigerError(f"{source}: named by its manifest but missing: {_AGAIN.format(directory)}")
+            if bytes_sha256(source) != entry["sha256"]:
+                raise DigerError(f"{source}: its bytes are not those of its manifest (SHA-256 differs): {_AGAIN.format(directory)}")
             out.link(entry["name"], source, entry["sort_by"])
         artefact = store.publish(out)
     if artefact.hash != manifest["hash"]:
-        raise DigerError(f"{directory}: its content is not what its manifest names (got {artefact.hash[:12]}): run dvc pull again, with verify = true on the remote")
+        raise DigerError(edited)
 
 
 def _adopt_facts(store: Store, directory: Path, stage: str) -> None:
+    if (directory / SNAPSHOT).exists():
+        entry = _read(directory / SNAPSHOT)
+        store.root.create(canonical_json(entry), "snapshots", f"{entry['key']}.json")
+    if (directory / POINTERS).exists():
+        for name, value in _read(directory / POINTERS).items():
+            store.create_pointer(stage, name.removesuffix(".json"), value)
     if (directory / RECORD).exists():
-        record = json.loads((directory / RECORD).read_bytes())
+        record = _read(directory / RECORD)
         if not any(r["artefact"] == record["artefact"] for r in store.records(stage, record["key"])):
             own = ("format", "stage", "key", "number")
             store.append_record(stage, record["key"], {name: value for name, value in record.items() if name not in own})
-    if (directory / SNAPSHOT).exists():
-        entry = json.loads((directory / SNAPSHOT).read_bytes())
-        store.root.create(canonical_json(entry), "snapshots", f"{entry['key']}.json")
-    if (directory / POINTERS).exists():
-        for name, value in json.loads((directory / POINTERS).read_bytes()).items():
-            store.create_pointer(stage, name.removesuffix(".json"), value)
 
 
 def dvc(*arguments: str) -> str:
-    """Runs DVC's command line, telemetry off, waiting for its lock; returns its output, or raises with DVC's own reason."""
+    """Runs DVC's command line, telemetry off; returns its output, or raises with DVC's own reason."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()[-300:]]
-        raise DigerError(f"dvc {arguments[0]}: {lines[0]}")
+        raise DigerError(f"dvc {' '.join(arguments)}: {lines[0]}")
     return done.stdout
 
 
-def track(path: str | Path) -> None:
-    """`dvc add` for a snapshot directory."""
-    dvc("--wait-for-lock", "add", "--quiet", str(path))
+def track(*paths: str | Path) -> bool:
+    """`dvc add` for snapshot directories, so that `dvc push` carries them; `False`, and nothing done, where the working directory has no DVC."""
+    if not (Path(".dvc").is_dir() and Path(".git").exists()):
+        return False
+    dvc("--wait-for-lock", "add", "--quiet", *(str(path) for path in paths))
+    return True

@@ -101,6 +101,7 @@ STAGES: tuple[Stage, ...] = (
         ("evaluation",),
         ("pytorch",),
         "Full ranking of the test events, item by item, beside the frozen control, most popular and Markov.",
+        version="2",
     ),
     Stage(
         "report",

@@ -25,12 +25,14 @@ def demo(params_file: str | None, overrides: tuple[str, ...], store: str, as_jso
 
 
 def demo_snapshots(progress: object) -> list[str]:
-    """Writes the two demo snapshots where they are missing."""
+    """Writes the two demo snapshots where they are missing, tracked by DVC where the project is a repository."""
     from pathlib import Path
 
     from orchestration.demo_shop import SNAPSHOTS, write_demo_snapshots
+    from orchestration.dvc import track
 
     paths = [Path(DIRECTORY) / name for name in SNAPSHOTS]
     if not all((path / "_SUCCESS").exists() for path in paths):
         write_demo_snapshots(Path(DIRECTORY))
+        track(*paths)
     return [str(path) for path in paths]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestration.cli.options import json_option, params_options, store_option
+from orchestration.cli.options import json_option, open_store, params_options, store_option
 
 
 @click.command()
@@ -29,7 +29,6 @@ def lookup(
     if (item is None) == (codes is None):
         raise click.UsageError("give either --item or --codes")
     from diger_core.errors import DigerError
-    from diger_core.store import Store
     from orchestration.console import print_json, print_table
     from orchestration.graph import BY_NAME
     from orchestration.params import load_params
@@ -37,7 +36,7 @@ def lookup(
     from orchestration.runner import Session
 
     params = load_params(params_file, overrides)
-    opened = Store(store)
+    opened = open_store(store)
     table = Session(opened, params, register(opened, snapshot or params.snapshot)).find(BY_NAME["semantic_ids"]).table("items_by_code.parquet")
     rows = by_item(table, item) if item is not None else by_codes(table, str(codes))
     if not rows:

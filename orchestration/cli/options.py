@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from diger_core.store import Store
+
+DEFAULT_STORE = "store"
 STORE_HELP = "Where artefacts are kept: a directory or an s3:// URL."
 
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--store", default="store", show_default=True, envvar="DIGER_STORE", metavar="DIR_OR_URL", help=STORE_HELP)(command)
+    return click.option("--store", default=DEFAULT_STORE, show_default=True, envvar="DIGER_STORE", metavar="DIR_OR_URL", help=STORE_HELP)(command)
 
 
 def params_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,3 +26,14 @@ def params_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON.")(command)
+
+
+def open_store(url: str) -> Store:
+    """The store of a command. The project's own one (the default, or $DIGER_STORE) first takes up what `dvc pull` has brought."""
+    from diger_core.store import Store
+    from orchestration.dvc import adopt
+
+    store = Store(url)
+    if store.root.is_local and url in (DEFAULT_STORE, os.environ.get("DIGER_STORE")):
+        adopt(store)
+    return store

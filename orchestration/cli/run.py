@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from orchestration.cli.options import json_option, params_options, store_option
+from orchestration.cli.options import json_option, open_store, params_options, store_option
 
 
 @click.command()
@@ -37,12 +37,11 @@ def run_snapshot(
     source: str, params_file: str | None, overrides: tuple[str, ...], store_url: str, progress: Any, targets: list[str]
 ) -> dict[str, Any]:
     """Registers the snapshot, runs the flow, and returns a summary of plain values."""
-    from diger_core.store import Store
     from orchestration.launch import run_flow
     from orchestration.registry import register
 
     started = time.monotonic()
-    store = Store(store_url)
+    store = open_store(store_url)
     entry = register(store, source)
     progress.message(f"snapshot {entry.key} ({entry.url})")
     results = run_flow(store, entry, params_file, overrides, _Counting(progress), targets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestration.cli.options import json_option, store_option
+from orchestration.cli.options import json_option, open_store, store_option
 
 
 @click.group()
@@ -19,6 +19,7 @@ def add(urls: tuple[str, ...], store: str) -> None:
     """Register snapshots as partitions, so that the UI can materialise them."""
     from orchestration.partitions import add_snapshots
 
+    open_store(store)
     for entry in add_snapshots(store, list(urls)):
         print(f"{entry.key}  {entry.url}")
 
@@ -28,11 +29,10 @@ def add(urls: tuple[str, ...], store: str) -> None:
 @json_option
 def list_(store: str, as_json: bool) -> None:
     """List the registered snapshots, oldest first."""
-    from diger_core.store import Store
     from orchestration.console import print_json, print_table
     from orchestration.registry import registered
 
-    entries = registered(Store(store))
+    entries = registered(open_store(store))
     if as_json:
         print_json([dict(entry.__dict__) for entry in entries])
         return

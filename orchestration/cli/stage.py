@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestration.cli.options import params_options, store_option
+from orchestration.cli.options import open_store, params_options, store_option
 
 
 @click.command()
@@ -15,9 +15,8 @@ from orchestration.cli.options import params_options, store_option
 @click.option("--link", metavar="DIR", help="Link the artefact's files into this directory (what DVC tracks).")
 def stage(name: str, snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, link: str | None) -> None:
     """Run the stage NAME; its inputs must exist (dvc.yaml runs them in order)."""
-    from diger_core.store import Store
     from orchestration.console import console_progress
-    from orchestration.dvc import adopt, link_artefact
+    from orchestration.dvc import link_artefact
     from orchestration.graph import BY_NAME
     from orchestration.params import load_params
     from orchestration.registry import register
@@ -26,12 +25,10 @@ def stage(name: str, snapshot: str | None, params_file: str | None, overrides: t
     if name not in BY_NAME:
         raise click.BadParameter(f"{name} is not a stage; the stages are {', '.join(BY_NAME)}", param_hint="NAME")
     params = load_params(params_file, overrides)
-    opened = Store(store)
-    adopt(opened)
+    opened = open_store(store)
     with console_progress() as progress:
         session = Session(opened, params, register(opened, snapshot or params.snapshot), progress, {"launched_by": "diger stage"})
         result = session.materialise(BY_NAME[name])
-        progress.message(f"{name}: {'unchanged, reused' if result.reused else 'computed'} {result.artefact.hash[:12]}")
         refuse_failed(result.artefact)
     if link:
         link_artefact(opened, result, link)

@@ -40,6 +40,7 @@ def evaluation(run: StageRun) -> None:
     results |= core.baseline_results(seq, "test", config)
     metrics = core.evaluation(results, seq, config)
     run.out.json("metrics.json", metrics)
+    run.out.json("summary.json", _summary(metrics))
     run.out.table("per_user.parquet", _per_user(results), sort_by=("user_index",))
     run.out.table("recommendations.parquet", _recommendations(results, seq), sort_by=("user_index",))
     run.facts(**_facts(metrics))
@@ -108,6 +109,15 @@ def _recommendations(results: dict[str, EvaluationResult], seq: Sequences) -> pa
         if name in results:
             columns[name] = pa.array([items[items >= 0] for items in results[name].items_Tk[rows]], lists)
     return pa.table(columns)
+
+
+def _summary(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """What `dvc metrics show` lays out in one line: each model's Recall@10 and NDCG@10, or all of its metrics where neither is computed."""
+    wanted = ("recall@10", "ndcg@10")
+    return {
+        name: {metric: values[metric] for metric in wanted if metric in values} or {m: v for m, v in values.items() if isinstance(v, float)}
+        for name, values in metrics["models"].items()
+    }
 
 
 def _facts(metrics: dict[str, Any]) -> dict[str, float | int]:

@@ -56,7 +56,8 @@ def check_results(stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]
 def _stored(name: str, check: dict | None) -> dg.AssetCheckResult:
     if check is None:
         return dg.AssetCheckResult(passed=False, check_name=name, description="the check reported nothing, which counts as failed")
-    shown = {key: str(check[key]) for key in ("column", "observed", "expected") if check.get(key) is not None}
+    found = {key: check[key] for key in ("column", "observed", "expected") if check.get(key) is not None}
+    shown = {key: value if isinstance(value, int | float) else str(value) for key, value in found.items()}  # the UI plots numbers over time
     return dg.AssetCheckResult(
         passed=bool(check["passed"]), check_name=name, severity=_SEVERITY[check["severity"]], description=check["message"], metadata=shown
     )

@@ -16,18 +16,19 @@ Metadata = dict[str, Any]
 def present(result: Result) -> Metadata:
     """Metadata of one materialisation."""
     artefact = result.artefact
-    metadata: Metadata = {
-        "content_hash": artefact.hash,
-        "record_key": result.key,
-        "location": artefact.directory,
+    extra = _EXTRA.get(artefact.stage)
+    files = [dg.TableRecord({"file": f["name"], "bytes": f["bytes"], "sha256": f["sha256"][:16]}) for f in artefact.manifest["files"]]
+    # In the order of the page: what a person looks for first, then what the UI plots over time, then what identifies the artefact.
+    return {
+        **(extra(artefact) if extra else {}),
         "reused": result.reused,
         "seconds": round(result.seconds, 3),
         **{name: value for name, value in artefact.facts.items() if isinstance(value, str | int | float | bool)},
+        "content_hash": artefact.hash,
+        "record_key": result.key,
+        "location": artefact.directory,
+        "files": dg.MetadataValue.table(files),
     }
-    files = [dg.TableRecord({"file": f["name"], "bytes": f["bytes"], "sha256": f["sha256"]}) for f in artefact.manifest["files"]]
-    metadata["files"] = dg.MetadataValue.table(files)
-    extra = _EXTRA.get(artefact.stage)
-    return {**metadata, **(extra(artefact) if extra else {})}
 
 
 def _validated(artefact: Artefact) -> Metadata:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import dagster as dg
 
 from assets import ASSETS
-from orchestration.resources import Pipeline
+from orchestration.resources import DEFAULT_STORE, Pipeline
 
 retrain = dg.define_asset_job(
     "retrain",
@@ -18,5 +20,8 @@ evaluate = dg.define_asset_job(
     description="Rank the test events again and rebuild the report, from models that exist.",
 )
 
+# `diger ui --store` names the store in DIGER_STORE, so that the launchpad's default is the store whose snapshots are shown.
+pipeline = Pipeline(store=os.environ.get("DIGER_STORE", DEFAULT_STORE))
+
 # Ray gives the parallelism; a process for every step would only pay the imports again.
-defs = dg.Definitions(assets=ASSETS, jobs=[retrain, evaluate], resources={"pipeline": Pipeline()}, executor=dg.in_process_executor)
+defs = dg.Definitions(assets=ASSETS, jobs=[retrain, evaluate], resources={"pipeline": pipeline}, executor=dg.in_process_executor)

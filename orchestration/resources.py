@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 
 import dagster as dg
+from pydantic import Field
 
 from diger_core.progress import Progress
 from diger_core.store import Store
@@ -20,11 +21,14 @@ DEFAULT_STORE = "store"
 
 
 class Pipeline(dg.ConfigurableResource):
-    """Shared by all assets of a run, so that every stage sees the same params."""
+    """Where a run reads and writes, and its parameters: shared by all assets of a run, so that every stage sees the same."""
 
-    store: str = DEFAULT_STORE
-    params_file: str | None = None  # params.yaml of the working directory, if there is one
-    overrides: list[str] = []
+    store: str = Field(default=DEFAULT_STORE, description="Where snapshots are registered and artefacts are kept: a directory or an s3:// URL.")
+    params_file: str | None = Field(default=None, description="The file of parameters; where nothing is given, params.yaml of the working directory.")
+    overrides: list[str] = Field(
+        default=[],
+        description="Single parameters over the file's, each as section.key=value: for instance training.epochs=2. `diger params` lists them all.",
+    )
 
     def session(self, context: dg.AssetExecutionContext) -> Session:
         """The session of this run's snapshot; the partition key must name a registered snapshot."""

@@ -91,9 +91,9 @@ def _loss(curves: Mapping[str, Rows]) -> Panel:
     return draw
 
 
-def learning_curves(curves: Rows | Mapping[str, Rows]) -> bytes:
+def learning_curves(curves: Rows | Mapping[str, Rows], columns: int = 3) -> bytes:
     """PNG of NDCG@10, noise and loss. `curves`: one model's rows, or rows by model name."""
-    return png(learning_panels(curves if isinstance(curves, Mapping) else {"joint_model": curves}), columns=3)
+    return png(learning_panels(curves if isinstance(curves, Mapping) else {"joint_model": curves}), columns=columns)
 
 
 def tokenizer_panels(curves: Rows) -> list[Panel]:

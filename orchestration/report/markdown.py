@@ -48,7 +48,7 @@ def curves_markdown(curves: drawing.Rows | Mapping[str, drawing.Rows]) -> str:
     if not isinstance(curves, Mapping) and not any("loss_gen" in row for row in curves):
         lines = [picture_markdown(figures.tokenizer_curves(curves), "Warm-up curves by epoch")]
     else:
-        lines = [picture_markdown(figures.learning_curves(curves), "Learning curves: NDCG@10, noise and loss by epoch")]
+        lines = [picture_markdown(figures.learning_curves(curves, columns=2), "Learning curves: NDCG@10, noise and loss by epoch")]
     if rows:
         numbers = {k: v for k, v in rows[-1].items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
         lines += ["", "| last epoch | |", "|---|---:|", *(f"| {markdown_escape(printable(k))} | {v:.4g} |" for k, v in numbers.items())]

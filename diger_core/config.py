@@ -12,9 +12,7 @@ from typing import ClassVar, Literal
 Forward = Literal["cached", "sampled"]
 TableMethod = Literal["argmin", "sinkhorn"]
 Precision = Literal["fp32", "bf16"]
-ScheduleName = Literal[
-    "none", "gumbel", "gaussian", "linear", "cosine", "exponential", "sdud", "frqud", "sdud+frqud"
-]
+ScheduleName = Literal["none", "gumbel", "gaussian", "linear", "cosine", "exponential", "sdud", "frqud", "sdud+frqud"]
 
 # Read by pydantic where it is installed; plain data here, so that the core does not need it.
 STRICT = {"extra": "forbid"}
@@ -175,7 +173,9 @@ class JointModelConfig:
         _check(self.codebook_learning_rate >= 0, "codebook_learning_rate", self.codebook_learning_rate, "at least 0")
         _check(self.encoder_learning_rate >= 0, "encoder_learning_rate", self.encoder_learning_rate, "at least 0")
         _check(min(self.weight_vq, self.weight_recon) >= 0, "weight_vq, weight_recon", (self.weight_vq, self.weight_recon), "at least 0")
-        _check(0 <= self.collapse_unique_prefixes < 1, "collapse_unique_prefixes", self.collapse_unique_prefixes, "in [0, 1); 0 switches the alarm off")
+        _check(
+            0 <= self.collapse_unique_prefixes < 1, "collapse_unique_prefixes", self.collapse_unique_prefixes, "in [0, 1); 0 switches the alarm off"
+        )
         _check(0 <= self.collapse_perplexity < 1, "collapse_perplexity", self.collapse_perplexity, "in [0, 1); 0 switches the alarm off")
 
 

@@ -4,8 +4,10 @@ import dagster as dg
 
 from assets.checks import check_results, check_specs
 from assets.presentation import present
+from diger_core.errors import DigerError
 from orchestration.graph import Stage
 from orchestration.resources import Pipeline
+from orchestration.runner import refuse_failed
 
 SNAPSHOTS = dg.DynamicPartitionsDefinition(name="snapshots")
 OWNERS = ["team:recommendations"]
@@ -28,6 +30,10 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     )
     def asset(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
         result = pipeline.session(context).materialise(stage)
+        try:
+            refuse_failed(result.artefact)
+        except DigerError as error:
+            context.log.error(str(error))  # the failed check stops the run, but its error in the UI names only the check, not the remedy
         return dg.MaterializeResult(
             data_version=dg.DataVersion(result.artefact.hash),
             metadata=present(result),

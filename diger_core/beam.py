@@ -10,13 +10,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diger_core.fast.inference import FastRecommender
 from diger_core.recommender import Recommender
 from diger_core.trie import Trie
 
 
 @torch.no_grad()
 def beam_search(
-    recommender: Recommender, memory_BTd: Tensor, mask_BT: Tensor, trie: Trie, beams: int, top: int | None = None, *, constrained: bool = True
+    recommender: Recommender | FastRecommender,
+    memory_BTd: Tensor,
+    mask_BT: Tensor,
+    trie: Trie,
+    beams: int,
+    top: int | None = None,
+    *,
+    constrained: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """(items [B, top] int64, scores [B, top] float32) by falling score; `top` is `beams` unless told.
 
@@ -56,7 +64,7 @@ def beam_search(
 
 
 def _candidates(
-    recommender: Recommender, state_BWd: Tensor, score_BW: Tensor, trie: Trie, node_BW: Tensor, depth: int, constrained: bool
+    recommender: Recommender | FastRecommender, state_BWd: Tensor, score_BW: Tensor, trie: Trie, node_BW: Tensor, depth: int, constrained: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(codes, nodes, scores), each [B, W, C]: continuations of every beam. C is the trie's fan-out here, or all codes where unconstrained."""
     logits_BWK = recommender.level_logits(state_BWd, depth).float()

@@ -18,6 +18,7 @@ from torch import Tensor
 from diger_core.baselines import CHUNK, compacted, markov, most_popular
 from diger_core.beam import beam_search
 from diger_core.config import EvaluationConfig
+from diger_core.fast.inference import FastRecommender, fast_recommender
 from diger_core.metrics import Estimates, Float64, ndcg, ranks, recall
 from diger_core.progress import Progress, Silent
 from diger_core.recommender import Recommender
@@ -73,13 +74,14 @@ def rank_targets(
     on_device = [torch.from_numpy(np.ascontiguousarray(array[order_T])).to(device) for array in (begin_T, end_T, users_T)]
     training = recommender.training
     recommender.eval()
+    used = fast_recommender(recommender, device)
     batches, invalid = [], []
     try:
         for start in range(0, len(order_T), config.batch_size):
             rows_B = order_T[start : start + config.batch_size]
             begin_B, end_B, users_B = (array[start : start + config.batch_size] for array in on_device)
             longest = int((end_T[rows_B] - begin_T[rows_B]).max())
-            items_BW, scores_BW = _recommend(recommender, history, trie, begin_B, end_B, longest, config)
+            items_BW, scores_BW = _recommend(used, history, trie, begin_B, end_B, longest, config)
             if seen is not None:
                 items_BW, scores_BW = _without(seen(users_B, items_BW, end_B), items_BW, scores_BW)
             batches.append(items_BW[:, :top])
@@ -193,7 +195,13 @@ def _chosen(rows: tuple[Int64, Int64, Int32], users: npt.NDArray[np.integer] | N
 
 
 def _recommend(
-    recommender: Recommender, history: _Histories, trie: Trie, begin_B: Tensor, end_B: Tensor, longest: int, config: EvaluationConfig
+    recommender: Recommender | FastRecommender,
+    history: _Histories,
+    trie: Trie,
+    begin_B: Tensor,
+    end_B: Tensor,
+    longest: int,
+    config: EvaluationConfig,
 ) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         codes_BLQ, mask_BT = history(begin_B, end_B, longest)

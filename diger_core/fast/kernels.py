@@ -76,8 +76,8 @@ def _product_arguments(y: Tensor | Product) -> tuple[Tensor, Tensor, int, int, i
 def _tiles(a: Tensor, tokens: int, width: int) -> dict[str, int]:
     """Deep pipelines where a program has few rows; where it has many, two programs must fit a multiprocessor's shared memory and registers."""
     rows = _rows(tokens)
-    inner = 128 if a.element_size() == 2 else 32
-    return {"BLOCK": _power(width), "ROWS": rows, "BK": inner, "num_warps": 4 if rows == 16 else 8, "num_stages": 4 if rows == 16 else 2}
+    inner = 64 if a.element_size() == 2 else 32
+    return {"BLOCK": _power(width), "ROWS": rows, "BK": inner, "num_warps": 8 if rows == 64 else 4, "num_stages": 3}
 
 
 def drop_add_norm(y: Tensor | Product, x_nd: Tensor | None, w_d: Tensor, n_out: Tensor, site: int, drop: Dropout, last: bool = False) -> Tensor:
@@ -207,8 +207,9 @@ class Heads:
     @property
     def blocks(self) -> dict[str, int]:
         keys = _power(self.keys)
-        queries = min(_power(self.queries), 64 if keys <= 128 else 32)
-        warps = 1 if queries * keys <= 256 else 2 if queries * keys <= 1024 else 4 if queries * keys <= 4096 else 8
+        queries = min(_power(self.queries), 32)  # more would need more registers than two programs of a multiprocessor have
+        tile = queries * keys
+        warps = 1 if tile <= 512 else 2 if tile <= 1024 else 4 if tile <= 2048 else 8
         return {"H": self.heads, "E": self.width, "BQ": queries, "BK": keys, "num_warps": warps}
 
     @property
@@ -272,6 +273,21 @@ def attention_backward(
         q, k, v, dout, dq, dk, dv, q if ds_out is None else ds_out, q if bias_HQT is None else bias_HQT, drop.key if lengths_B is None else lengths_B,
         drop.key, site, drop.p, *shape.sizes, HAS_BIAS=bias_HQT is not None, HAS_LENGTHS=lengths_B is not None, DROP=drop.p > 0, **shape.blocks,
     )  # fmt: skip
+
+
+def beam_attention(qkv_n: Tensor, past_nP: Tensor, bias_HP: Tensor, out: Tensor, heads: int) -> None:
+    """One new position of n beams over their P earlier ones and itself. qkv [n, 3 I]; past [n, P, 2 I]: keys and values; bias [H, P + 1]."""
+    rows, inner = out.shape
+    places = past_nP.shape[1]
+    if not out.is_cuda:
+        each = inner // heads
+        q, k, v = (x.view(rows, 1, heads, each) for x in qkv_n.split(inner, 1))
+        keys, values = (torch.cat((x.view(rows, places, heads, each), y), 1) for x, y in zip(past_nP.split(inner, 2), (k, v), strict=True))
+        weights = ((q * keys).sum(-1).float() + bias_HP.T).softmax(1).to(v.dtype)
+        out.copy_((weights.unsqueeze(-1) * values).sum(1).flatten(1))
+        return
+    _contiguous(bias_HP)
+    _triton().beam_attention[(-(-rows // 16), heads)](qkv_n, past_nP, bias_HP, out, rows, inner, E=inner // heads, P=places, ROWS=16, num_warps=2)
 
 
 def noisy_softmax(

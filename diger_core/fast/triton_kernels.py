@@ -155,7 +155,7 @@ def _weights(q, keys, bias, length, place_q, place_k, h, TQ, TK, HAS_BIAS: tl.co
 @triton.jit(do_not_specialize=["site", "TQ", "TK", "sqb", "sqt", "skb", "skt", "sob", "sot"])
 def attention(q, k, v, out, bias, lengths, key_ptr, site, p, sqb, sqt, skb, skt, sob, sot, TQ, TK, H: tl.constexpr, E: tl.constexpr,
               BQ: tl.constexpr, BK: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr, DROP: tl.constexpr):  # fmt: skip
-    b, h = tl.program_id(0), tl.program_id(1)
+    b, h = tl.program_id(0).to(tl.int64), tl.program_id(1)
     place_q, place_k, e = tl.program_id(2) * BQ + tl.arange(0, BQ), tl.arange(0, BK), h * E + tl.arange(0, E)
     at_k = b * skb + place_k[:, None] * skt + e[None, :]
     keys = tl.load(k + at_k, mask=place_k[:, None] < TK, other=0.0)
@@ -175,7 +175,7 @@ def attention(q, k, v, out, bias, lengths, key_ptr, site, p, sqb, sqt, skb, skt,
 def attention_backward(q, k, v, dout, dq, dk, dv, ds_out, bias, lengths, key_ptr, site, p, sqb, sqt, skb, skt, sob, sot, TQ, TK,
                        H: tl.constexpr, E: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, HAS_BIAS: tl.constexpr,
                        HAS_LENGTHS: tl.constexpr, DROP: tl.constexpr):  # fmt: skip
-    b, h = tl.program_id(0), tl.program_id(1)
+    b, h = tl.program_id(0).to(tl.int64), tl.program_id(1)
     place_k, e = tl.arange(0, BK), h * E + tl.arange(0, E)
     at_k, ok_k = b * skb + place_k[:, None] * skt + e[None, :], place_k[:, None] < TK
     keys = tl.load(k + at_k, mask=ok_k, other=0.0)
@@ -208,6 +208,31 @@ def attention_backward(q, k, v, dout, dq, dk, dv, ds_out, bias, lengths, key_ptr
         grad_k += tl.dot(tl.trans(ds_low), queries, input_precision="ieee")
     tl.store(dk + at_k, grad_k.to(dk.dtype.element_ty), mask=ok_k)
     tl.store(dv + at_k, grad_v.to(dv.dtype.element_ty), mask=ok_k)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def beam_attention(qkv, past, bias, out, rows, WIDTH, E: tl.constexpr, P: tl.constexpr, ROWS: tl.constexpr):
+    """One new position of every beam over its P earlier ones and itself; past [rows, P, 2 I]."""
+    row, h = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64), tl.program_id(1)
+    e = h * E + tl.arange(0, E)
+    ok = row[:, None] < rows
+    at = row[:, None] * 3 * WIDTH + e[None, :]
+    q = tl.load(qkv + at, mask=ok, other=0.0).to(tl.float32)
+    key = tl.load(qkv + WIDTH + at, mask=ok, other=0.0).to(tl.float32)
+    mixed = tl.load(qkv + 2 * WIDTH + at, mask=ok, other=0.0).to(tl.float32)
+    top = tl.sum(q * key, 1) + tl.load(bias + h * (P + 1) + P)
+    total = tl.full((ROWS,), 1.0, tl.float32)
+    for j in tl.static_range(P):
+        at_j = (row[:, None] * P + j) * 2 * WIDTH + e[None, :]
+        key = tl.load(past + at_j, mask=ok, other=0.0).to(tl.float32)
+        value = tl.load(past + WIDTH + at_j, mask=ok, other=0.0).to(tl.float32)
+        score = tl.sum(q * key, 1) + tl.load(bias + h * (P + 1) + j)
+        higher = tl.maximum(top, score)
+        old, new = tl.exp(top - higher), tl.exp(score - higher)
+        total = total * old + new
+        mixed = mixed * old[:, None] + value * new[:, None]
+        top = higher
+    tl.store(out + row[:, None] * WIDTH + e[None, :], (mixed / total[:, None]).to(out.dtype.element_ty), mask=ok)
 
 
 @triton.jit(do_not_specialize=["items", "first", "start"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from diger_core import training
 from diger_core.batches import Batches
 from diger_core.capture import FastStep
 from diger_core.checkpoint import Checkpoint
@@ -61,10 +62,10 @@ def _different(left: Checkpoint, right: Checkpoint) -> list[str]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_fast_steps_change_every_state_as_reference_steps_do(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = replace(small.TRAINING, epochs=2)
-    wanted = small.last_checkpoint(VARIANTS[variant], training, small.without_dropout())
+    config = replace(small.TRAINING, epochs=2)
+    wanted = small.last_checkpoint(VARIANTS[variant], config, small.without_dropout())
     _fast(monkeypatch)
-    found = small.last_checkpoint(VARIANTS[variant], training, small.without_dropout())
+    found = small.last_checkpoint(VARIANTS[variant], config, small.without_dropout())
     assert _different(wanted, found) == []
     for one, other in zip(wanted.state["curves"], found.state["curves"], strict=True):
         assert {name: one[name] for name in ("loss", "loss_gen", "sigma", "agreement")} == pytest.approx(
@@ -115,46 +116,71 @@ def test_rows_on_the_device_are_the_batches_of_the_host() -> None:
 GPU_RECOMMENDER = RecommenderConfig(encoder_layers=2, decoder_layers=2, d_model=64, d_ff=128, heads=2, d_head=32, dropout=0.0, history=6)
 
 
-def _on_gpu(joint: JointModelConfig, recommender: RecommenderConfig = GPU_RECOMMENDER, **changes: Any) -> Checkpoint:
-    """Fifteen epochs at a high rate: long enough that the loss falls far below ln K, where a wrong mask or a lost gradient shows."""
-    training = replace(small.TRAINING, device="cuda", epochs=15, batch_size=32, learning_rate=1e-2, evaluate_every=15, **changes)
-    return small.last_checkpoint(joint, training, recommender, sequences=small.sequences(users=120))
+@pytest.fixture
+def _sharp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recommenders that start with large token tables: their loss depends on every mask, bias and weight from the first step on, where the usual
+    start gives ln K whatever the layers do."""
+    built = training._built
+
+    def sharp(*args: Any) -> Any:
+        recommender = built(*args)
+        with torch.no_grad():
+            for table in recommender.token_tables:
+                table.mul_(20)
+        return recommender
+
+    monkeypatch.setattr(training, "_built", sharp)
+
+
+def _trained(joint: JointModelConfig, recommender: RecommenderConfig = GPU_RECOMMENDER, **changes: Any) -> Checkpoint:
+    config = replace(small.TRAINING, **{"device": "cuda", "epochs": 4, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 4, **changes})
+    return small.last_checkpoint(joint, config, recommender, sequences=small.sequences(users=120))
 
 
 def _losses(checkpoint: Checkpoint) -> list[float]:
     return [row["loss_gen"] for row in checkpoint.state["curves"]]
 
 
+@pytest.mark.usefixtures("_sharp")
+@pytest.mark.parametrize("variant", ["frozen", "frqud"])
+def test_the_golden_setting_learns_and_is_not_chaotic(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = _losses(_trained(VARIANTS[variant], device="cpu"))
+    _fast(monkeypatch)
+    assert wanted[-1] < wanted[0] - 0.3
+    assert wanted == pytest.approx(_losses(_trained(VARIANTS[variant], device="cpu")), rel=1e-4)
+
+
 @pytest.mark.gpu
+@pytest.mark.usefixtures("_sharp")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_captured_steps_give_the_reference_s_loss_curve_in_fp32(variant: str) -> None:
-    wanted, found = (_on_gpu(VARIANTS[variant], compile=compile) for compile in (False, True))
-    assert _losses(found)[-1] < _losses(found)[0] - 0.3, "it learns: only then the curves can differ"
-    assert _losses(wanted) == pytest.approx(_losses(found), rel=2e-3)
-    assert _losses(wanted)[:3] == pytest.approx(_losses(found)[:3], rel=1e-4)
+    wanted, found = (_trained(VARIANTS[variant], compile=compile) for compile in (False, True))
+    assert _losses(wanted) == pytest.approx(_losses(found), rel=5e-4)
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("_sharp")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("variant", ["frozen", "frqud"])
 def test_captured_steps_give_the_reference_s_loss_curve_in_bf16(variant: str) -> None:
-    wanted, found = (_on_gpu(VARIANTS[variant], compile=compile, precision="bf16") for compile in (False, True))
+    wanted, found = (_trained(VARIANTS[variant], compile=compile, precision="bf16") for compile in (False, True))
     assert _losses(wanted) == pytest.approx(_losses(found), rel=1e-2)
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("_sharp")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_captured_dropout_learns_as_the_reference_s_does() -> None:
     dropping = replace(GPU_RECOMMENDER, dropout=0.1)
-    wanted, found = (_on_gpu(small.JOINT, dropping, compile=compile) for compile in (False, True))
-    assert _losses(wanted)[-1] == pytest.approx(_losses(found)[-1], rel=0.02)
-    assert _losses(wanted)[-1] != _losses(found)[-1]
+    wanted, found = (_losses(_trained(small.JOINT, dropping, compile=compile)) for compile in (False, True))
+    assert wanted == pytest.approx(found, rel=0.03)
+    assert wanted != found
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_deterministic_captured_runs_are_bit_equal() -> None:
     dropping = replace(GPU_RECOMMENDER, dropout=0.1)
-    one, again = (_on_gpu(small.JOINT, dropping, compile=True, precision="bf16") for _ in range(2))
+    one, again = (_trained(small.JOINT, dropping, compile=True, precision="bf16") for _ in range(2))
     assert small.equal(one, again) == []

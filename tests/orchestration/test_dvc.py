@@ -201,6 +201,7 @@ def test_neither_data_nor_outs_can_be_committed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_the_whole_flow_under_dvc(tmp_path):
     here = project(tmp_path / "here")
     here.run("dvc", "repro")

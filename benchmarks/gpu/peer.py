@@ -54,7 +54,7 @@ class Histories:
         return {"input_ids": ids.flatten(1).to(device()), "attention_mask": mask.to(device())}
 
 
-def train(data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: int, batch: int, steps: int) -> dict[str, Any]:
+def train(data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: int, batch: int, steps: int, bf16: bool = True) -> dict[str, Any]:
     """Rows per second over `steps` steps on random rows, after five for warming up."""
     net = model(config, vocabulary).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
@@ -69,7 +69,7 @@ def train(data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: i
         rows = order[(step * batch) % (len(order) - batch) :][:batch]
         given = histories(data.sequences.offsets_U1[user_R[rows]], position_R[rows])
         labels = token_NQ[torch.from_numpy(histories.events[position_R[rows]])].to(device())
-        with torch.autocast(device().type, torch.bfloat16):
+        with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
             loss = net(**given, labels=labels).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -193,11 +193,16 @@ def _step_table(loop: Loop) -> Tensor:
 
 
 class CapturedStep:
-    """`epoch(...)` replays one graph a batch; graphs are captured when their length first occurs."""
+    """`epoch(...)` replays one graph a batch; graphs are captured when their length first occurs.
+
+    Graphs of several runs in one process may be replayed in turns on one stream, not at the same time on several: six runs on six streams hung an H200
+    until an illegal instruction ended the process. The likely cause: cuBLAS gives all graphs that were captured on one stream the same workspace.
+    For runs side by side take processes.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self.step, self.graphs = FastStep(loop), dict[int, torch.cuda.CUDAGraph]()
-        self.pool = torch.cuda.graph_pool_handle()
+        self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
     def epoch(self, epoch: int, first: int, step: int) -> Iterator[tuple[int, int]]:
         """Runs the batches from `first` on; yields (index, rows) after each."""
@@ -212,11 +217,10 @@ class CapturedStep:
     def _captured(self, length: int) -> torch.cuda.CUDAGraph:
         """A real step warms up kernels and libraries; it is undone, and the second one is recorded."""
         before = [tensor.clone() for tensor in self.step.state()]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
             self.step.run(length)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self.stream)
         torch._foreach_copy_(self.step.state(), before)
         self.step.flat.update_low()
         graph = torch.cuda.CUDAGraph()

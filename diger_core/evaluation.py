@@ -55,13 +55,15 @@ def rank_targets(
     users: npt.NDArray[np.integer] | None = None,
     progress: Progress | None = None,
     trie: Trie | None = None,
+    fused: bool = False,
 ) -> EvaluationResult:
     """Rank each user's held-out target against all items by beam search; rows in the order of `targets(seq, split)`.
 
     The history are the last L items before the target. Batches are sorted by history length; their composition changes no result.
     `users`: user indices to evaluate (None: all). `trie`: made from the table unless given. With `config.remove_seen` the items of the user's
     whole history leave the W beams before the first k are taken, the target too if it is a repetition. The recommender is evaluated in eval
-    mode and left in the mode it came in. Precision follows the caller's autocast.
+    mode and left in the mode it came in. Precision follows the caller's autocast. `fused`: encoder and beams over fused kernels (`fast/inference.py`)
+    where the device and the precision allow it: about twice as fast.
     """
     progress = progress or Silent()
     users_T, end_T, target_T = _chosen(targets(seq, split), users)
@@ -74,7 +76,7 @@ def rank_targets(
     on_device = [torch.from_numpy(np.ascontiguousarray(array[order_T])).to(device) for array in (begin_T, end_T, users_T)]
     training = recommender.training
     recommender.eval()
-    used = fast_recommender(recommender, device)
+    used = fast_recommender(recommender, device) if fused else recommender
     batches, invalid = [], []
     try:
         for start in range(0, len(order_T), config.batch_size):

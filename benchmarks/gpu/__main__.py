@@ -26,8 +26,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", default=["frozen", "frqud"])
     parser.add_argument("--steps", type=int, default=10**6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--seconds", type=float, default=540.0, help="quality: stop after the epoch that passes this and keep checkpoints")
-    parser.add_argument("--state", type=Path, default=Path("build/quality"), help="quality: where checkpoints lie between commands")
+    parser.add_argument("--seconds", type=float, default=540.0, help="quality: the whole command's time")
     parser.add_argument("--set", nargs="*", default=[], help="quality: training.key=value, joint.key=value, tokenizer.key=value")
     parser.add_argument("--label", default="", help="quality: names a changed setting")
     parser.add_argument("--eager", action="store_true", help="train: the reference step")
@@ -72,12 +71,9 @@ def main() -> None:
                 record("train", {**common, **speed.train(data, tok, chosen, variant, recommender, batch, not given.eager, given.steps)}, given.out)
     if given.command in ("decode", "evaluate"):
         for batch in given.batches:
-            for constrained in (True, False):
-                record(
-                    "evaluate",
-                    {**common, "history": given.history, **speed.evaluate(data, tok, table, recommender, 20, batch, constrained)},
-                    given.out,
-                )
+            for constrained, fused in ((True, False), (False, False), (True, True)):
+                figures = speed.evaluate(data, tok, table, recommender, 20, batch, constrained, fused)
+                record("evaluate", {**common, "history": given.history, **figures}, given.out)
     if given.command == "scale":
         for items in (10**4, 10**5, 10**6):
             record("scale", {**common, **speed.scale(data, tok, chosen, recommender, items)}, given.out)

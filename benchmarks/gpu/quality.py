@@ -1,4 +1,5 @@
-"""Full training runs, several variants and seeds at once on one device: their captured steps are replayed in turns, each run on a stream of its own.
+"""Full training runs, several variants and seeds at once on one device: their captured steps are replayed in turns, on one stream
+(capture.py says why).
 
 All runs of a seed start from one warmed-up tokenizer, so a joint model and its frozen control differ in what is learned and in nothing else.
 Paper preset; the number of epochs, over which the cosine runs, is the preset's or what fits into `--seconds`, the same for every run of a command.
@@ -7,9 +8,7 @@ Paper preset; the number of epochs, over which the cosine runs, is the preset's 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -28,6 +27,7 @@ from diger_core.progress import Silent
 from diger_core.tokenizer import Tokenizer, tokenizer
 from diger_core.training import Loop
 
+DONE = object()
 PROBE = 2  # epochs that tell what one costs
 
 
@@ -38,19 +38,10 @@ class Run:
     variant: str
     seed: int
     loop: Loop
-    stream: Any
     done: bool = False
     alarm: str | None = None
     best: list[float] = field(default_factory=list)
     seconds: float = 0.0
-
-    @contextlib.contextmanager
-    def on_stream(self) -> Iterator[None]:
-        if self.stream is None:
-            yield
-            return
-        with torch.cuda.stream(self.stream):
-            yield
 
     def stop(self, alarm: str) -> None:
         self.done, self.alarm = True, alarm
@@ -83,30 +74,25 @@ def step_all(runs: list[Run]) -> None:
     """One epoch of every run, batch by batch in turns."""
     steps = []
     for run in runs:
-        with run.on_stream():
-            steps.append((run, run.loop.epoch_steps()))
+        steps.append((run, run.loop.epoch_steps()))
     while steps:
         left = []
         for run, iterator in steps:
-            with run.on_stream():
-                try:
-                    next(iterator)
+            try:
+                if next(iterator, DONE) is not DONE:
                     left.append((run, iterator))
-                except StopIteration:
-                    pass
-                except CollapseError as stopped:
-                    run.stop(str(stopped))
+            except CollapseError as stopped:
+                run.stop(str(stopped))
         steps = left
 
 
 def end_epoch(run: Run, started: float) -> None:
     """Table, monitors, validation; early stop and alarm."""
     loop = run.loop
-    with run.on_stream():
-        try:
-            loop.end_of_epoch()
-        except CollapseError as stopped:
-            run.stop(str(stopped))
+    try:
+        loop.end_of_epoch()
+    except CollapseError as stopped:
+        run.stop(str(stopped))
     run.seconds = time.perf_counter() - started
     run.done = run.done or loop.position.epoch >= loop.training.epochs or loop.position.stale >= loop.training.patience
     row = loop.curves[-1]
@@ -158,7 +144,7 @@ def run(data: Data, given: argparse.Namespace) -> None:
                 joint = changed(chosen.variant(variant), "joint", given.set)
                 loop = _loop(data, tok, vectors, chosen, joint, config, given.history)
                 loop.use_graphs()
-                runs.append(Run(variant, seed, loop, torch.cuda.Stream() if torch.cuda.is_available() else None))
+                runs.append(Run(variant, seed, loop))
         return runs
 
     epochs = training.epochs

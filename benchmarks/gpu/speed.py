@@ -75,7 +75,9 @@ def train(
     }  # fmt: skip
 
 
-def evaluate(data: Data, tok: Tokenizer, table: IdTable, recommender: RecommenderConfig, beams: int, batch: int, constrained: bool) -> dict[str, Any]:
+def evaluate(
+    data: Data, tok: Tokenizer, table: IdTable, recommender: RecommenderConfig, beams: int, batch: int, constrained: bool, fused: bool
+) -> dict[str, Any]:
     """Seconds for the full ranking of all test users, the trie's construction included."""
     torch.manual_seed(0)
     net = Recommender(recommender, tok.codes, tok.levels, 256).to(device()).eval()
@@ -83,11 +85,19 @@ def evaluate(data: Data, tok: Tokenizer, table: IdTable, recommender: Recommende
 
     def work() -> None:
         with torch.autocast(device().type, torch.bfloat16):
-            rank_targets(net, table.codes_NM, table.suffix_N, data.sequences, "test", config, device())
+            rank_targets(net, table.codes_NM, table.suffix_N, data.sequences, "test", config, device(), fused=fused)
 
     taken = seconds(work)
     users = int((np.diff(data.sequences.offsets_U1) >= 3).sum())
-    return {"seconds": taken, "users": users, "users_per_second": users / taken, "beams": beams, "batch": batch, "constrained": constrained}
+    return {
+        "seconds": taken,
+        "users": users,
+        "users_per_second": users / taken,
+        "beams": beams,
+        "batch": batch,
+        "constrained": constrained,
+        "fused": fused,
+    }
 
 
 def table(items: int, tok: Tokenizer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Encoder and beams over the fused kernels: what `evaluation.py` uses in place of the module on an accelerator in bf16.
+"""Encoder and beams over the fused kernels: what `rank_targets(..., fused=True)` uses in place of the module on an accelerator in bf16.
 
 The same methods as `Recommender` has for `beam.beam_search`, the same numbers up to rounding. B rows, T history tokens, W beams, p earlier positions,
 I = heads x head width. Keys and values of the beams of all layers are one tensor [layers, B W, p, 2 I]: a step of the search gathers it once.
@@ -95,7 +95,7 @@ class FastRecommender:
             heads = Heads(self.config.heads, self.config.d_head, rows, size, size, wide, wide, narrow)
             n = torch.empty(rows * size, width, dtype=self.low, device=history_BTd.device)
             mixed = torch.empty(rows * size, inner, dtype=self.low, device=n.device)
-            x = self._joint(history_BTd.flatten(0, 1), None, "encoder", 0, n)
+            x = self._joint(history_BTd.flatten(0, 1).contiguous(), None, "encoder", 0, n)
             for layer in range(self.config.encoder_layers):
                 q, k, v = (n @ self.w["encoder_qkv"][layer].T).split(inner, 1)
                 kernels.attention(q, k, v, mixed, bias, lengths_B, heads, 0, self.drop)
@@ -123,7 +123,7 @@ class FastRecommender:
             mixed = torch.empty(count, inner, dtype=self.low, device=n.device)
             present = torch.empty(self.config.decoder_layers, count, position + 1, 2 * inner, dtype=self.low, device=n.device)
             present[:, :, :position] = cache.past
-            x = self._joint(token_BWd.reshape(count, width), None, "decoder", 0, n)
+            x = self._joint(token_BWd.reshape(count, width).contiguous(), None, "decoder", 0, n)
             for layer in range(self.config.decoder_layers):
                 qkv = n @ self.w["decoder_qkv"][layer].T
                 present[layer, :, position] = qkv[:, inner:]

@@ -66,6 +66,15 @@ class Product:
         return self.a @ self.w
 
 
+def _dense(*operands: Tensor | Product | None) -> None:
+    """The kernels index these operands as contiguous memory. Checked in the plain form, too: a wrong layout shows in every test, not on a
+    device alone."""
+    for operand in operands:
+        tensor = operand.a if isinstance(operand, Product) else operand
+        if tensor is not None and not tensor.is_contiguous():
+            raise ValueError(f"a fused kernel got strides {tensor.stride()} for shape {tuple(tensor.shape)}: make the operand contiguous")
+
+
 def _product_arguments(y: Tensor | Product) -> tuple[Tensor, Tensor, int, int, int, bool]:
     """(a, weight, K, the weight's strides by k and by column, is it a product)."""
     if isinstance(y, Tensor):
@@ -82,6 +91,7 @@ def _tiles(a: Tensor, tokens: int, width: int) -> dict[str, int]:
 
 def drop_add_norm(y: Tensor | Product, x_nd: Tensor | None, w_d: Tensor, n_out: Tensor, site: int, drop: Dropout, last: bool = False) -> Tensor:
     """Writes n [n, d] to `n_out` and returns x' [n, d] float32. `x_nd` None: x' = drop(y). `last`: n is dropped, too."""
+    _dense(y, x_nd, w_d, n_out)
     if not drop.fused:
         y_nd = y.value() if isinstance(y, Product) else y
         x = y_nd.float() if x_nd is None else x_nd + y_nd.float()
@@ -109,6 +119,7 @@ def drop_add_norm_backward(
     last: bool = False,
 ) -> Tensor:
     """From dn and the residual's gradient dx: returns the gradient of x (float32), writes that of y to `dy_out`, partial sums of w's to `dw_out`."""
+    _dense(dn, dx_nd, x_nd, w_d, dy_out, dw_out)
     if not drop.fused:
         scale = torch.rsqrt(x_nd.square().mean(1, keepdim=True) + EPS)
         unit, g = x_nd * scale, (dn.value() if isinstance(dn, Product) else dn).float()
@@ -142,6 +153,7 @@ def _linear_relu_drop(y: Product, hidden: Tensor, out: Tensor, site: int, drop: 
 
 def linear_relu_drop(y: Product, out: Tensor, site: int, drop: Dropout) -> None:
     """out [n, f] = drop(relu(y))."""
+    _dense(y, out)
     if not drop.fused:
         out.copy_(y.value().relu_())
         return
@@ -150,6 +162,7 @@ def linear_relu_drop(y: Product, out: Tensor, site: int, drop: Dropout) -> None:
 
 def linear_relu_drop_backward(dh: Product, hidden: Tensor, out: Tensor, drop: Dropout) -> None:
     """The gradient before relu and dropout: what passed both is exactly what is positive in `hidden`."""
+    _dense(dh, hidden, out)
     if not drop.fused:
         out.copy_(dh.value() * (hidden > 0))
         return
@@ -217,12 +230,6 @@ class Heads:
         return (*self.q_strides, *self.k_strides, *self.out_strides, self.queries, self.keys)
 
 
-def _contiguous(bias_HQT: Tensor | None) -> None:
-    """The kernels index the bias without its strides."""
-    if bias_HQT is not None and not bias_HQT.is_contiguous():
-        raise ValueError("attention: the bias must be contiguous [H, Q, T]")
-
-
 def _plain_weights(q: Tensor, k: Tensor, bias: Tensor | None, lengths: Tensor | None, shape: Heads) -> tuple[Tensor, Tensor]:
     q_BHQe, k_BHTe = shape.view(q, shape.q_strides, shape.queries), shape.view(k, shape.k_strides, shape.keys)
     s = (q_BHQe @ k_BHTe.transpose(-1, -2)).float()
@@ -236,12 +243,12 @@ def attention(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, bias_HQT: Tensor | None, lengths_B: Tensor | None, shape: Heads, site: int, drop: Dropout
 ) -> None:
     """Writes the mixed values to `out`. `lengths_B` int32: keys that count in each row (None: all)."""
+    _dense(bias_HQT, lengths_B)
     if not drop.fused:
         weights, _ = _plain_weights(q, k, bias_HQT, lengths_B, shape)
         v_BHTe = shape.view(v, shape.k_strides, shape.keys)
         shape.view(out, shape.out_strides, shape.queries).copy_(weights.to(v.dtype) @ v_BHTe)
         return
-    _contiguous(bias_HQT)
     chosen = shape.blocks
     grid = (shape.rows, shape.heads, -(-shape.queries // chosen["BQ"]))
     _triton().attention[grid](
@@ -256,6 +263,7 @@ def attention_backward(
 ) -> None:  # fmt: skip
     """Writes dq, dk, dv (strides of q, k, v) and, where there is a bias, the scores' gradient [B, H, Q, T]
     to `ds_out`. The weights are computed anew."""
+    _dense(ds_out, bias_HQT, lengths_B)
     if not drop.fused:
         weights, q_BHQe = _plain_weights(q, k, bias_HQT, lengths_B, shape)
         k_BHTe, v_BHTe = (shape.view(x, shape.k_strides, shape.keys) for x in (k, v))
@@ -268,7 +276,6 @@ def attention_backward(
         if ds_out is not None:
             ds_out.copy_(ds)
         return
-    _contiguous(bias_HQT)
     _triton().attention_backward[(shape.rows, shape.heads)](
         q, k, v, dout, dq, dk, dv, q if ds_out is None else ds_out, q if bias_HQT is None else bias_HQT, drop.key if lengths_B is None else lengths_B,
         drop.key, site, drop.p, *shape.sizes, HAS_BIAS=bias_HQT is not None, HAS_LENGTHS=lengths_B is not None, DROP=drop.p > 0, **shape.blocks,
@@ -277,6 +284,7 @@ def attention_backward(
 
 def beam_attention(qkv_n: Tensor, past_nP: Tensor, bias_HP: Tensor, out: Tensor, heads: int) -> None:
     """One new position of n beams over their P earlier ones and itself. qkv [n, 3 I]; past [n, P, 2 I]: keys and values; bias [H, P + 1]."""
+    _dense(qkv_n, past_nP, bias_HP, out)
     rows, inner = out.shape
     places = past_nP.shape[1]
     if not out.is_cuda:
@@ -286,7 +294,6 @@ def beam_attention(qkv_n: Tensor, past_nP: Tensor, bias_HP: Tensor, out: Tensor,
         weights = ((q * keys).sum(-1).float() + bias_HP.T).softmax(1).to(v.dtype)
         out.copy_((weights.unsqueeze(-1) * values).sum(1).flatten(1))
         return
-    _contiguous(bias_HP)
     _triton().beam_attention[(-(-rows // 16), heads)](qkv_n, past_nP, bias_HP, out, rows, inner, E=inner // heads, P=places, ROWS=16, num_warps=2)
 
 
@@ -296,6 +303,7 @@ def noisy_softmax(
     """(y [M, V, K] float32, sampled [V, M] int64) of the levels from `first` on, with Gumbel noise of noise.py: the same draws, bit for bit up to
     the logarithms."""
     levels, items, codes = logits_MVK.shape
+    _dense(logits_MVK, items_V)
     if not logits_MVK.is_cuda:
         noisy = logits_MVK + sigma_VM.T[:, :, None] * gumbel_levels(seed, step, first + levels, items_V, codes)[first:]
         return (noisy / tau).softmax(-1), noisy.argmax(-1).T.contiguous()

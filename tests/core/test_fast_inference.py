@@ -67,5 +67,5 @@ def test_bf16_evaluation_on_a_device_ranks_as_fp32_evaluation_does() -> None:
     exact = rank_targets(recommender, codes_NM, suffix_N, seq, "test", config, "cuda")
     with torch.autocast("cuda", torch.bfloat16):
         assert isinstance(fast_recommender(recommender, "cuda"), FastRecommender)
-        low = rank_targets(recommender, codes_NM, suffix_N, seq, "test", config, "cuda")
+        low = rank_targets(recommender, codes_NM, suffix_N, seq, "test", config, "cuda", fused=True)
     assert float((abs(exact.rank_T - low.rank_T) <= 2).mean()) > 0.9

@@ -7,6 +7,8 @@ so that results do not depend on how a device breaks ties. No host synchronisati
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def beam_search(
     if trie.sizes != (recommender.codes,) * recommender.levels + (recommender.suffixes,):
         raise ValueError(f"beam_search: the trie's widths {trie.sizes} are not the recommender's")
     rows, top = len(memory_BTd), beams if top is None else top
-    cache = recommender.cross_keys_values(memory_BTd, mask_BT)
+    cache: Any = recommender.cross_keys_values(memory_BTd, mask_BT)
     token_BWd = recommender.start_B1d(rows)
     score_BW = torch.zeros(rows, 1, device=memory_BTd.device)
     node_BW = trie.root(rows, 1)

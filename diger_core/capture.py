@@ -144,11 +144,11 @@ class FastStep:
         parameters = self.loop.optimisation.parameters
         self.counts = torch.zeros(len(parameters), device=self.loop.device)
         for (value, gradient, low), group, peak in zip(groups, adamw.param_groups, self.loop.optimisation.peaks, strict=True):
-            moments = [torch.zeros_like(value) for _ in range(2)]
+            first, second = torch.zeros_like(value), torch.zeros_like(value)
             for p in group["params"]:
                 known = dict(adamw.state[p])
                 place = (p.data_ptr() - value.data_ptr()) // p.element_size()
-                for name, moment in zip(("exp_avg", "exp_avg_sq"), moments, strict=True):
+                for name, moment in (("exp_avg", first), ("exp_avg_sq", second)):
                     view = moment.view(-1)[place : place + p.numel()].view_as(p)
                     if name in known:
                         view.copy_(known[name])
@@ -157,7 +157,7 @@ class FastStep:
                 if "step" in known:
                     self.counts[index] = known["step"]
                 adamw.state[p]["step"] = self.counts[index]
-            made.append(AdamW(value, gradient, *moments, None if low is value else low, peak, group["weight_decay"]))
+            made.append(AdamW(value, gradient, first, second, None if low is value else low, peak, group["weight_decay"]))
         return made
 
     def _optimise(self) -> Tensor:
@@ -195,9 +195,9 @@ def _step_table(loop: Loop) -> Tensor:
 class CapturedStep:
     """`epoch(...)` replays one graph a batch; graphs are captured when their length first occurs.
 
-    Graphs of several runs in one process may be replayed in turns on one stream, not at the same time on several: six runs on six streams hung an H200
-    until an illegal instruction ended the process. The likely cause: cuBLAS gives all graphs that were captured on one stream the same workspace.
-    For runs side by side take processes.
+    Graphs of several runs in one process may be replayed in turns on one stream, not at the same time on several: six runs on six streams
+    hung an H200 until an illegal instruction ended the process. The likely cause: cuBLAS gives all graphs that were captured on one stream
+    the same workspace. For runs side by side take processes.
     """
 
     def __init__(self, loop: Loop) -> None:

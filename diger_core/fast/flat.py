@@ -7,18 +7,18 @@ copy gives all bf16 weights, one norm the gradient's length, and one batched pro
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diger_core.recommender import DecoderLayer, EncoderLayer, Recommender
 
 _ALIGNED = 64  # elements: 128 bytes in bf16, which any matrix product takes
 
 
-def kinds(recommender: Recommender) -> dict[str, list[nn.Parameter]]:
+def kinds(recommender: Recommender) -> dict[str, list[Tensor]]:
     """Parameters by kind, each kind's in the order of the layers; token tables: all levels, then the suffixes'."""
     encoder = [layer for layer in recommender.encoder_layers if isinstance(layer, EncoderLayer)]
     decoder = [layer for layer in recommender.decoder_layers if isinstance(layer, DecoderLayer)]
-    found: dict[str, list[nn.Parameter]] = {"tables": list(recommender.token_tables), "start": [recommender.start]}
+    found: dict[str, list[Tensor]] = {"tables": list(recommender.token_tables), "start": [recommender.start]}
     found["encoder_bias"], found["decoder_bias"] = [recommender.encoder_bias.table], [recommender.decoder_bias.table]
     norms = [norm.weight for layer in encoder for norm in (layer.norm_attention, layer.norm_feed_forward)]
     found["encoder_norms"] = [*norms, recommender.encoder_norm.weight]
@@ -60,14 +60,16 @@ class FlatParameters:
                 p.data = part
                 p.grad = self.gradient[start : start + p.numel()].view(p.shape)
                 start += p.numel()
-        self.weights, self.masters, self.gradients = ({} for _ in range(3))
+        self.weights: dict[str, Tensor] = {}
+        self.masters: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
         for kind, parameters in named.items():
             for views, buffer in ((self.weights, self.low), (self.masters, self.master), (self.gradients, self.gradient)):
                 views[kind] = self._stacked(buffer, offsets[kind], parameters, kind)
         self.update_low()
 
     @staticmethod
-    def _stacked(buffer: Tensor, start: int, parameters: list[nn.Parameter], kind: str) -> Tensor:
+    def _stacked(buffer: Tensor, start: int, parameters: list[Tensor], kind: str) -> Tensor:
         flat = buffer[start : start + sum(p.numel() for p in parameters)]
         if kind == "tables":
             return flat.view(-1, parameters[0].shape[1])

@@ -195,7 +195,8 @@ class _Stack:
         self.kv, self.bias = kv, self._bias()
         self.normed = [self._buffer(config.d_model) for _ in range(self.parts)]
         self.qkv, self.mixed, self.hidden = self._buffer(3 * inner), self._buffer(inner), self._buffer(config.d_ff)
-        self.query, self.cross_mixed = (self._buffer(inner), self._buffer(inner)) if self.decoder else (None, None)
+        self.query = self._buffer(inner) if self.decoder else None
+        self.cross_mixed = self._buffer(inner) if self.decoder else None
         final = torch.empty(self.tokens, config.d_model, dtype=self.program.low, device=self.device)
         self.x = [kernels.drop_add_norm(tokens_nd, None, self.norms[0], self.normed[0][0], self._site(0), self.drop)]
         for layer in range(self.layers):
@@ -217,8 +218,9 @@ class _Stack:
             self._joint(Product(self.hidden[layer], self.w[f"{name}_down"][layer].T), following)
         return final
 
-    def _qkv(self, buffer: Tensor, layer: int) -> tuple[Tensor, ...]:
-        return buffer[layer].split(self.inner, dim=1)
+    def _qkv(self, buffer: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = buffer[layer].split(self.inner, dim=1)
+        return q, k, v
 
     def _memory(self, kv: Tensor | None, layer: int) -> tuple[Tensor, Tensor]:
         if kv is None:
@@ -254,9 +256,11 @@ class _Stack:
                     self.cross, self._site(501 + 2 * layer), self.drop,
                 )  # fmt: skip
                 dx = self._joint_backward(Product(d_query[layer], self.w["cross_q"][layer]), dx, d_out[layer])
+            (q, k, v), (dq, dk, dv) = self._qkv(self.qkv, layer), self._qkv(d_qkv, layer)
+            lengths = None if self.decoder else self.lengths
+            given = d_out[layer] @ self.w[f"{name}_out"][layer]
             kernels.attention_backward(
-                *self._qkv(self.qkv, layer), d_out[layer] @ self.w[f"{name}_out"][layer], *self._qkv(d_qkv, layer), ds[layer], self.bias,
-                None if self.decoder else self.lengths, self.heads, self._site(500 + 2 * layer), self.drop,
+                q, k, v, given, dq, dk, dv, ds[layer], self.bias, lengths, self.heads, self._site(500 + 2 * layer), self.drop
             )  # fmt: skip
             dx = self._joint_backward(Product(d_qkv[layer], self.w[f"{name}_qkv"][layer]), dx, d_down[layer - 1] if layer else d_tokens)
         self.d_out, self.d_cross, self.d_down, self.d_qkv, self.d_up, self.d_query, self.ds = d_out, d_cross, d_down, d_qkv, d_up, d_query, ds

@@ -14,6 +14,7 @@ from diger_core.batches import Batches
 from diger_core.capture import FastStep
 from diger_core.checkpoint import Checkpoint
 from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig
+from diger_core.fast.kernels import Dropout, drop_add_norm
 from diger_core.fast.rows import EpochRows, unique_items
 from diger_core.training import Loop
 from tests.core import small_setting as small
@@ -184,3 +185,13 @@ def test_deterministic_captured_runs_are_bit_equal() -> None:
     dropping = replace(GPU_RECOMMENDER, dropout=0.1)
     one, again = (_trained(small.JOINT, dropping, compile=True, precision="bf16") for _ in range(2))
     assert small.equal(one, again) == []
+
+
+def test_a_kernel_refuses_an_operand_of_another_layout() -> None:
+    """Kernels index memory, not views: a transposed bias or an expanded row once gave wrong numbers on a device and right ones here."""
+    drop = Dropout(0.0, torch.zeros((), dtype=torch.int64), False)
+    wide, w, n = torch.ones(1, 8).expand(4, 8), torch.ones(8), torch.empty(4, 8)
+    with pytest.raises(ValueError, match="strides"):
+        drop_add_norm(wide, None, w, n, 0, drop)
+    with pytest.raises(ValueError, match="strides"):
+        drop_add_norm(wide.contiguous(), None, w, n.T.contiguous().T, 0, drop)

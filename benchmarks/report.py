@@ -1,0 +1,125 @@
+"""Renders benchmarks/RESULTS.md from benchmarks/results/*.jsonl: `python -m benchmarks.report`. The last line for each setting counts."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+FOLDER = Path(__file__).parent
+Row = dict[str, Any]
+
+
+def rows(kind: str, *key: str) -> list[Row]:
+    """The records of a kind, one (the last) for each value of `key`."""
+    path = FOLDER / "results" / f"{kind}.jsonl"
+    found: dict[tuple[Any, ...], Row] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            found[tuple(str(record.get(name)) for name in key)] = record
+    return list(found.values())
+
+
+def table(header: list[str], body: list[list[Any]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in line) + " |" for line in body]) + "\n"
+
+
+def where(record: Row) -> list[str]:
+    return [record["device"], record["torch"], f"`{record['commit']}`", record["time"][:16].replace("T", " ")]
+
+
+WHERE = ["device", "torch", "commit", "time (UTC)"]
+
+
+def training() -> str:
+    peers: dict[int, list[Row]] = defaultdict(list)
+    for record in rows("peer_train", "batch", "commit"):
+        peers[record["batch"]].append(record)
+    body = []
+    for record in sorted(rows("train", "variant", "batch", "compile"), key=lambda r: (r["compile"], r["variant"], r["batch"])):
+        beside = [p for p in peers[record["batch"]] if p["commit"] == record["commit"]]
+        ratio = f"{record['rows_per_second'] / beside[-1]['rows_per_second']:.1f}" if beside else "not in this run"
+        how = "captured" if record["compile"] else "eager reference"
+        body.append(
+            [record["variant"], how, record["batch"], f"{record['ms_per_step']:.2f}", f"{record['rows_per_second']:,.0f}", ratio, *where(record)]
+        )
+    for found in peers.values():
+        body += [["T5 peer", "eager", p["batch"], f"{p['ms_per_step']:.1f}", f"{p['rows_per_second']:,.0f}", "1", *where(p)] for p in found]
+    return "## Training, Beauty, 6+6 layers, history 20\n\n" + table(
+        ["variant", "step", "batch", "ms/step", "rows/s", "times the peer (same batch and run)", *WHERE], body
+    )
+
+
+def decoding() -> str:
+    body = []
+    for record in rows("evaluate", "batch", "constrained", "fused"):
+        path = "over fused kernels, unverified" if record.get("fused") else "module"
+        which = "trie" if record["constrained"] else "unconstrained"
+        body.append([path, which, record["batch"], f"{record['users_per_second']:,.0f}", f"{record['seconds']:.2f}", *where(record)])
+    for record in rows("peer_decode", "batch", "constrained"):
+        which = "prefix_allowed_tokens_fn" if record["constrained"] else "unconstrained"
+        body.append(["T5 `generate`, KV cache", which, record["batch"], f"{record['users_per_second']:,.0f}", "", *where(record)])
+    return "## 20-beam search and full evaluation of 22,363 users\n\n" + table(
+        ["path", "beams", "batch", "users/s", "seconds for all users", *WHERE], body
+    )
+
+
+def tables() -> str:
+    body = []
+    for record in rows("table", "items"):
+        order = "random order" if record["order_seconds"] is None else f"{record['order_seconds']:.2f}"
+        floor = f"{record['tflop'] / 67:.3f}"
+        body.append([f"{record['items']:,}", f"{record['seconds']:.3f}", floor, order, *where(record)])
+    header = ["items", "seconds", "arithmetic alone at 67 TFLOP/s fp32", "hash order, once per catalogue, s", *WHERE]
+    return "## ID table: encoder 384-2048-1024-512-256, 3 x 256 codes, suffixes\n\n" + table(header, body)
+
+
+def quality() -> str:
+    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for record in rows("quality", "data", "label", "variant", "seed"):
+        groups[(record["data"], record["label"], record["variant"])].append(record)
+    if not groups:
+        return "## Quality\n\nNot measured: see the end of this page.\n"
+    body = []
+    for (data, label, variant), found in groups.items():
+        line: list[Any] = [data, label, variant, len(found)]
+        for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "unique_prefixes", "drift", "seconds"):
+            values = [record[name] for record in found]
+            line.append(f"{mean(values):.4f} ± {stdev(values):.4f}" if len(values) > 1 else f"{values[0]:.4f}")
+        body.append([*line, *where(found[-1])])
+    return "## Quality\n\n" + table(
+        ["data", "setting", "variant", "seeds", "R@5", "R@10", "N@5", "N@10", "unique prefixes", "drift", "seconds", *WHERE], body
+    )
+
+
+def cpu() -> str:
+    found = rows("cpu_train", "side", "variant", "batch")
+    if not found:
+        return ""
+    skip = {"kind", "device", "torch", "commit", "time", "command", "python"}
+    names = sorted({name for record in found for name in record} - skip)
+    body = [[*(f"{v:.4g}" if isinstance(v := record.get(name, ""), float) else v for name in names), *where(record)] for record in found]
+    return "## On the CPU, small model (`make bench`)\n\n" + table([*names, *WHERE], body)
+
+
+def commands() -> str:
+    found = sorted({record["command"] for path in (FOLDER / "results").glob("*.jsonl") for record in map(json.loads, path.read_text().splitlines())})
+    return (
+        "## Commands\n\nOne seed (0) for speed; a figure is the median of three repetitions, for training the mean over an epoch's steps.\n\n"
+        + "".join(f"- `{command}`\n" for command in found)
+    )
+
+
+def main() -> None:
+    notes = FOLDER / "results" / "notes.md"
+    head = "# Results\n\nWritten by `python -m benchmarks.report` from `benchmarks/results/`; the last section is written by hand.\n"
+    parts = [head, training(), decoding(), tables(), quality(), cpu(), commands(), notes.read_text(encoding="utf-8") if notes.exists() else ""]
+    (FOLDER / "RESULTS.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,7 @@ def run_snapshot(
     store = open_store(store_url)
     entry = register(store, source)
     progress.message(f"snapshot {entry.key} ({entry.url})")
-    results = run_flow(store, entry, params_file, overrides, _Counting(progress), targets)
+    results = run_flow(store, entry, params_file, overrides, progress, targets)
     summary: dict[str, Any] = {
         "snapshot": entry.key,
         "artefacts": {name: result.artefact.hash for name, result in results.items()},
@@ -57,13 +57,6 @@ def run_snapshot(
     return summary
 
 
-class _Counting:
-    """Passes progress on; a place for what the terminal adds to the stages' own words."""
-
-    def __init__(self, inner: Any):
-        self.update, self.message = inner.update, inner.message
-
-
 def show(summary: dict[str, Any], as_json: bool) -> None:
     """The metrics table and the report's path, or JSON."""
     from orchestration.console import print_json, print_table
@@ -73,15 +66,15 @@ def show(summary: dict[str, Any], as_json: bool) -> None:
         return
     if "metrics" in summary:
         models = summary["metrics"]["models"]
-        names = [n for n in ("recall@5", "recall@10", "ndcg@5", "ndcg@10") if all(n in m for m in models.values())]
+        names = [n for n in ("recall@5", "recall@10", "ndcg@10") if all(n in m for m in models.values())]
         rows = [[model.replace("_", " "), *(_cell(values, name) for name in names)] for model, values in models.items()]
-        print_table(f"Test events, full ranking, {summary['metrics']['users']:,} users (95% interval)", ["", *names], rows)
+        print_table(f"Test events, full ranking, {summary['metrics']['users']:,} users (± half of the 95% interval)", ["", *names], rows)
     if "report" in summary:
         print(f"Report: {summary['report']}")
     print(f"Done in {summary['seconds']} s; snapshot {summary['snapshot']}")
 
 
 def _cell(values: dict[str, Any], name: str) -> str:
+    """Short enough for four columns on 80 characters; the report shows both ends of the interval."""
     interval = values.get("intervals", {}).get(name)
-    text = f"{values[name]:.4f}"
-    return f"{text} ({interval[0]:.4f}-{interval[1]:.4f})" if interval else text
+    return f"{values[name]:.4f}" + (f" ±{(interval[1] - interval[0]) / 2:.4f}" if interval else "")

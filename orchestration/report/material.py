@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestration import graph
 from orchestration.report.text import printable
 
 if TYPE_CHECKING:
@@ -16,19 +17,7 @@ if TYPE_CHECKING:
 
     from diger_core.store import Artefact
 
-STAGES = (
-    "raw_items",
-    "raw_interactions",
-    "validated_items",
-    "validated_interactions",
-    "sequences",
-    "embeddings",
-    "tokenizer",
-    "frozen_model",
-    "joint_model",
-    "semantic_ids",
-    "evaluation",
-)
+STAGES = tuple(stage.name for stage in graph.STAGES if stage.name != "report")
 MODELS = ("joint_model", "frozen_model")
 TITLE_COLUMNS = ("title", "name", "item_title", "product_name", "movie_title", "item_name")
 

@@ -105,6 +105,21 @@ class Root:
                 return []
         return sorted({str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries} - {""})
 
+    def tree(self, *names: str) -> dict[str, int]:
+        """Every file below a directory: relative path -> bytes, unsorted; temporary files left out, symbolic links not followed."""
+        path = self.at(*names) if names else self.base
+        with self.faults(*names):
+            if self.is_local:
+                found = dict(_local_tree(path, ""))
+            else:
+                try:
+                    entries = self.fs.find(path, detail=True, refresh=True)
+                except FileNotFoundError:
+                    return {}
+                strip = len(str(self.fs._strip_protocol(path)).rstrip("/")) + 1
+                found = {name[strip:]: int(entry["size"]) for name, entry in entries.items()}
+        return {name: size for name, size in found.items() if not name.rsplit("/", 1)[-1].startswith(".")}
+
     def read(self, *names: str) -> bytes:
         with self.faults(*names):
             return bytes(self.fs.cat_file(self.at(*names)))
@@ -195,6 +210,18 @@ class Root:
                 name = f"probe-{uuid.uuid4().hex}"
                 self.fs.pipe_file(self.at(name), b"")
                 self.fs.rm_file(self.at(name))
+
+
+def _local_tree(path: str, prefix: str) -> Iterator[tuple[str, int]]:
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _local_tree(entry.path, f"{prefix}{entry.name}/")
+                elif entry.is_file(follow_symlinks=False):
+                    yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return
 
 
 def _precondition_failed(error: BaseException) -> bool:

@@ -16,17 +16,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from diger_core.canonical import bytes_sha256, canonical_json, digest, file_hash, jsonable, sort_table
 from diger_core.errors import DigerError
 from diger_core.storage import Root, safe_name
+
+if TYPE_CHECKING:
+    import torch  # a second of start-up that questions about the store need not wait for
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -41,6 +42,11 @@ def artefact_hash(stage: str, files: Iterable[Mapping[str, Any]], facts: Mapping
     """The artefact's name: over its stage, each file's name and canonical hash, and the facts."""
     listed = sorted((str(f["name"]), str(f["canonical"])) for f in files)
     return digest("artefact", str(FORMAT), stage, canonical_json(facts), *(part for pair in listed for part in pair))
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """SHA-256 over a record's other fields: what an edit or a damaged byte of the record changes."""
+    return digest("record file", canonical_json({name: value for name, value in record.items() if name != "seal"}))
 
 
 @dataclass(frozen=True)
@@ -108,10 +114,12 @@ class Artefact:
         return pq.read_table(self.path(name), columns=columns)
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file
+
         return load_file(self.path(name))
 
     def tensors_metadata(self, name: str) -> dict[str, str]:
-        with safe_open(str(self.path(name)), framework="pt") as f:
+        with safe_open(str(self.path(name)), framework="np") as f:
             return dict(f.metadata() or {})
 
     def json(self, name: str) -> Any:
@@ -152,6 +160,8 @@ class ArtefactWriter:
         self._sort[name] = keys
 
     def tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+        from safetensors.torch import save_file
+
         plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         save_file(plain, self._new(name), metadata=dict(metadata or {}))
 
@@ -300,10 +310,9 @@ class Store:
         names = [name for name in self.root.list("records", stage, key) if name.endswith(".json")]
         number = int(names[-1].removesuffix(".json")) + 1 if names else 1
         while True:
-            full = {"format": FORMAT, "stage": stage, "key": key, "number": number, **record}
-            if self.root.create(
-                json.dumps(jsonable(full), indent=1, sort_keys=True, ensure_ascii=False).encode(), "records", stage, key, f"{number:06d}.json"
-            ):
+            full = jsonable({"format": FORMAT, "stage": stage, "key": key, "number": number, **record})
+            full["seal"] = seal(full)
+            if self.root.create(json.dumps(full, indent=1, sort_keys=True, ensure_ascii=False).encode(), "records", stage, key, f"{number:06d}.json"):
                 return full
             number += 1
 

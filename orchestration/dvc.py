@@ -110,7 +110,7 @@ def _adopt_facts(store: Store, directory: Path, stage: str) -> None:
     if (directory / RECORD).exists():
         record = _read(directory / RECORD)
         if not any(r["artefact"] == record["artefact"] for r in store.records(stage, record["key"])):
-            own = ("format", "stage", "key", "number")
+            own = ("format", "stage", "key", "number", "seal")
             store.append_record(stage, record["key"], {name: value for name, value in record.items() if name not in own})
 
 

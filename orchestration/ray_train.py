@@ -121,29 +121,34 @@ def _write(run: StageRun, job: Job, result: Checkpoint) -> None:
 # On a worker (or in this process)
 
 
+def training_inputs(job: Job) -> dict[str, Any]:
+    """The arguments of the core's `train` that come from the store; a search's trials share them."""
+    from orchestration.stages.tokenizer import input_vectors, load_tokenizer
+
+    store = Store(job.store)
+    inputs = {name: store.artefact(stage, hash_) for name, (stage, hash_) in job.inputs.items()}
+    return {
+        "vectors_ND": input_vectors(inputs["embeddings"], inputs["tokenizer"]),
+        "sequences": Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors")),
+        "item_ids": inputs["sequences"].table("items.parquet").column("item_id").combine_chunks(),
+        "tokenizer": load_tokenizer(inputs["tokenizer"]),
+    }
+
+
 def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
     """Runs the core's training loop from the newest valid checkpoint; rank 0 stores checkpoints and, at the end, the result."""
     import torch
 
     from diger_core.training import train
-    from orchestration.stages.tokenizer import input_vectors, load_tokenizer
 
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    store = Store(job.store)
-    inputs = {name: store.artefact(stage, hash_) for name, (stage, hash_) in job.inputs.items()}
-    sequences = Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors"))
-    item_ids = inputs["sequences"].table("items.parquet").column("item_id").combine_chunks()
-    tokenizer = load_tokenizer(inputs["tokenizer"])
     trained = train(
-        input_vectors(inputs["embeddings"], inputs["tokenizer"]),
-        sequences,
-        item_ids,
-        tokenizer,
-        job.recommender,
-        job.training,
-        job.joint,
-        job.table,
+        **training_inputs(job),
+        recommender_config=job.recommender,
+        training_config=job.training,
+        joint_config=job.joint,
+        table_config=job.table,
         distributed=ranks,
         progress=progress,
         on_checkpoint=lambda state: _save(job, ranks, state, progress),

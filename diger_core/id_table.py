@@ -6,6 +6,8 @@ Codes are read off the codebooks by plain argmin (or whole-catalogue Sinkhorn, f
 - kept while the item's prefix is unchanged;
 - otherwise the lowest suffix of the prefix that no kept item holds and no released table has used, items taken in the order of SHA-256(item id).
 
+A table that follows a released one is held to it as `stability` says, and an item on its released prefix has its released suffix.
+
 Shapes: N items, M levels, K codes, S suffix values, R tuples of released tables.
 """
 
@@ -24,6 +26,7 @@ from torch import Tensor
 from diger_core.canonical import table_hash
 from diger_core.config import TableConfig
 from diger_core.errors import DigerError
+from diger_core.stability import Hold, held_codes
 from diger_core.tokenizer import Tokenizer
 
 _SPAN = 1 << 31  # a prefix key and a suffix share one int64: both stay below this
@@ -230,15 +233,47 @@ def refresh(
     config: TableConfig | None = None,
     on_overflow: Literal["alarm", "error"] = "alarm",
     encoded: bool = False,
+    released: IdTable | None = None,
+    held: Hold | None = None,
 ) -> tuple[IdTable, int]:
-    """The catalogue's table by the present codebooks, noise-free, and the number of items without a suffix of their own (0 in a sound table)."""
-    config = config or TableConfig()
-    if config.method == "sinkhorn":
-        codes_NM = sinkhorn_codes(tok, vectors_or_z, config.sinkhorn_epsilon, config.sinkhorn_iterations, config.chunk, encoded=encoded)
-    else:
-        codes_NM = argmin_codes(tok, vectors_or_z, config.chunk, encoded=encoded)
+    """The catalogue's table by the present codebooks, noise-free, and the number of items without a suffix of their own (0 in a sound table).
+
+    previous: (codes, suffix) of the epoch before. released: the last released table of these items, -1 in the rows of new ones: codes are `held` to
+    it, an item on its released prefix has its released suffix, whatever it had in between, and no other item gets any of its tuples.
+    """
+    codes_NM = _codes(tok, vectors_or_z, config or TableConfig(), encoded, released, held)
+    if released is not None:
+        previous, reserved = _with_released(codes_NM, released, previous, reserved)
     suffix_N, overflow = stable_suffixes(codes_NM, order_N, previous, reserved, suffixes=suffixes, on_overflow=on_overflow)
-    return IdTable(codes_NM, suffix_N), overflow
+    table = IdTable(codes_NM, suffix_N)
+    if not overflow and (shared := table.duplicates()):
+        raise DigerError(f"ID table: {shared} items share their whole ID with another after the table was made: this is a fault of diger, report it")
+    return table, overflow
+
+
+def _codes(tok: Tokenizer, vectors_or_z: Tensor, config: TableConfig, encoded: bool, released: IdTable | None, held: Hold | None) -> Tensor:
+    if released is not None and held is not None and held.mode != "free":
+        if config.method == "sinkhorn":
+            raise DigerError("semantic_ids.method=sinkhorn cannot hold IDs: set it to argmin, or retraining.stability.mode=free")
+        z_Ne = torch.cat([_z(tok, rows, encoded) for rows in vectors_or_z.split(config.chunk)])
+        return held_codes(tok, z_Ne, released.codes_NM, held, config.chunk)
+    if config.method == "sinkhorn":
+        return sinkhorn_codes(tok, vectors_or_z, config.sinkhorn_epsilon, config.sinkhorn_iterations, config.chunk, encoded=encoded)
+    return argmin_codes(tok, vectors_or_z, config.chunk, encoded=encoded)
+
+
+def _with_released(
+    codes_NM: Tensor, released: IdTable, previous: tuple[Tensor, Tensor] | None, reserved: Tensor | None
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """(previous, reserved) for `stable_suffixes`: an item on its released prefix has its released tuple, any other that of the epoch before."""
+    released = released.to(codes_NM.device)
+    tuples_RQ = released.tuples[(released.suffix_N >= 0) & (released.codes_NM >= 0).all(1)].long()
+    reserved = tuples_RQ if reserved is None else torch.cat([reserved.to(codes_NM.device).long(), tuples_RQ])
+    if previous is None:
+        return (released.codes_NM, released.suffix_N), reserved
+    back_N = (released.codes_NM == codes_NM).all(1)
+    suffix_N = torch.where(back_N, released.suffix_N, previous[1].to(codes_NM.device))
+    return (torch.where(back_N[:, None], released.codes_NM, previous[0].to(codes_NM.device)), suffix_N), reserved
 
 
 def to_arrow(item_ids: pa.Array | pa.ChunkedArray | Sequence, table: IdTable) -> pa.Table:

@@ -8,10 +8,9 @@ All ranks run the same code on the same state; only the recommender's rows and t
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -31,9 +30,21 @@ from diger_core.progress import Progress, Silent
 from diger_core.recommender import Recommender
 from diger_core.schedules import State, build_schedule
 from diger_core.sequences import Sequences
+from diger_core.stability import Hold
 from diger_core.tokenizer import Tokenizer
-from diger_core.training_state import Best, Position, capture, fingerprint, reproducible, restore, restore_generators, training_device
-from diger_core.validation import TableRefresh, Validation, suffix_values
+from diger_core.training_state import (
+    Best,
+    Position,
+    built_recommender,
+    capture,
+    fingerprint,
+    learning_copy,
+    reproducible,
+    restore,
+    restore_generators,
+    training_device,
+)
+from diger_core.validation import TableRefresh, Validation
 
 CHECK_EVERY = 50  # steps between two looks at the device: for the progress line and for a loss that is no longer finite
 OnCheckpoint = Callable[[Checkpoint], None]
@@ -53,6 +64,7 @@ class Trained:
     best_epoch: int
     alarm: str | None
     schedule_state: State = field(default_factory=dict)
+    best_ndcg: float = -1.0  # validation NDCG@10 of that state
     rows_per_second: float = 0.0
 
 
@@ -68,6 +80,8 @@ def train(
     *,
     previous: IdTable | None = None,
     reserved: Tensor | None = None,
+    held: Hold | None = None,
+    start: Mapping[str, Tensor] | None = None,
     distributed: Distributed | None = None,
     progress: Progress | None = None,
     on_checkpoint: OnCheckpoint | None = None,
@@ -77,7 +91,8 @@ def train(
     """Trains a recommender on `sequences`, together with a copy of `tokenizer` (joint) or on its fixed codes (frozen).
 
     vectors_ND: the items' vectors in the order of `item_ids`. `previous`: the last released ID table in the same
-    order, -1 in the rows of new items; `reserved` [R, M+1]: tuples of released tables, whose suffixes no other item gets.
+    order, -1 in the rows of new items; `reserved` [R, M+1]: tuples of released tables, whose suffixes no other item gets; `held`: how far items may
+    move from `previous`. `start`: a trained recommender's tensors to go on from (a warm start); it is then evaluated first, and counts as epoch 0.
     `on_checkpoint` is called on every rank after every `checkpoint_every` epochs (and every `checkpoint_steps` steps) with the complete state.
     `resume`: such a state of the same configuration and data; the result equals an uninterrupted run's. Raises DigerError where it does not fit.
     """
@@ -86,7 +101,7 @@ def train(
     with reproducible(training_config, device, ranks):
         loop = Loop(
             vectors_ND, sequences, item_ids, tokenizer, recommender_config, training_config, joint_config, table_config,
-            previous, reserved, ranks, device, progress or Silent(), on_checkpoint, checkpoint_steps,
+            previous, reserved, ranks, device, progress or Silent(), on_checkpoint, checkpoint_steps, held, start,
         )  # fmt: skip
         if resume is not None:
             loop.resume(resume)
@@ -113,19 +128,24 @@ class Loop:
         progress: Progress,
         on_checkpoint: OnCheckpoint | None,
         checkpoint_steps: int | None,
+        held: Hold | None = None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.training, self.joint, self.ranks, self.device, self.progress = training, joint, ranks, device, progress
         self.item_ids, self.on_checkpoint, self.checkpoint_steps = item_ids, on_checkpoint, checkpoint_steps
         self.learns, self.name = joint.tokenizer == "joint", "joint_model" if joint.tokenizer == "joint" else "frozen_model"
-        self.fingerprint = fingerprint(recommender_config, training, joint, table, sequences, item_ids, tokenizer)
-        self.tokenizer = _prepared(tokenizer, joint).to(device)
+        self.fingerprint = fingerprint(
+            recommender_config, training, joint, table, sequences, item_ids, tokenizer, previous=previous, reserved=reserved, held=held, start=start
+        )
+        self.tokenizer = learning_copy(tokenizer, joint).to(device)
         self.batches = Batches(sequences, training.batch_size, recommender_config.history, training.seed)
         self.total_steps = training.epochs * len(self.batches)
-        self.recommender = _built(recommender_config, tokenizer, training.seed).to(device)
+        self.recommender = built_recommender(recommender_config, tokenizer, training.seed, start).to(device)
+        self.warm = start is not None
         self.optimisation = Optimisation(self.recommender, self.tokenizer, training, joint, self.total_steps)
         self.schedule = build_schedule(joint.schedule, tokenizer.codes, self.total_steps)
         self.state: State = self.schedule.initial(tokenizer.levels, tokenizer.codes, self.total_steps, device) if self.learns else {}
-        self.refresh = TableRefresh(vectors_ND, item_ids, table, joint, previous, reserved, device)
+        self.refresh = TableRefresh(vectors_ND, item_ids, table, joint, previous, reserved, device, held)
         self.table = self.refresh(self.tokenizer, None)
         self.refresh.check(self.refresh.monitors(self.tokenizer, self.table, None))
         self.catalogue = Catalogue(*self.refresh.on_device(self.table), **self.refresh.step_inputs(self.tokenizer))
@@ -141,6 +161,7 @@ class Loop:
         """Epochs until the last one, the early stop or an alarm; then the best state, put back into the modules."""
         alarm = None
         self.use_graphs()
+        self.evaluate_start()
         while alarm is None and self.position.epoch < self.training.epochs and self.position.stale < self.training.patience:
             try:
                 self._epoch()
@@ -152,7 +173,18 @@ class Loop:
             self.progress.message(f"{self.name}: early stop after epoch {self.position.epoch}; the best was epoch {self.best.epoch}")
         table = self.best.load(self.recommender, self.tokenizer)
         speed = self.trained_rows / self.seconds if self.seconds else 0.0
-        return Trained(self.recommender.eval(), self.tokenizer.eval(), table, self.curves, self.best.epoch, alarm, self.state, speed)
+        return Trained(self.recommender.eval(), self.tokenizer.eval(), table, self.curves, self.best.epoch, alarm, self.state, self.best.ndcg, speed)
+
+    def evaluate_start(self) -> None:
+        """A warm start is a result: later epochs must be better to replace it."""
+        if not self.warm or self.position.step or self.best.ndcg >= 0:
+            return
+        self.recommender.eval()
+        self.tokenizer.eval()
+        figures = self.validation(self.recommender, self.table)
+        self.best = Best.of(self.recommender, self.tokenizer, self.table, 0, figures["validation_ndcg_10"])
+        told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        self.progress.message(f"{self.name}: the start, before any training: {told}")
 
     def _epoch(self) -> None:
         """The remaining batches of the current epoch."""
@@ -277,19 +309,3 @@ class Loop:
         restore(self, checkpoint)
         restore_generators(self, checkpoint)
         self.progress.message(f"{self.name}: resumed at epoch {self.position.epoch + 1}, step {self.position.step} of {self.total_steps}")
-
-
-def _prepared(tokenizer: Tokenizer, joint: JointModelConfig) -> Tokenizer:
-    """A copy whose parameters ask for a gradient exactly where they learn."""
-    prepared = copy.deepcopy(tokenizer)
-    for name, parameter in prepared.named_parameters():
-        learns = joint.tokenizer == "joint" and (name == "codebooks" or joint.train_encoder)
-        parameter.requires_grad_(learns)
-    return prepared
-
-
-def _built(config: RecommenderConfig, tokenizer: Tokenizer, seed: int) -> Recommender:
-    """A recommender whose initial weights depend on the seed alone, not on the rank."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Recommender(config, tokenizer.codes, tokenizer.levels, suffix_values(tokenizer))

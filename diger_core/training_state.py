@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from diger_core.canonical import canonical_json, digest
 from diger_core.checkpoint import Checkpoint, Tensors
@@ -20,7 +22,9 @@ from diger_core.errors import DigerError
 from diger_core.id_table import IdTable, assignment_hash
 from diger_core.recommender import Recommender
 from diger_core.sequences import Sequences
+from diger_core.stability import Hold
 from diger_core.tokenizer import Tokenizer
+from diger_core.validation import suffix_values
 
 if TYPE_CHECKING:
     from diger_core.training import Loop
@@ -93,6 +97,11 @@ def fingerprint(
     sequences: Sequences,
     item_ids: pa.Array,
     tokenizer: Tokenizer,
+    *,
+    previous: IdTable | None = None,
+    reserved: Tensor | None = None,
+    held: Hold | None = None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> str:
     """SHA-256 of all that decides the result: a checkpoint may be resumed only where it agrees. Device and saving habits do not count."""
     same = replace(training, device="auto", checkpoint_every=1, checkpoints_kept=1)
@@ -100,7 +109,17 @@ def fingerprint(
     arrays = [np.ascontiguousarray(sequences.events_E).tobytes(), np.ascontiguousarray(sequences.offsets_U1).tobytes()]
     arrays += [] if sequences.weights_E is None else [np.ascontiguousarray(sequences.weights_E).tobytes()]
     state = [value.detach().cpu().contiguous().numpy().tobytes() for _, value in sorted(tokenizer.state_dict().items())]
-    return digest(canonical_json(configs), *arrays, *state, str(len(item_ids)))
+    return digest(canonical_json(configs), *arrays, *state, str(len(item_ids)), *_warm_parts(previous, reserved, held, start))
+
+
+def _warm_parts(previous: IdTable | None, reserved: Tensor | None, held: Hold | None, start: Mapping[str, Tensor] | None) -> list[bytes]:
+    """What a retraining depends on besides; nothing for a first training."""
+    tensors = [previous.tuples if previous is not None else None, reserved, held.weight_N if held is not None else None]
+    tensors += [value for _, value in sorted(start.items())] if start is not None else []
+    if held is None and all(tensor is None for tensor in tensors):
+        return []
+    named = canonical_json({"held": None if held is None else [held.mode, held.anchor], "start": sorted(start) if start is not None else None})
+    return [named, *(b"" if t is None else t.detach().cpu().contiguous().numpy().tobytes() for t in tensors)]
 
 
 def capture(loop: Loop) -> Checkpoint:
@@ -181,3 +200,29 @@ def _table_tensors(table: IdTable) -> Tensors:
 
 def _table(tensors: Mapping[str, Any]) -> IdTable:
     return IdTable(tensors["codes"].clone(), tensors["suffix"].clone())
+
+
+def learning_copy(tokenizer: Tokenizer, joint: JointModelConfig) -> Tokenizer:
+    """A copy whose parameters ask for a gradient exactly where they learn."""
+    prepared = copy.deepcopy(tokenizer)
+    for name, parameter in prepared.named_parameters():
+        learns = joint.tokenizer == "joint" and (name == "codebooks" or joint.train_encoder)
+        parameter.requires_grad_(learns)
+    return prepared
+
+
+def built_recommender(config: RecommenderConfig, tokenizer: Tokenizer, seed: int, start: Mapping[str, Tensor] | None) -> Recommender:
+    """A recommender whose initial weights depend on the seed alone, not on the rank; or the one whose tensors are `start`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = Recommender(config, tokenizer.codes, tokenizer.levels, suffix_values(tokenizer))
+    if start is not None:
+        wanted, found = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (built.state_dict(), start))
+        if wanted != found:
+            name = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))[0]
+            raise DigerError(
+                f"warm start: the baseline's recommender has {name} of shape {found.get(name, 'none')}, these params ask for "
+                f"{wanted.get(name, 'none')}: keep the recommender's and the tokenizer's sizes, or set retraining.start=scratch"
+            )
+        built.load_state_dict(start)
+    return built

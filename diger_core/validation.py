@@ -18,6 +18,7 @@ from diger_core.metrics import ndcg, recall
 from diger_core.monitors import CollapseAlarm, table_monitors
 from diger_core.recommender import Recommender
 from diger_core.sequences import Sequences, targets
+from diger_core.stability import Hold
 from diger_core.tokenizer import Tokenizer
 
 
@@ -29,7 +30,8 @@ def suffix_values(tokenizer: Tokenizer) -> int:
 class TableRefresh:
     """The ID table of the whole catalogue by the present codebooks (the specification, section 5), and what it says about their health.
 
-    `previous`: the last released table in the order of these items, -1 in the rows of new ones; `reserved` [R, M+1]: tuples of released tables.
+    `previous`: the last released table in the order of these items, -1 in the rows of new ones; `reserved` [R, M+1]: tuples of released tables;
+    `held`: how far items may move from `previous` (default: freely).
     """
 
     def __init__(
@@ -41,11 +43,16 @@ class TableRefresh:
         previous: IdTable | None,
         reserved: Tensor | None,
         device: torch.device,
+        held: Hold | None = None,
     ) -> None:
         if len(vectors_ND) != len(item_ids):
             raise DigerError(f"vectors: {len(vectors_ND)} rows for {len(item_ids)} items; give one vector for each item")
         self.vectors_ND, self.table, self.joint, self.reserved, self.device = vectors_ND, table, joint, reserved, device
-        self.previous, self.order_N = previous, item_hash_order(item_ids)
+        if previous is not None and len(previous.suffix_N) != len(item_ids):
+            raise DigerError(
+                f"released ID table: {len(previous.suffix_N)} rows for {len(item_ids)} items; give one row for each item, -1 for new ones"
+            )
+        self.previous, self.held, self.order_N = previous, held, item_hash_order(item_ids)
         self.z_Ne: Tensor | None = None
         self.overflow = 0
         self.alarm: CollapseAlarm | None = None
@@ -59,18 +66,17 @@ class TableRefresh:
         return self.z_Ne
 
     def __call__(self, tokenizer: Tokenizer, before: IdTable | None) -> IdTable:
-        """The table by the present codebooks; suffixes follow the epoch before, or at the start the last released table."""
-        last = before or self.previous
+        """The table by the present codebooks; suffixes follow the last released table, and where an item has left that, the epoch before."""
         table, self.overflow = refresh(
             tokenizer, self.encoded(tokenizer), self.order_N, suffixes=suffix_values(tokenizer), config=self.table, encoded=True,
-            previous=None if last is None else (last.codes_NM, last.suffix_N), reserved=self.reserved,
+            previous=None if before is None else (before.codes_NM, before.suffix_N), reserved=self.reserved, released=self.previous, held=self.held,
         )  # fmt: skip
         return table
 
     def monitors(self, tokenizer: Tokenizer, table: IdTable, before: IdTable | None) -> dict[str, Any]:
-        """Figures of the argmin table, whatever the table's method: a balanced one would hide a collapse. `flipped` compares the tables."""
+        """Figures of the argmin table, whatever the table's method: a balanced or held one would hide a collapse. `flipped` compares the tables."""
         argmin_NM = table.codes_NM
-        if self.table.method != "argmin":
+        if self.table.method != "argmin" or (self.held is not None and self.held.mode != "free"):
             argmin_NM = argmin_codes(tokenizer, self.encoded(tokenizer), self.table.chunk, encoded=True)
         figures = table_monitors(argmin_NM, tokenizer.codes)
         if before is not None:
@@ -117,7 +123,7 @@ class Validation:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             found = rank_targets(
                 recommender, table.codes_NM, table.suffix_N, self.sequences, "validation", self.ranking, self.device,
-                users=self.users_T[self.ranks.share(len(self.users_T))],
+                users=self.users_T[self.ranks.share(len(self.users_T))], fused=True,
             )  # fmt: skip
         rank_T = self.ranks.gather_rows(found.rank_T, len(self.users_T), self.device)
         return {"validation_recall_10": float(recall(rank_T, 10).mean()), "validation_ndcg_10": float(ndcg(rank_T, 10).mean())}

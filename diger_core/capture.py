@@ -195,9 +195,8 @@ def _step_table(loop: Loop) -> Tensor:
 class CapturedStep:
     """`epoch(...)` replays one graph a batch; graphs are captured when their length first occurs.
 
-    Graphs of several runs in one process may be replayed in turns on one stream, not at the same time on several: six runs on six streams
-    hung an H200 until an illegal instruction ended the process. The likely cause: cuBLAS gives all graphs that were captured on one stream
-    the same workspace. For runs side by side take processes.
+    Graphs of several runs in one process must not be replayed at the same time on several streams: six runs on six streams hung an H200 until an
+    illegal instruction ended the process. For runs side by side take a device for each.
     """
 
     def __init__(self, loop: Loop) -> None:

@@ -17,7 +17,7 @@ from diger_core.tokenizer import Tokenizer
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["peer", "train", "decode", "evaluate", "table", "scale", "quality"])
+    parser.add_argument("command", choices=["peer", "train", "decode", "evaluate", "table", "scale", "quality", "retraining"])
     parser.add_argument("--data", type=Path, default=Path(".device-inputs/beauty"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--preset", default="beauty")
@@ -29,6 +29,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=540.0, help="quality: the whole command's time")
     parser.add_argument("--set", nargs="*", default=[], help="quality: training.key=value, joint.key=value, tokenizer.key=value")
     parser.add_argument("--label", default="", help="quality: names a changed setting")
+    parser.add_argument("--cuts", type=int, nargs="+", default=[0, 1, 2, 3], help="retraining: of 0 (70%% of the events by date) to 3 (all)")
+    parser.add_argument("--methods", nargs="+", default=["scratch", "cold", "anchored", "pinned", "free"], help="retraining; anchored:0.3 sets a cost")
+    parser.add_argument("--joint", default="frqud", help="retraining: the variant that is trained")
+    parser.add_argument("--anchor", type=float, default=1.0, help="retraining: what a move must gain")
+    parser.add_argument("--warm-epochs", type=int, default=30)
+    parser.add_argument("--warm-rate", type=float, default=None, help="retraining: the learning rate of warm runs [the preset's]")
+    parser.add_argument("--state", type=Path, default=Path(".device-inputs/retraining"), help="retraining: where its runs are kept between commands")
     parser.add_argument("--eager", action="store_true", help="train: the reference step")
     return parser.parse_args()
 
@@ -47,6 +54,11 @@ def main() -> None:
         from benchmarks.gpu import quality
 
         quality.run(data, given)
+        return
+    if given.command == "retraining":
+        from benchmarks.gpu import retraining
+
+        retraining.run(data, given)
         return
     recommender = replace(chosen.recommender, history=given.history)
     tok, table = _quick(data, chosen.tokenizer)

@@ -1,15 +1,15 @@
-"""Full training runs, several variants and seeds at once on one device: their captured steps are replayed in turns, on one stream
-(capture.py says why).
+"""Full training runs, one after the other: each variant and seed to its early stop.
 
 All runs of a seed start from one warmed-up tokenizer, so a joint model and its frozen control differ in what is learned and in nothing else.
-Paper preset; the number of epochs, over which the cosine runs, is the preset's or what fits into `--seconds`, the same for every run of a command.
+The paper's preset; `--set training.epochs=N` shortens the budget, over which the cosine runs, for all runs of a command alike. A run's figures
+are written as soon as it has ended.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,24 +27,39 @@ from diger_core.progress import Silent
 from diger_core.tokenizer import Tokenizer, tokenizer
 from diger_core.training import Loop
 
-DONE = object()
-PROBE = 2  # epochs that tell what one costs
-
 
 @dataclass
 class Run:
-    """One training run among several."""
+    """One training run."""
 
     variant: str
     seed: int
     loop: Loop
-    done: bool = False
     alarm: str | None = None
-    best: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
-    def stop(self, alarm: str) -> None:
-        self.done, self.alarm = True, alarm
+    def run(self, deadline: float) -> None:
+        """Epochs until the last one, the early stop, an alarm or the deadline (of `time.perf_counter`)."""
+        loop, started = self.loop, time.perf_counter()
+        loop.use_graphs()
+        try:
+            while loop.position.epoch < loop.training.epochs and loop.position.stale < loop.training.patience and self.alarm is None:
+                for _ in loop.epoch_steps():
+                    pass
+                loop.end_of_epoch()
+                self.seconds = time.perf_counter() - started
+                self._show()
+                if time.perf_counter() > deadline:
+                    self.alarm = "stopped by the time limit of the command"
+        except CollapseError as stopped:
+            self.alarm = str(stopped)
+
+    def _show(self) -> None:
+        row = self.loop.curves[-1]
+        if row["epoch"] % 10 == 1:
+            shown = {name: row[name] for name in ("epoch", "loss_gen", "sigma", "validation_ndcg_10", "unique_prefixes", "flipped")}
+            told = {name: round(value, 4) if value is not None else value for name, value in shown.items()}
+            print(f"{self.seconds:6.1f} s  {self.variant}-{self.seed}", told, flush=True)
 
 
 def changed(config: Any, prefix: str, changes: list[str]) -> Any:
@@ -70,46 +85,20 @@ def warmed_up(data: Data, config: TokenizerConfig) -> Tokenizer:
     return tokenizer(vectors.to(device()), config, device=device(), weight_D=weight)[0]
 
 
-def step_all(runs: list[Run]) -> None:
-    """One epoch of every run, batch by batch in turns."""
-    steps = []
-    for run in runs:
-        steps.append((run, run.loop.epoch_steps()))
-    while steps:
-        left = []
-        for run, iterator in steps:
-            try:
-                if next(iterator, DONE) is not DONE:
-                    left.append((run, iterator))
-            except CollapseError as stopped:
-                run.stop(str(stopped))
-        steps = left
-
-
-def end_epoch(run: Run, started: float) -> None:
-    """Table, monitors, validation; early stop and alarm."""
-    loop = run.loop
-    try:
-        loop.end_of_epoch()
-    except CollapseError as stopped:
-        run.stop(str(stopped))
-    run.seconds = time.perf_counter() - started
-    run.done = run.done or loop.position.epoch >= loop.training.epochs or loop.position.stale >= loop.training.patience
-    row = loop.curves[-1]
-    if loop.position.epoch % 5 == 1 or run.done:
-        shown = {name: row[name] for name in ("epoch", "loss_gen", "sigma", "validation_ndcg_10", "unique_prefixes", "flipped")}
-        print(f"{run.seconds:6.1f} s  {run.variant}-{run.seed}", {k: round(v, 4) if v is not None else v for k, v in shown.items()}, flush=True)
-
-
 def test(run: Run, data: Data, first_codes: torch.Tensor, beams: int) -> dict[str, Any]:
     """Test figures of the best validated state, and the state of its codes."""
     loop = run.loop
     table = loop.best.load(loop.recommender, loop.tokenizer)
     config = EvaluationConfig(beams=beams, recall_at=(1, 5, 10), ndcg_at=(5, 10), batch_size=4096 if device().type == "cuda" else 512)
     with torch.autocast(device().type, torch.bfloat16, enabled=loop.training.precision == "bf16"):
-        found = rank_targets(loop.recommender.eval(), table.codes_NM, table.suffix_N, data.sequences, "test", config, device())
+        loop.recommender.eval()
+        found, fused = (
+            rank_targets(loop.recommender, table.codes_NM, table.suffix_N, data.sequences, "test", config, device(), fused=kernels)
+            for kernels in (False, True)
+        )
     figures = {f"recall@{k}": float(recall(found.rank_T, k).mean()) for k in (1, 5, 10)}
     figures |= {f"ndcg@{k}": float(ndcg(found.rank_T, k).mean()) for k in (5, 10)}
+    figures["ndcg@10 over fused kernels"] = float(ndcg(fused.rank_T, 10).mean())
     monitors = loop.refresh.monitors(loop.tokenizer, table, None)
     drift = float((table.codes_NM.to(first_codes.device) != first_codes).any(1).double().mean())
     return {
@@ -127,67 +116,34 @@ def _loop(data: Data, tok: Tokenizer, vectors: torch.Tensor, chosen: Preset, joi
 
 
 def run(data: Data, given: argparse.Namespace) -> None:
-    """All variants and seeds of the command at once."""
+    """All variants and seeds of the command."""
     chosen, begun = preset(given.preset), time.perf_counter()
     training = changed(replace(chosen.training, deterministic=False, compile=True, device=device().type), "training", given.set)
     settings = changed(chosen.tokenizer, "tokenizer", given.set)
     toks = {seed: warmed_up(data, replace(settings, seed=seed)) for seed in given.seeds}
     wait()
     print(f"tokenizers after {time.perf_counter() - begun:.1f} s", flush=True)
-
-    def made(epochs: int) -> list[Run]:
-        runs = []
+    for seed, tok in toks.items():
         for variant in given.variants:
-            for seed, tok in toks.items():
-                config = replace(training, epochs=epochs, seed=seed)
-                vectors = data.vectors_ND if tok.dim == data.vectors_ND.shape[1] else _with_factors(data, tok)
-                joint = changed(chosen.variant(variant), "joint", given.set)
-                loop = _loop(data, tok, vectors, chosen, joint, config, given.history)
-                loop.use_graphs()
-                runs.append(Run(variant, seed, loop))
-        return runs
-
-    epochs = training.epochs
-    probe = made(epochs)
-    for index in range(PROBE):
-        wait()
-        started = time.perf_counter()
-        step_all(probe)
-        wait()
-        stepped = time.perf_counter() - started
-        for one in probe:
-            end_epoch(one, begun)
-        wait()
-        cost = time.perf_counter() - started
-        print(f"probe epoch {index + 1}: {stepped:.2f} s of steps, {cost:.2f} s in all for {len(probe)} runs", flush=True)
-    left = given.seconds - (time.perf_counter() - begun) - 6 * cost
-    if left < cost * epochs:
-        epochs = int(left / cost)
-    print(f"{epochs} epochs for each of {len(probe)} runs", flush=True)
-    del probe
-    runs = made(epochs)
-    first = {seed: one.loop.table.codes_NM.clone() for one in runs for seed in [one.seed]}
-    wait()
-    started = time.perf_counter()
-    while active := [one for one in runs if not one.done]:
-        step_all(active)
-        for one in active:
-            end_epoch(one, started)
-        if time.perf_counter() - begun > given.seconds:
-            for one in active:
-                one.stop("stopped by the time limit of the command")
-    for one in runs:
-        figures = test(one, data, first[one.seed], training.beams)
-        record("quality", {"data": data.name, "label": given.label, "variant": one.variant, "seed": one.seed, "epochs": epochs,
-                           "history": given.history, "changes": given.set, "runs_at_once": len(runs), **figures}, given.out)  # fmt: skip
-    curves(runs, given)
+            joint = changed(chosen.variant(variant), "joint", given.set)
+            one = Run(variant, seed, _loop(data, tok, _vectors(data, tok), chosen, joint, replace(training, seed=seed), given.history))
+            first_codes = one.loop.table.codes_NM.clone()
+            one.run(begun + given.seconds)
+            _written(one, data, first_codes, training.beams, given)
 
 
-def curves(runs: list[Run], given: argparse.Namespace) -> None:
-    """Every run's epochs in one file."""
-    for one in runs:
-        rows = [{k: row[k] for k in ("epoch", "loss_gen", "sigma", "validation_ndcg_10", "unique_prefixes", "flipped")} for row in one.loop.curves]
-        record("curves", {"label": given.label, "variant": one.variant, "seed": one.seed, "rows": rows}, given.out)
+def _written(one: Run, data: Data, first_codes: torch.Tensor, beams: int, given: argparse.Namespace) -> None:
+    """The run's figures on the test events, and its epochs."""
+    figures = test(one, data, first_codes, beams)
+    of = {"data": data.name, "label": given.label, "variant": one.variant, "seed": one.seed}
+    record("quality", {**of, "epochs": one.loop.training.epochs, "history": given.history, "changes": given.set, **figures}, given.out)
+    rows = [{k: row[k] for k in ("epoch", "loss_gen", "sigma", "validation_ndcg_10", "unique_prefixes", "flipped")} for row in one.loop.curves]
+    record("curves", {**of, "rows": rows}, given.out)
+
+
+def _vectors(data: Data, tok: Tokenizer) -> torch.Tensor:
+    """The vectors that the tokenizer was warmed up on."""
+    return data.vectors_ND if tok.dim == data.vectors_ND.shape[1] else _with_factors(data, tok)
 
 
 def _with_factors(data: Data, tok: Tokenizer) -> torch.Tensor:

@@ -104,6 +104,14 @@ STAGES: tuple[Stage, ...] = (
         version="2",
     ),
     Stage(
+        "bundle",
+        "release",
+        ("validated_items", "validated_interactions", "sequences", "embeddings", "tokenizer", "joint_model", "semantic_ids"),
+        ("bundle",),
+        ("pytorch",),
+        "What serving needs in one artefact: recommender, tokenizer, ID table, item factors and encoder, each naming the others.",
+    ),
+    Stage(
         "report",
         "release",
         (

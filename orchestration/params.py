@@ -13,6 +13,7 @@ from diger_core.config import STRICT, EvaluationConfig, JointModelConfig, Recomm
 from diger_core.errors import DigerError
 from orchestration.encoders import EmbeddingsConfig
 from orchestration.ray_session import ClusterConfig
+from orchestration.release_config import BundleConfig, GateConfig, RecommendationsConfig, ReleaseConfig
 from orchestration.report import ReportConfig
 from orchestration.validation import RawInteractionsConfig, RawItemsConfig, ValidatedInteractionsConfig, ValidatedItemsConfig
 
@@ -54,7 +55,11 @@ class Params:
     joint_model: JointModelConfig = field(default_factory=JointModelConfig)
     semantic_ids: TableConfig = field(default_factory=TableConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    bundle: BundleConfig = field(default_factory=BundleConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    release: ReleaseConfig = field(default_factory=ReleaseConfig)
+    recommendations: RecommendationsConfig = field(default_factory=RecommendationsConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def section(self, names: Iterable[str]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ WHAT = {
     "joint_model": "tokenizer and recommender trained together",
     "semantic_ids": "each item's codes and suffix",
     "evaluation": "full ranking on the test targets",
+    "bundle": "model, tokenizer, IDs and encoder in one",
 }
 
 

@@ -26,7 +26,11 @@ frozen_model: {enabled: true}
 joint_model: {schedule: {name: sdud+frqud}}
 semantic_ids: {}
 evaluation: {beams: 20, bootstrap: 100}
+bundle: {}
+gate: {beat_most_popular: false, min_coverage: 0, min_unique_prefixes: 0}
 report: {examples: 2}
+release: {}
+recommendations: {}
 cluster: {workers: 0}
 """
 

@@ -1,0 +1,82 @@
+"""Stage `bundle`: what serving needs, gathered into one artefact whose parts name each other (orchestration/bundle.py)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from diger_core.canonical import table_hash
+from diger_core.errors import DigerError
+from orchestration.bundle import DOCUMENT, ENCODER_FILES, FACTORS, RESERVED, load_bundle, reserved_table, tuple_columns
+from orchestration.model_artefact import ASSIGNMENT, load_model
+from orchestration.stages.tokenizer import check_items
+
+if TYPE_CHECKING:
+    from diger_core.store import Artefact
+    from orchestration.runner import StageRun
+
+_MODEL_FILES = {"model.safetensors": (), "config.json": (), "id_table.parquet": ("item_id",)}
+_COMPONENTS = ("validated_items", "validated_interactions", "sequences", "embeddings", "tokenizer", "joint_model", "semantic_ids")
+
+
+def bundle(run: StageRun) -> None:
+    """Writes model.safetensors, config.json, id_table.parquet, factors.safetensors, encoder.json (.safetensors), reserved.parquet and bundle.json."""
+    model_artefact, semantic = run.inputs["joint_model"], run.inputs["semantic_ids"]
+    check_items(run.inputs["sequences"], run.inputs["embeddings"])
+    model = load_model(model_artefact)
+    assignment = model_artefact.tensors_metadata("model.safetensors")[ASSIGNMENT]
+    if semantic.facts["assignment_hash"] != assignment:
+        raise DigerError(
+            f"bundle: semantic_ids holds assignment {semantic.facts['assignment_hash'][:12]}, joint_model was trained with {assignment[:12]}: "
+            "run semantic_ids again"
+        )
+    item_ids = run.inputs["sequences"].table("items.parquet")["item_id"]
+    if not item_ids.cast(model.item_ids.type).equals(model.item_ids):
+        raise DigerError("bundle: joint_model's ID table and sequences number different items: run joint_model again on this snapshot")
+    encoder = run.store.artefact("encoder", run.inputs["embeddings"].facts["encoder_hash"])
+    _link(run, model_artefact, _MODEL_FILES)
+    _link(run, encoder, {name: () for name in ENCODER_FILES if name in encoder.names})
+    run.out.file(FACTORS, run.inputs["tokenizer"].path("inputs.safetensors"))
+    parent = run.inputs.get("baseline")
+    reserved = _reserved(run, parent, model.table.tuples.numpy())
+    columns = tuple_columns(model.table.codes_NM.shape[1])
+    run.out.table(RESERVED, reserved, sort_by=columns)
+    document = {
+        "format": 1,
+        "assignment_hash": assignment,
+        "parent": None if parent is None else parent.hash,
+        "parent_assignment": None if parent is None else parent.json(DOCUMENT)["assignment_hash"],
+        "components": {**{name: run.inputs[name].hash for name in _COMPONENTS}, "encoder": encoder.hash},
+        "encoder_facts": dict(encoder.facts),
+        "factors": run.inputs["tokenizer"].files["inputs.safetensors"]["canonical"],
+        "reserved": {"file": RESERVED, "hash": table_hash(reserved, reserved.column_names), "tuples": reserved.num_rows},
+        **_events(run.inputs["sequences"]),
+    }
+    run.out.json(DOCUMENT, document)
+    run.facts(items=len(item_ids), assignment_hash=assignment, reserved=reserved.num_rows, parent=document["parent"] or "none")
+
+
+def _link(run: StageRun, source: Artefact, files: dict[str, tuple[str, ...]]) -> None:
+    for name, keys in files.items():
+        run.out.file(name, source.path(name), sort_by=keys)
+
+
+def _reserved(run: StageRun, parent: Artefact | None, held_NQ: np.ndarray) -> Any:
+    """Tuples that released ancestors have given out and that no item holds now: nobody else may ever get one."""
+    if parent is None:
+        return reserved_table(np.empty((0, held_NQ.shape[1]), dtype=np.int32), held_NQ)
+    before = load_bundle(run.store, parent.hash)
+    released = [before.reserved_RQ, before.table.tuples.numpy()]
+    if any(part.shape[1] != held_NQ.shape[1] for part in released):
+        return reserved_table(np.empty((0, held_NQ.shape[1]), dtype=np.int32), held_NQ)  # other levels: no tuple can be the same
+    return reserved_table(np.concatenate(released), held_NQ)
+
+
+def _events(sequences: Artefact) -> dict[str, Any]:
+    """How many events the bundle was made from, and the newest one's time: what a later gate calls new."""
+    tensors = sequences.tensors("sequences.safetensors")
+    times = tensors.get("timestamps")
+    newest = int(times.max()) if isinstance(times, torch.Tensor) and len(times) else None
+    return {"events": len(tensors["events"]), "last_event": newest}

@@ -96,6 +96,26 @@ def quality() -> str:
     )
 
 
+def retraining() -> str:
+    """One line for each cut and method: quality, churn, cost, and where the run stands beside the one from scratch."""
+    found = rows("retraining", "data", "cut", "method", "seed", "label")
+    body = []
+    for r in sorted(found, key=lambda r: (r["data"], r["cut"], r["seed"], r["method"] != "scratch", r["method"], r["label"])):
+        beside = "" if r.get("ndcg_difference") is None else f"{r['ndcg_difference']:+.4f} [{r['ndcg_low']:+.4f}, {r['ndcg_high']:+.4f}]"
+        reached = ""
+        if r.get("scratch_best_seconds") is not None and r["method"] != "cold":
+            reached = "not" if r["reached_seconds"] is None else f"epoch {r['reached_epoch']}, {r['reached_seconds']:.0f} s"
+            reached += f" (scratch: {r['scratch_best_seconds']:.0f} s)"
+        new = "" if r["new_recall@10"] is None else f"{r['new_recall@10']:.4f} / {r['new_ndcg@10']:.4f} ({r['new_targets']})"
+        churn = [f"{r[name]:.1%}" if name in r else "" for name in ("kept_weighted", "kept", "changed_users")]
+        quality = [f"{r['recall@10']:.4f} / {r['ndcg@10']:.4f}", new, beside]
+        name = f"{r['method']} {r['label']}".strip()
+        body.append([f"{r['share']:.0%}", name, r["seed"], *quality, *churn, r["epochs_run"], f"{r['seconds']:.0f}", reached, *where(r)])
+    header = ["events", "method", "seed", "R@10 / N@10", "on new items (targets)", "N@10 minus scratch", "IDs kept, by traffic", "by item"]
+    header += ["users touched", "epochs", "seconds", "reached scratch's best validation", *WHERE]
+    return "## Retraining as the catalogue grows, Beauty cut by date\n\n" + table(header, body) if found else ""
+
+
 def cpu() -> str:
     found = rows("cpu_train", "side", "variant", "batch")
     if not found:
@@ -117,7 +137,17 @@ def commands() -> str:
 def main() -> None:
     notes = FOLDER / "results" / "notes.md"
     head = "# Results\n\nWritten by `python -m benchmarks.report` from `benchmarks/results/`; the last section is written by hand.\n"
-    parts = [head, training(), decoding(), tables(), quality(), cpu(), commands(), notes.read_text(encoding="utf-8") if notes.exists() else ""]
+    parts = [
+        head,
+        training(),
+        decoding(),
+        tables(),
+        quality(),
+        retraining(),
+        cpu(),
+        commands(),
+        notes.read_text(encoding="utf-8") if notes.exists() else "",
+    ]
     (FOLDER / "RESULTS.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
 
 

@@ -30,7 +30,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--set", nargs="*", default=[], help="quality: training.key=value, joint.key=value, tokenizer.key=value")
     parser.add_argument("--label", default="", help="quality: names a changed setting")
     parser.add_argument("--cuts", type=int, nargs="+", default=[0, 1, 2, 3], help="retraining: of 0 (70%% of the events by date) to 3 (all)")
-    parser.add_argument("--methods", nargs="+", default=["scratch", "cold", "anchored", "pinned", "free"], help="retraining; anchored:0.3 sets a cost")
+    parser.add_argument("--methods", nargs="+", default=["scratch", "cold", "anchored", "pinned", "free"], help="retraining; or anchored:COST")
     parser.add_argument("--joint", default="frqud", help="retraining: the variant that is trained")
     parser.add_argument("--anchor", type=float, default=1.0, help="retraining: what a move must gain")
     parser.add_argument("--warm-epochs", type=int, default=30)

@@ -22,7 +22,7 @@ from diger_core.fast.inference import FastRecommender, fast_recommender
 from diger_core.metrics import Estimates, Float64, ndcg, ranks, recall
 from diger_core.progress import Progress, Silent
 from diger_core.recommender import Recommender
-from diger_core.sequences import Int32, Int64, Sequences, Split, targets, training_counts
+from diger_core.sequences import Float32, Int32, Int64, Sequences, Split, targets, training_counts
 from diger_core.trie import Trie
 
 Baseline = Callable[[Sequences, Int64, Int64, int], Int32]
@@ -65,37 +65,69 @@ def rank_targets(
     mode and left in the mode it came in. Precision follows the caller's autocast. `fused`: encoder and beams over fused kernels (`fast/inference.py`)
     where the device and the precision allow it: about twice as fast.
     """
-    progress = progress or Silent()
     users_T, end_T, target_T = _chosen(targets(seq, split), users)
+    top = cut_off(config)
+    items_Tk, scores_Tk = recommended(
+        recommender, codes_NM, suffix_N, seq, users_T, end_T, top, beams=config.beams, constrained=config.constrained, remove_seen=config.remove_seen,
+        batch_size=config.batch_size, device=device, progress=progress, trie=trie, fused=fused, what=f"ranking ({split})",
+    )  # fmt: skip
+    wrong = int(((items_Tk == -1) & np.isfinite(scores_Tk)).sum())
+    return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk, wrong / max(1, items_Tk.size))
+
+
+def recommended(
+    recommender: Recommender,
+    codes_NM: Tensor,
+    suffix_N: Tensor,
+    seq: Sequences,
+    users_T: Int64,
+    end_T: Int64,
+    top: int,
+    *,
+    beams: int,
+    constrained: bool = True,
+    remove_seen: bool = False,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    trie: Trie | None = None,
+    fused: bool = False,
+    what: str = "recommending",
+) -> tuple[Int32, Float32]:
+    """(items int32 [T, top], scores float32 [T, top]), best first, after each user's events before `end_T` (absolute, exclusive; at least one).
+
+    -1 where there is no item, or where an unconstrained tuple is no item's; its score then is -inf, or finite. Otherwise as in `rank_targets`.
+    """
+    progress = progress or Silent()
     trie = trie or Trie.from_table(codes_NM, suffix_N, recommender.codes, recommender.suffixes, device)
     history = _Histories(seq, codes_NM, suffix_N, recommender.config.history, device)
-    seen = _Seen(seq, device) if config.remove_seen else None
-    top = cut_off(config)
+    seen = _Seen(seq, device) if remove_seen else None
     begin_T = np.maximum(seq.offsets_U1[users_T], end_T - recommender.config.history)
+    if (begin_T >= end_T).any():
+        raise ValueError("recommended: a user has no event before the given end")
     order_T = np.argsort(end_T - begin_T, kind="stable")
     on_device = [torch.from_numpy(np.ascontiguousarray(array[order_T])).to(device) for array in (begin_T, end_T, users_T)]
     training = recommender.training
     recommender.eval()
     used = fast_recommender(recommender, device) if fused else recommender
-    batches, invalid = [], []
+    batches = []
     try:
-        for start in range(0, len(order_T), config.batch_size):
-            rows_B = order_T[start : start + config.batch_size]
-            begin_B, end_B, users_B = (array[start : start + config.batch_size] for array in on_device)
+        for start in range(0, len(order_T), batch_size):
+            rows_B = order_T[start : start + batch_size]
+            begin_B, end_B, users_B = (array[start : start + batch_size] for array in on_device)
             longest = int((end_T[rows_B] - begin_T[rows_B]).max())
-            items_BW, scores_BW = _recommend(used, history, trie, begin_B, end_B, longest, config)
+            items_BW, scores_BW = _recommend(used, history, trie, begin_B, end_B, longest, beams, constrained)
             if seen is not None:
                 items_BW, scores_BW = _without(seen(users_B, items_BW, end_B), items_BW, scores_BW)
-            batches.append(items_BW[:, :top])
-            invalid.append(((items_BW[:, :top] == -1) & scores_BW[:, :top].isfinite()).sum())
-            progress.update(f"ranking ({split})", min(start + config.batch_size, len(order_T)), len(order_T))
+            batches.append((items_BW[:, :top].int(), scores_BW[:, :top].float()))
+            progress.update(what, min(start + batch_size, len(order_T)), len(order_T))
     finally:
         recommender.train(training)
-    items_Tk = np.full((len(order_T), top), -1, dtype=np.int32)
+    items_Tk, scores_Tk = np.full((len(order_T), top), -1, dtype=np.int32), np.full((len(order_T), top), -np.inf, dtype=np.float32)
     if batches:
-        items_Tk[order_T] = torch.cat(batches).int().cpu().numpy()
-    wrong = int(torch.stack(invalid).sum()) if invalid else 0
-    return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk, wrong / max(1, items_Tk.size))
+        items_Tk[order_T] = torch.cat([items for items, _ in batches]).cpu().numpy()
+        scores_Tk[order_T] = torch.cat([scores for _, scores in batches]).cpu().numpy()
+    return items_Tk, scores_Tk
 
 
 def baseline_results(
@@ -203,12 +235,13 @@ def _recommend(
     begin_B: Tensor,
     end_B: Tensor,
     longest: int,
-    config: EvaluationConfig,
+    beams: int,
+    constrained: bool,
 ) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         codes_BLQ, mask_BT = history(begin_B, end_B, longest)
         memory_BTd = recommender.encode(recommender.embed_codes(codes_BLQ).flatten(1, 2), mask_BT)
-        return beam_search(recommender, memory_BTd, mask_BT, trie, config.beams, constrained=config.constrained)
+        return beam_search(recommender, memory_BTd, mask_BT, trie, beams, constrained=constrained)
 
 
 def _without(gone_BW: Tensor, items_BW: Tensor, scores_BW: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 
-def _cache_directory() -> Path:
+def cache_directory() -> Path:
     base = os.environ.get("DIGER_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "diger")
     return Path(base)
 
@@ -91,7 +91,7 @@ class Artefact:
                     f"{local}: missing from its artefact: restore it (dvc pull), or remove {self.directory} and run stage {self.stage} again"
                 )
         else:
-            local = _cache_directory() / "files" / entry["sha256"] / name
+            local = cache_directory() / "files" / entry["sha256"] / name
             if not local.exists():
                 self._fetch(local, location)
         if bytes_sha256(local) != entry["sha256"]:
@@ -100,6 +100,10 @@ class Artefact:
             )
         self._verified[name] = local
         return local
+
+    def mark_verified(self, name: str, local: Path) -> None:
+        """For a caller that has just hashed the file itself."""
+        self._verified[name] = local
 
     def _fetch(self, local: Path, location: tuple[str, ...]) -> None:
         local.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,10 @@ _COMMANDS = {
     "stage": ("orchestration.cli.stage", "stage"),
     "lookup": ("orchestration.cli.lookup", "lookup"),
     "params": ("orchestration.cli.params", "params"),
+    "why": ("orchestration.cli.why", "why"),
+    "where-used": ("orchestration.cli.why", "where_used"),
+    "item": ("orchestration.cli.audit", "item"),
+    "verify": ("orchestration.cli.audit", "verify"),
 }
 _HELP = {
     "run": "Run the whole flow on a snapshot.",
@@ -28,6 +32,10 @@ _HELP = {
     "stage": "Run one stage (what dvc.yaml calls).",
     "lookup": "Find an item's semantic ID, or the item of an ID.",
     "params": "Show the parameters, with defaults filled in.",
+    "why": "Show what something was made from, and verify it.",
+    "where-used": "Show what was made with something.",
+    "item": "Show an item's semantic ID, and every one it has had.",
+    "verify": "Verify the whole store.",
 }
 
 

@@ -1,0 +1,264 @@
+"""The store's records as a graph of artefacts, small enough to hold in memory.
+
+Records never change once written, so a line of the cache stays true for as long as its file exists with the same size; the cache lives outside
+the store, may be deleted at any time, and only says where to look: whatever is shown of a record is read from the store again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, astuple, dataclass
+from functools import cached_property
+from typing import Any
+
+from diger_core.canonical import digest
+from diger_core.errors import DigerError
+from diger_core.store import MANIFEST, Artefact, Store, cache_directory
+
+THREADS = 16  # of requests to an object store; a local disk needs none
+
+
+@dataclass(frozen=True)
+class Made:
+    """A record, as far as the graph needs it: which computation made `artefact` from which inputs (name -> hash)."""
+
+    path: str  # relative to records/
+    size: int
+    stage: str
+    key: str
+    number: int
+    artefact: str
+    inputs: Mapping[str, str]
+    snapshot: str | None
+    source: str | None  # a raw stage's files, as the snapshot registered them
+    commit: str | None
+    at: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """An entry of the champion log."""
+
+    number: int
+    action: str
+    bundle: str
+    verdict: str | None
+    release: str | None
+    previous: str | None
+    reason: str
+    at: str
+    by: str
+    forced: bool
+
+
+class Index:
+    """What a store holds. Everything is read when it is first asked for."""
+
+    def __init__(self, store: Store, cached: bool = True) -> None:
+        self.store, self.root = store, store.root
+        self._cached = cached
+        self._records: dict[str, dict[str, Any]] = {}
+        self._manifests: dict[str, Artefact | None] = {}
+        self.faults: list[str] = []  # files that could not be read while the index was built
+
+    # Records
+
+    @cached_property
+    def made(self) -> list[Made]:
+        """All records, oldest first."""
+        listed = {path: size for path, size in self._tree("records").items() if path.endswith(".json") and path.count("/") == 2}
+        known = self._load_cache() if self._cached else {}
+        found = [known[path] for path, size in listed.items() if path in known and known[path].size == size]
+        fresh = [path for path, size in listed.items() if path not in known or known[path].size != size]
+        if fresh:
+            read = [made for made in self._each(lambda path: self._make(path, listed[path]), fresh) if made is not None]
+            found += read
+            if self._cached:
+                self._save_cache(read)
+        return sorted(found, key=lambda made: (made.at, made.stage, made.key, made.number))
+
+    def _make(self, path: str, size: int) -> Made | None:
+        try:
+            return _made(path, size, self._read_record(path))
+        except DigerError as error:  # one damaged record must not hide the others
+            self.faults.append(str(error))
+            return None
+
+    @cached_property
+    def makers(self) -> dict[str, list[Made]]:
+        """Artefact hash -> the records that led to it, oldest first."""
+        return _grouped(self.made, lambda made: [made.artefact])
+
+    @cached_property
+    def users(self) -> dict[str, list[Made]]:
+        """Artefact hash -> the records that had it as an input."""
+        return _grouped(self.made, lambda made: set(made.inputs.values()))
+
+    def record(self, made: Made) -> dict[str, Any]:
+        """The whole record, from the store."""
+        if made.path not in self._records:
+            self._records[made.path] = self._read_record(made.path)
+        return self._records[made.path]
+
+    def _read_record(self, path: str) -> dict[str, Any]:
+        return parsed(self.root.read("records", *path.split("/")), f"{self.store.url}/records/{path}")
+
+    # Artefacts
+
+    @cached_property
+    def stages(self) -> dict[str, list[str]]:
+        """Stage -> the hashes whose directories exist, complete or not."""
+        names = self.root.list("artefacts")
+        return dict(zip(names, self._each(lambda stage: self.root.list("artefacts", stage), names), strict=True))
+
+    @cached_property
+    def present(self) -> dict[str, str]:
+        """Artefact hash -> stage, of all directories."""
+        return {hash_: stage for stage, hashes in self.stages.items() for hash_ in hashes}
+
+    def stage_of(self, hash_: str, name: str = "") -> str:
+        """The stage of an artefact, from its directory or its records; `name` (that of the input) where neither exists."""
+        if hash_ in self.present:
+            return self.present[hash_]
+        return self.makers[hash_][0].stage if hash_ in self.makers else name
+
+    def artefact(self, hash_: str) -> Artefact | None:
+        """The artefact; None where it is missing. Raises DigerError where its manifest is damaged."""
+        if hash_ not in self._manifests:
+            self._manifests[hash_] = self.store.find(self.present[hash_], hash_) if hash_ in self.present else None
+        return self._manifests[hash_]
+
+    def artefacts(self, stages: Iterable[str] | None = None) -> list[Artefact]:
+        """All complete artefacts of the stages (default: all); a damaged manifest is passed over: `diger verify` names it."""
+
+        def find(hash_: str) -> Artefact | None:
+            with contextlib.suppress(DigerError):
+                return self.artefact(hash_)
+            return None
+
+        hashes = [hash_ for stage in (stages if stages is not None else self.stages) for hash_ in self.stages.get(stage, [])]
+        return [artefact for artefact in self._each(find, hashes) if artefact is not None]
+
+    def made_at(self, hash_: str) -> str:
+        """When the artefact was first made, ISO 8601; empty where no record says so."""
+        return self.makers[hash_][0].at if hash_ in self.makers else ""
+
+    # Snapshots, releases, pointers
+
+    @cached_property
+    def snapshots(self) -> dict[str, dict[str, Any]]:
+        """Key -> the registered snapshot, oldest first."""
+        found = {name.removesuffix(".json"): self.document("snapshots", name) for name in self.root.list("snapshots") if name.endswith(".json")}
+        return dict(sorted(found.items(), key=lambda pair: (str(pair[1].get("registered_at")), pair[0])))
+
+    @cached_property
+    def releases(self) -> list[Release]:
+        """The champion log, oldest first."""
+        names = [name for name in self.root.list("champion") if name.endswith(".json")]
+        fields = Release.__dataclass_fields__
+        return [Release(**{name: self.document("champion", file).get(name) for name in fields}) for file in names]
+
+    @cached_property
+    def pointers(self) -> list[tuple[str, dict[str, Any]]]:
+        """(kind/name, value) of every pointer."""
+        paths = [path for path in self._tree("pointers") if path.endswith(".json")]
+        values = self._each(lambda path: self.document("pointers", *path.split("/")), paths)
+        return list(zip((path.removesuffix(".json") for path in paths), values, strict=True))
+
+    @cached_property
+    def removed(self) -> dict[str, dict[str, Any]]:
+        """Artefact hash -> what took it out on purpose (removal.py)."""
+        found = [self.document("removed", name) for name in self.root.list("removed") if name.endswith(".json")]
+        return {entry["artefact"]: entry for entry in found}
+
+    def document(self, *names: str) -> dict[str, Any]:
+        return parsed(self.root.read(*names), "/".join([self.store.url, *names]))
+
+    # Reading many
+
+    def _tree(self, top: str) -> dict[str, int]:
+        if self.root.is_local:
+            return self.root.tree(top)
+        folders = self.root.list(top)  # an object store lists a thousand names a request: ask for all folders at once
+        trees = self._each(lambda folder: self.root.tree(top, folder), folders)
+        return {f"{folder}/{path}": size for folder, tree in zip(folders, trees, strict=True) for path, size in tree.items()}
+
+    def _each(self, work: Any, values: Iterable[Any]) -> list[Any]:
+        values = list(values)
+        if self.root.is_local or len(values) < 2:
+            return [work(value) for value in values]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(work, values))
+
+    # The cache
+
+    @property
+    def _cache_file(self) -> str:
+        place = os.path.realpath(self.root.base) if self.root.is_local else self.store.url
+        return str(cache_directory() / "records" / f"{digest('records', place)[:32]}.jsonl")
+
+    def _load_cache(self) -> dict[str, Made]:
+        known: dict[str, Made] = {}
+        with contextlib.suppress(OSError), open(self._cache_file, "rb") as f:
+            for line in f:
+                with contextlib.suppress(ValueError, TypeError):  # cut short by a crash, or of another version: that record is read again
+                    made = Made(*json.loads(line))
+                    known[made.path] = made
+        return known
+
+    def _save_cache(self, fresh: Iterable[Made]) -> None:
+        lines = b"".join(json.dumps(astuple(made), separators=(",", ":")).encode() + b"\n" for made in fresh)
+        with contextlib.suppress(OSError):  # a read-only home makes the next question slower, nothing else
+            os.makedirs(os.path.dirname(self._cache_file), exist_ok=True)
+            with open(self._cache_file, "ab", buffering=0) as f:
+                f.write(lines)
+
+
+def _made(path: str, size: int, record: Mapping[str, Any]) -> Made:
+    stage, key, name = path.split("/")
+    code = record.get("code") or {}
+    return Made(
+        path,
+        size,
+        stage,
+        key,
+        int(name.removesuffix(".json")) if name.removesuffix(".json").isdigit() else 0,
+        str(record.get("artefact", "")),
+        {str(k): str(v) for k, v in (record.get("inputs") or {}).items()},
+        record.get("snapshot"),
+        record.get("snapshot_file"),
+        code.get("commit"),
+        str(record.get("started_at", "")),
+    )
+
+
+def _grouped(made: Iterable[Made], keys: Any) -> dict[str, list[Made]]:
+    groups: dict[str, list[Made]] = {}
+    for each in made:
+        for key in keys(each):
+            groups.setdefault(key, []).append(each)
+    return groups
+
+
+def parsed(data: bytes, where: str) -> dict[str, Any]:
+    """A JSON object, or a `DigerError` that names the file."""
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise DigerError(f"{where}: not valid JSON ({' '.join(str(error).split())}): damaged; restore it from a copy of the store") from error
+    if not isinstance(value, dict):
+        raise DigerError(f"{where}: holds no JSON object: damaged; restore it from a copy of the store")
+    return value
+
+
+def manifest_path(store: Store, stage: str, hash_: str) -> str:
+    return f"{store.url}/artefacts/{stage}/{hash_}/{MANIFEST}"
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A dataclass as JSON."""
+    return asdict(value)

@@ -1,0 +1,214 @@
+"""A chain as text for a terminal, and as plain values for JSON and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from orchestration.audit.chain import Chain, Node
+from orchestration.audit.index import Index
+from orchestration.graph import BY_NAME
+
+SHORT = 12
+
+
+@dataclass(frozen=True)
+class Line:
+    """A node where it is shown first: `branch` is what stands before it, `elsewhere` are inputs that have their own line in another place."""
+
+    branch: str
+    below: str
+    name: str
+    node: Node
+    children: bool
+    elsewhere: list[tuple[str, Node]]
+    folded: int  # nodes behind an earlier bundle that are not shown
+
+
+def lines(chain: Chain, whole: bool = False) -> Iterator[Line]:
+    """Depth first; each node once. Without `whole`, a bundle behind the first one is named and its own past is folded."""
+    children, elsewhere, folded = _spanning(chain, whole)
+    waiting = [(chain.root, "", "", "")]
+    while waiting:
+        id_, name, branch, below = waiting.pop()
+        others = [(n, chain.nodes[i]) for n, i in elsewhere[id_]]
+        yield Line(branch, below, name, chain.nodes[id_], bool(children[id_]), others, folded.get(id_, 0))
+        for position, (input_name, input_id) in reversed(list(enumerate(children[id_]))):
+            last = position == len(children[id_]) - 1
+            waiting.append((input_id, input_name, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")))
+
+
+Edges = dict[str, list[tuple[str, str]]]
+
+
+def _spanning(chain: Chain, whole: bool) -> tuple[Edges, Edges, dict[str, int]]:
+    """(each node's inputs that are shown under it, those that are shown elsewhere, how many nodes are folded behind it)."""
+    children: Edges = {chain.root: []}
+    elsewhere: Edges = {chain.root: []}
+    folded: dict[str, int] = {}
+    seen = {chain.root}
+    path = [(chain.root, iter(chain.nodes[chain.root].inputs), int(chain.nodes[chain.root].stage == "bundle"))]
+    while path:
+        id_, inputs, bundles = path[-1]
+        name, input_id = next(inputs, ("", ""))
+        if not input_id:
+            path.pop()
+        elif input_id in seen:
+            elsewhere[id_].append((name, input_id))
+        else:
+            seen.add(input_id)
+            children[id_].append((name, input_id))
+            children[input_id], elsewhere[input_id] = [], []
+            node, depth = chain.nodes[input_id], bundles + (chain.nodes[input_id].stage == "bundle")
+            if depth > 1 and not whole and node.stage == "bundle":
+                folded[input_id] = _behind(chain, input_id)
+            else:
+                path.append((input_id, iter(node.inputs), depth))
+    return children, elsewhere, folded
+
+
+def _behind(chain: Chain, id_: str) -> int:
+    seen, waiting = {id_}, [id_]
+    while waiting:
+        fresh = [i for _, i in chain.nodes[waiting.pop()].inputs if i not in seen]
+        seen.update(fresh)
+        waiting += fresh
+    return len(seen) - 1
+
+
+def text(index: Index, chain: Chain, whole: bool = False) -> Iterator[str]:
+    """The tree. Code, machine and run stand where they differ from those of the line above."""
+    context: dict[str, str] = {}
+    for line in lines(chain, whole):
+        node = line.node
+        shown = {key: value for key, value in origin(node).items() if context.get(key) != value}
+        context.update(shown)
+        yield f"{line.branch}{headline(line.name, node)}" + ("  " + "  ".join(shown.values()) if shown else "")
+        bar = line.below + ("│  " if line.children else "   ")
+        for remark in remarks(index, node):
+            yield bar + remark
+        if line.elsewhere:
+            yield bar + "also from: " + ", ".join(headline(n, other, short=True) for n, other in line.elsewhere)
+        if line.folded:
+            yield f"{bar}{line.folded} nodes further back: diger why {node.hash[:SHORT]} (or --all)"
+
+
+def headline(name: str, node: Node, short: bool = False) -> str:
+    if node.kind == "release":
+        return f"champion #{node.detail['number']} ({node.detail['action']})  {when(node)}"
+    if node.kind == "snapshot":
+        return f"snapshot {node.hash}" + ("" if short else f"  registered {when(node)}")
+    label = node.stage if not name or name == node.stage else f"{name}: {node.stage}"
+    base = f"{label} {node.hash[:SHORT]}"
+    state = "" if node.status == "present" else f"  {node.status.upper()}"
+    return base + state if short else f"{base}{state}  {when(node)}".rstrip()
+
+
+def when(node: Node) -> str:
+    return str(node.record.get("started_at", ""))[:19].replace("T", " ")
+
+
+def origin(node: Node) -> dict[str, str]:
+    """What a computation ran on and from, in the words of the tree."""
+    record, found = node.record, dict[str, str]()
+    code = record.get("code")
+    if code:
+        found["code"] = f"code {str(code['commit'])[:8]}" + (" + uncommitted changes" if code.get("dirty_diff") else "")
+    machine = record.get("machine")
+    if machine:
+        found["machine"] = f"on {machine.get('host')}" + (f" ({', '.join(machine['accelerators'])})" if machine.get("accelerators") else "")
+    run = record.get("dagster_run_id")
+    if run:
+        found["run"] = f"run {str(run)[:8]}"
+    return found
+
+
+def remarks(index: Index, node: Node) -> Iterator[str]:
+    """Lines under a node: what its bytes are, which parameters were not the defaults, the verdict, a fault."""
+    if node.kind == "release":
+        yield f"{node.detail['reason']} (by {node.detail['by']})"
+    if node.kind == "snapshot" and node.status == "present":
+        yield f"{node.detail['url']}"
+        for name, file in sorted(node.detail["files"].items()):
+            yield f"{name}  sha256 {file['sha256']}  {file['rows']:,} rows"
+    if node.kind == "artefact":
+        if "assignment" in node.detail:
+            yield f"ID assignment {node.detail['assignment'][:SHORT]}"
+        changed = changed_params(node.record.get("params") or {})
+        if changed:
+            yield "params: " + ", ".join(f"{name}={value}" for name, value in changed.items())
+        if node.stage == "gate" and node.status == "present":
+            yield gate_line(index, node.hash)
+        if node.others:
+            yield f"equal content came from {node.others} other computation{'s' if node.others > 1 else ''}"
+    if node.status == "removed":
+        yield removal_line(node.detail["removed"])
+    if node.problem:
+        yield f"FAULT {node.problem}"
+
+
+def removal_line(entry: dict[str, Any]) -> str:
+    moved = f"; what is left of it is {str(entry['replaced_by'])[:SHORT]}" if entry.get("replaced_by") else ""
+    return f"removed on purpose by `diger {entry['why']}` on {str(entry['at'])[:19].replace('T', ' ')}: {entry['reason']}{moved}"
+
+
+def gate_line(index: Index, hash_: str) -> str:
+    """The verdict and the rules that failed."""
+    artefact = index.artefact(hash_)
+    assert artefact is not None
+    verdict = artefact.json("verdict.json")
+    failed = [f"{rule['name']}: {rule['message']}" for rule in verdict["rules"] if not rule["passed"]]
+    against = f"against {str(verdict['champion'])[:SHORT]}" if verdict.get("champion") else "with no champion to beat"
+    return f"verdict {verdict['verdict']} {against}, {len(verdict['rules'])} rules" + (f"; failed: {'; '.join(failed)}" if failed else "")
+
+
+def changed_params(sections: dict[str, Any]) -> dict[str, Any]:
+    """section.key -> value, of those that are not the defaults."""
+    import dataclasses
+
+    from orchestration.params import Params
+
+    defaults, found = Params(), dict[str, Any]()
+    for section, values in sections.items():
+        default = getattr(defaults, section, None)
+        usual = dataclasses.asdict(default) if dataclasses.is_dataclass(default) and not isinstance(default, type) else {}
+        found.update(_changed(section, values, usual))
+    return found
+
+
+def _changed(prefix: str, values: Any, usual: Any) -> dict[str, Any]:
+    if isinstance(values, dict) and isinstance(usual, dict):
+        return {k: v for name, value in values.items() for k, v in _changed(f"{prefix}.{name}", value, usual.get(name)).items()}
+    plain = list(usual) if isinstance(usual, tuple) else usual
+    return {} if values == plain or values == _text(plain) else {prefix: values}
+
+
+def _text(value: Any) -> Any:
+    """As JSON holds it: infinities are words there."""
+    return repr(value) if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
+
+
+def as_json(chain: Chain) -> dict[str, Any]:
+    """Everything, for machines: nodes by id with their whole records."""
+    nodes = {
+        id_: {
+            "kind": node.kind,
+            "stage": node.stage,
+            "hash": node.hash,
+            "status": node.status,
+            "problem": node.problem,
+            "inputs": [{"name": name, "node": target} for name, target in node.inputs],
+            "other_records": node.others,
+            "changed_params": changed_params(node.record.get("params") or {}),
+            "record": node.record,
+            **node.detail,
+        }
+        for id_, node in chain.nodes.items()
+    }
+    return {"root": chain.root, "nodes": nodes}
+
+
+def what(stage: str) -> str:
+    declared = BY_NAME.get(stage)
+    return declared.description if declared else ""

@@ -1,0 +1,273 @@
+"""Verification: bytes against manifests, manifests against names, records against their seals, and every link between them.
+
+Files are hashed by several threads (hashlib lets go of the interpreter's lock) with large reads; from an object store they are streamed, not
+kept. Every fault names the file, what was expected, what was found, and what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diger_core.canonical import file_hash
+from diger_core.errors import DigerError
+from diger_core.store import Artefact, seal
+from orchestration.audit import links
+from orchestration.audit.chain import Chain, Node
+from orchestration.audit.index import Index, Made
+
+BLOCK = 1 << 20  # a reading stays in the processor's cache until it is hashed
+REMOTE_THREADS = 8
+
+
+@dataclass
+class Outcome:
+    """`faults`: one line each; `notes`: what is unusual but sound."""
+
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    artefacts: int = 0
+    records: int = 0
+    files: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    content: bool = False
+
+    @property
+    def summary(self) -> str:
+        speed = f", {self.bytes / max(self.seconds, 1e-9) / 1e6:,.0f} MB/s" if self.bytes else ""
+        what = "bytes, links and canonical content" if self.content else "bytes and links"
+        verdict = f"{len(self.faults)} FAULT{'S' if len(self.faults) > 1 else ''}" if self.faults else "all as recorded"
+        return (
+            f"verified {what} of {self.artefacts:,} artefacts ({self.files:,} files, {self.bytes:,} bytes) and {self.records:,} records: "
+            f"{verdict} ({self.seconds:.2f} s{speed})"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "passed": not self.faults}
+
+
+def verify_chain(index: Index, found: Chain, content: bool = False) -> Outcome:
+    """Everything on the way from the chain's root to the snapshots."""
+    outcome, started = Outcome(content=content), time.perf_counter()
+    nodes = list(found.nodes.values())
+    hashes = [node.hash for node in nodes if node.kind == "artefact" and node.status in ("present", "damaged")]
+    outcome.faults += [node.problem for node in nodes if node.problem and node.status == "missing"]
+    outcome.notes += [f"{node.stage} {node.hash[:12]} cannot be verified: {_removal(node)}" for node in nodes if node.status == "removed"]
+    _artefacts(index, hashes, outcome)
+    _records(index, _records_of(index, nodes), outcome)
+    for node in nodes:
+        if node.kind == "snapshot" and node.status == "present":
+            outcome.faults += links.snapshot(index, node.hash)
+        if node.kind == "release":
+            outcome.faults += links.release(index, int(node.detail["number"]))
+    outcome.faults += [node.problem for node in nodes if node.problem and node.status == "present" and node.problem not in outcome.faults]
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+def _removal(node: Node) -> str:
+    from orchestration.audit.tree import removal_line
+
+    return removal_line(node.detail["removed"])
+
+
+def _records_of(index: Index, nodes: Iterable[Node]) -> list[Made]:
+    """The record that each node's line is read from: the one with the number and key that stand in it."""
+    paths = {f"{n.record.get('stage')}/{n.record.get('key')}/{int(n.record.get('number', 0)):06d}.json" for n in nodes if n.kind == "artefact"}
+    return [made for made in index.made if made.path in paths]
+
+
+def verify_store(index: Index, content: bool = False, journal: Journal | None = None) -> Outcome:
+    """Every artefact, record, snapshot and log entry; those that `journal` says were verified before are passed over."""
+    outcome, started = Outcome(content=content), time.perf_counter()
+    done = journal.done if journal is not None else set()
+    hashes = [hash_ for hash_ in index.present if hash_ not in done]
+    if len(hashes) < len(index.present):
+        outcome.notes.append(f"{len(index.present) - len(hashes):,} artefacts were verified by the interrupted run before and are passed over")
+    _artefacts(index, hashes, outcome, journal)
+    _records(index, index.made, outcome)
+    outcome.faults += index.faults
+    for key in index.snapshots:
+        outcome.faults += links.snapshot(index, key)
+    for entry in index.releases:
+        outcome.faults += links.release(index, entry.number)
+    outcome.faults += links.missing(index)
+    if journal is not None:
+        journal.close()
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+class Journal:
+    """Which artefacts an interrupted `diger verify` has found sound: a scratch file outside the store, removed when the run is complete."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.done = set(path.read_text(encoding="ascii").split()) if path.exists() else set[str]()
+        self._file = open(path, "a", encoding="ascii", buffering=1)  # noqa: SIM115
+
+    def add(self, hash_: str) -> None:
+        self._file.write(f"{hash_}\n")
+
+    def close(self) -> None:
+        self._file.close()
+        self.path.unlink()
+
+
+# Artefacts
+
+
+def _artefacts(index: Index, hashes: list[str], outcome: Outcome, journal: Journal | None = None) -> None:
+    """All files of all artefacts, largest first, so that no thread is left with a long one at the end."""
+    opened: dict[str, Artefact] = {}
+    for hash_ in hashes:
+        try:
+            artefact = index.artefact(hash_)
+        except DigerError as error:
+            outcome.faults.append(str(error))
+            continue
+        if artefact is None:
+            outcome.notes.append(_unfinished(index, hash_))
+        else:
+            opened[hash_] = artefact
+    work = [(artefact, entry) for artefact in opened.values() for entry in artefact.manifest["files"]]
+    work.sort(key=lambda pair: -int(pair[1]["bytes"]))
+    left = {hash_: len(artefact.manifest["files"]) for hash_, artefact in opened.items()}
+    sound = dict.fromkeys(opened, True)
+    check: Callable[[tuple[Artefact, Mapping[str, Any]]], _File] = lambda pair: _file(pair[0], pair[1], outcome.content)  # noqa: E731
+    with ThreadPoolExecutor(os.cpu_count() or 2 if index.root.is_local else REMOTE_THREADS) as pool:
+        for (artefact, _), result in zip(work, pool.map(check, work), strict=True):
+            outcome.files += 1
+            outcome.bytes += result.bytes
+            outcome.faults += [result.fault] if result.fault else []
+            outcome.notes += [result.note] if result.note else []
+            left[artefact.hash] -= 1
+            sound[artefact.hash] = sound[artefact.hash] and result.fault is None
+            if not left[artefact.hash] and sound[artefact.hash]:
+                inner = links.artefact(index, artefact)
+                outcome.faults += inner
+                if journal is not None and not inner:
+                    journal.add(artefact.hash)
+    outcome.artefacts += len(opened)
+
+
+def _unfinished(index: Index, hash_: str) -> str:
+    return f"{index.store.url}/artefacts/{index.present[hash_]}/{hash_}: no manifest: never finished, so nothing counts it; `diger gc` removes it"
+
+
+@dataclass(frozen=True)
+class _File:
+    bytes: int
+    fault: str | None = None
+    note: str | None = None
+
+
+def _file(artefact: Artefact, entry: Mapping[str, Any], content: bool) -> _File:
+    """One file: its SHA-256 and, with `content`, its canonical hash."""
+    where, names = f"{artefact.directory}/{entry['path']}", ("artefacts", artefact.stage, artefact.hash, entry["path"])
+    remedy = f"restore it (dvc pull), or remove {artefact.directory} and run stage {artefact.stage} again"
+    try:
+        found, size = hash_bytes(artefact, names)
+    except FileNotFoundError:
+        return _File(0, f"{where}: missing: expected {entry['bytes']:,} bytes with SHA-256 {entry['sha256']}: {remedy}")
+    except DigerError as error:
+        return _File(0, str(error))
+    if found == entry["sha256"] and not content:
+        _known_good(artefact, entry, names)
+        return _File(size)
+    canonical = _canonical(artefact, entry, names) if content else None
+    if found == entry["sha256"]:
+        if canonical == entry["canonical"]:
+            _known_good(artefact, entry, names)
+            return _File(size)
+        wrong = (
+            f"{where}: its bytes are those of the manifest, their canonical hash is not: expected {entry['canonical']}, found {canonical}: {remedy}"
+        )
+        return _File(size, wrong)
+    if canonical == entry["canonical"]:
+        _known_good(artefact, entry, names)
+        return _File(size, note=f"{where}: re-encoded: other bytes (SHA-256 {found[:16]}), equal content (canonical {canonical[:16]}): passes")
+    cut = f" ({size:,} bytes, expected {entry['bytes']:,})" if size != entry["bytes"] else ""
+    other = f", and so does its content: {canonical}" if content else "; --verify=content says whether the content is equal"
+    return _File(size, f"{where}: its bytes differ{cut}: expected SHA-256 {entry['sha256']}, found {found}{other}: {remedy}")
+
+
+def _known_good(artefact: Artefact, entry: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    """The links that are read next need not hash the file once more."""
+    if artefact.root.is_local:
+        artefact.mark_verified(entry["name"], Path(artefact.root.at(*names)))
+
+
+def hash_bytes(artefact: Artefact, names: tuple[str, ...]) -> tuple[str, int]:
+    """(SHA-256, bytes) of a stored file. FileNotFoundError where it is missing."""
+    root, sha, size = artefact.root, hashlib.sha256(), 0
+    path = root.at(*names)
+    with root.faults(*names):
+        if root.is_local and not os.path.exists(path):
+            raise _missing(path)
+        if root.is_local:
+            buffer = bytearray(BLOCK)
+            view = memoryview(buffer)
+            with open(path, "rb", buffering=0) as f:
+                while count := f.readinto(buffer):
+                    sha.update(view[:count])
+                    size += count
+        else:
+            if not root.fs.exists(path):
+                raise _missing(path)
+            with root.fs.open(path, "rb", block_size=8 * BLOCK, cache_type="readahead") as f:
+                while block := f.read(8 * BLOCK):
+                    sha.update(block)
+                    size += len(block)
+    return sha.hexdigest(), size
+
+
+class _Gone(DigerError, FileNotFoundError):
+    """Passes through `faults` as it is."""
+
+
+def _missing(path: str) -> FileNotFoundError:
+    return _Gone(f"{path}: missing")
+
+
+def _canonical(artefact: Artefact, entry: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """The canonical hash, or, of a file that cannot be read as its kind, words that no hash equals."""
+    try:
+        if artefact.root.is_local:
+            return file_hash(artefact.root.at(*names), entry["sort_by"])
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / entry["name"]
+            artefact.root.download(local, *names)
+            return file_hash(local, entry["sort_by"])
+    except DigerError:
+        return "unreadable"
+
+
+# Records
+
+
+def _records(index: Index, made: Iterable[Made], outcome: Outcome) -> None:
+    for each in made:
+        outcome.records += 1
+        where = f"{index.store.url}/records/{each.path}"
+        try:
+            record = index.record(each)
+        except DigerError as error:
+            outcome.faults.append(str(error))
+            continue
+        place = f"{record.get('stage')}/{record.get('key')}/{int(record.get('number', 0)):06d}.json"
+        if record.get("seal") != seal(record):
+            outcome.faults.append(
+                f"{where}: edited or damaged: expected seal {record.get('seal')}, found {seal(record)}: restore it from a copy (dvc pull)"
+            )
+        elif place != each.path:
+            outcome.faults.append(f"{where}: another record's bytes (of {place}): restore it from a copy of the store (dvc pull)")

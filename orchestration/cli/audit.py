@@ -1,0 +1,68 @@
+"""`diger item`, `diger verify`: an item's semantic IDs over time; the whole store against its own hashes."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from orchestration.cli.options import json_option, open_store, store_option
+from orchestration.cli.why import VerifyCommand, print_outcome
+
+
+@click.command()
+@click.argument("item_id", metavar="ITEM")
+@click.option("--history", "past", is_flag=True, help="Every ID that the item has had, when, and why it changed.")
+@click.option("--released", is_flag=True, help="With --history: only the assignments that were released.")
+@json_option
+@store_option
+def item(item_id: str, past: bool, released: bool, as_json: bool, store: str) -> None:
+    """Show ITEM's semantic ID in the champion (or, before the first release, in the newest table)."""
+    from orchestration.audit.index import Index, plain
+    from orchestration.audit.items import history
+    from orchestration.audit.names import current_assignment
+    from orchestration.console import print_json
+
+    index = Index(open_store(store))
+    episodes = history(index, item_id, every=not released)
+    if not past:
+        now = current_assignment(index)
+        episodes = [episode for episode in episodes if episode.assignment == now]
+    if as_json:
+        print_json([plain(episode) for episode in episodes])
+        return
+    for episode in episodes:
+        name = "-" if episode.id is None else "(" + ", ".join(str(code) for code in episode.id) + ")"
+        champion = f"  champion #{', #'.join(str(n) for n in episode.released)}" if episode.released else ""
+        print(f"{episode.at[:19].replace('T', ' ')}  {name:<22} assignment {episode.assignment[:12]}  {', '.join(episode.snapshots)}{champion}")
+        if past:
+            print(f"{'':21}{episode.why}")
+
+
+@click.command(cls=VerifyCommand)
+@click.option("--content", is_flag=True, help="Recompute the canonical hashes too, so that a re-encoded file passes.")
+@click.option("--again", is_flag=True, help="Do not go on from an interrupted verification.")
+@json_option
+@store_option
+def verify(content: bool, again: bool, as_json: bool, store: str) -> None:
+    """Verify every artefact, record, snapshot and release of the store. Exit code 1 where anything is missing or differs.
+
+    An interrupted verification goes on where it stopped.
+    """
+    from diger_core.canonical import digest
+    from diger_core.store import cache_directory
+    from orchestration.audit.index import Index
+    from orchestration.audit.verify import Journal, verify_store
+    from orchestration.console import print_json
+
+    index = Index(open_store(store), cached=False)
+    path = cache_directory() / "verify" / digest(index.store.url, index.root.base, "content" if content else "bytes")[:32]
+    if again:
+        path.unlink(missing_ok=True)
+    outcome = verify_store(index, content, Journal(path))
+    if as_json:
+        print_json(outcome.as_json())
+    else:
+        print_outcome(outcome)
+    if outcome.faults:
+        sys.exit(1)

@@ -1,0 +1,151 @@
+"""`diger why`, `diger where-used`: what something was made from, and what was made with it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestration.cli.options import json_option, open_store, store_option
+
+if TYPE_CHECKING:
+    from orchestration.audit.chain import Chain
+    from orchestration.audit.forward import Uses
+    from orchestration.audit.index import Index
+    from orchestration.audit.names import Thing
+    from orchestration.audit.verify import Outcome
+
+
+class VerifyCommand(click.Command):
+    """`--verify` alone means bytes; click would take the next argument for its value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--verify=bytes" if arg == "--verify" else arg for arg in args])
+
+
+verify_option = click.option(
+    "--verify",
+    type=click.Choice(["bytes", "content"]),
+    metavar="[=content]",
+    help="Hash all bytes on the way again; =content: the canonical content too, so that a re-encoded file passes.",
+)
+
+
+@click.command(cls=VerifyCommand)
+@click.argument("what", metavar="X")
+@json_option
+@verify_option
+@click.option("--html", "page", metavar="FILE", help="Also draw the chain as a page.")
+@click.option("--all", "whole", is_flag=True, help="Unfold what lies behind earlier bundles.")
+@store_option
+def why(what: str, as_json: bool, verify: str | None, page: str | None, whole: bool, store: str) -> None:
+    """Show what X was made from, back to the snapshot's bytes.
+
+    X: the beginning of a hash (artefact, ID assignment, record), a path, a stage (its newest artefact), `champion`, `champion~1`,
+    `item:ID`, FILE#ROW of a table of recommendations, or a snapshot. Exit code 1 where anything is missing or differs.
+    """
+    from orchestration.audit.chain import chain
+    from orchestration.audit.index import Index
+    from orchestration.audit.names import resolve
+
+    index = Index(open_store(store))
+    thing = resolve(index, what)
+    found = chain(index, thing)
+    outcome = _verified(index, found, verify)
+    if page:
+        from orchestration.audit.page import write_page
+
+        write_page(page, index, found, outcome)
+    (_print_json if as_json else _print)(index, thing, found, outcome, whole)
+    faults = [*found.problems, *index.faults, *(outcome.faults if outcome else [])]
+    if faults:
+        sys.exit(1)
+
+
+def _verified(index: Index, found: Chain, verify: str | None) -> Outcome | None:
+    if verify is None:
+        return None
+    from orchestration.audit.verify import verify_chain
+
+    return verify_chain(index, found, content=verify == "content")
+
+
+def _print_json(index: Index, thing: Thing, found: Chain, outcome: Outcome | None, whole: bool) -> None:
+    from orchestration.audit import subject, tree
+    from orchestration.console import print_json
+
+    value: dict[str, Any] = {"subject": subject.as_json(index, thing), **tree.as_json(found), "releases": subject.releases_json(index, thing)}
+    if outcome is not None:
+        value["verification"] = outcome.as_json()
+    print_json({**value, "faults": [*found.problems, *index.faults]})
+
+
+def _print(index: Index, thing: Thing, found: Chain, outcome: Outcome | None, whole: bool) -> None:
+    from orchestration.audit import subject, tree
+
+    for line in subject.text(index, thing):
+        print(line)
+    for line in tree.text(index, found, whole):
+        print(line)
+    for line in subject.released(index, thing):
+        print(line)
+    if outcome is not None:
+        print_outcome(outcome)
+
+
+def print_outcome(outcome: Outcome) -> None:
+    for note in outcome.notes:
+        print(f"note: {note}")
+    for fault in outcome.faults:
+        print(f"FAULT {fault}")
+    print(outcome.summary)
+
+
+@click.command(name="where-used")
+@click.argument("what", metavar="X")
+@click.option("--item", metavar="ITEM_ID", help="Also list the users to whom this item was recommended.")
+@json_option
+@store_option
+def where_used(what: str, item: str | None, as_json: bool, store: str) -> None:
+    """Show everything that was made with X: a snapshot, an ID assignment, an encoder, a code commit, any artefact."""
+    from orchestration.audit import forward
+    from orchestration.audit.index import Index
+    from orchestration.audit.names import resolve
+    from orchestration.console import print_json
+
+    index = Index(open_store(store))
+    uses = forward.where_used(index, resolve(index, what))
+    customers = _customers(index, uses, item)
+    if as_json:
+        print_json({**forward.as_json(index, uses), **({"customers": customers} if item is not None else {})})
+        return
+    _print_uses(index, uses)
+    for hash_, users in customers.items():
+        print(f"item {item} was recommended to {len(users):,} users in {hash_[:12]}" + (f": {', '.join(users[:20])}" if users else ""))
+
+
+def _customers(index: Index, uses: Uses, item: str | None) -> dict[str, list[str]]:
+    if item is None:
+        return {}
+    from orchestration.audit.customers import recommended_to
+
+    return recommended_to(index, uses.reached.get("recommendations", []), item)
+
+
+def _print_uses(index: Index, uses: Uses) -> None:
+    from orchestration.audit.forward import period
+
+    print("from " + ", ".join(f"{index.stage_of(hash_)} {hash_[:12]}" for hash_ in uses.starts[:6]) + (" …" if len(uses.starts) > 6 else ""))
+    if not uses.reached:
+        print("nothing was made with it")
+    for stage, hashes in uses.reached.items():
+        print(f"{stage} ({len(hashes)})")
+        for hash_ in hashes:
+            snapshots = ", ".join(sorted({str(made.snapshot) for made in index.makers[hash_] if made.snapshot}))
+            gone = "" if hash_ in index.present else "  (no longer in the store)"
+            print(f"  {hash_[:12]}  {index.made_at(hash_)[:19].replace('T', ' ')}  {snapshots}{gone}")
+    for entry in uses.releases:
+        start, end = period(index, entry)
+        until = f"until {end[:19].replace('T', ' ')}" if end else "and still serves"
+        print(f"served as champion #{entry.number} ({entry.action}): from {start[:19].replace('T', ' ')} {until}")

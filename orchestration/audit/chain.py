@@ -6,6 +6,7 @@ asker's own snapshot is followed, else the first; the others are counted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,6 +33,8 @@ class Node:
     inputs: list[tuple[str, str]] = field(default_factory=list)  # (name, node id), what was made last first
     detail: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None  # why it is missing or damaged, and what to do
+    made: Made | None = None
+    loaded: bool = False
 
 
 @dataclass
@@ -105,47 +108,57 @@ def _snapshot_node(index: Index, id_: str, key: str) -> Node:
 
 
 def _artefact_node(index: Index, hash_: str, name: str, snapshot: str | None) -> Node:
-    stage = index.stage_of(hash_, name)
-    made = _maker(index, hash_, snapshot)
-    node = Node(hash_, "artefact", stage, hash_, "present")
+    """The node without its record and manifest: `load` reads those of the nodes that are shown."""
+    stage, made = index.stage_of(hash_, name), _maker(index, hash_, snapshot)
+    node = Node(hash_, "artefact", stage, hash_, "present", made=made)
     if made is not None:
-        try:
-            node.record = index.record(made)
-        except DigerError as error:
-            node.problem = str(error)
         node.others = len(index.makers[hash_]) - 1
         node.inputs = _inputs(index, stage, made)
-    _look(index, node)
-    if made is None and node.status == "present" and node.problem is None:
+        node.record = {"snapshot": made.snapshot, "started_at": made.at}
+    if hash_ not in index.present and hash_ in index.removed:
+        node.status, node.detail = "removed", {"removed": index.removed[hash_]}
+    elif hash_ not in index.present:
+        node.status = "missing"
+        node.problem = f"{index.store.url}/artefacts/{stage}/{hash_}: missing: restore it (dvc pull), or run stage {stage} again"
+    elif made is None:
         node.problem = (
             f"{index.store.url}/records/{stage}: no record says what made {hash_[:16]}: restore the records from a copy of the store (dvc pull)"
         )
     return node
 
 
-def _look(index: Index, node: Node) -> None:
-    """Status and facts, from the manifest."""
+def load(index: Index, nodes: Iterable[Node]) -> None:
+    """Reads the records and manifests of these nodes from the store."""
+    index.each(lambda node: _load(index, node), [node for node in nodes if node.kind == "artefact" and not node.loaded])
+
+
+def _load(index: Index, node: Node) -> None:
+    node.loaded = True
+    if node.made is not None:
+        try:
+            node.record = index.record(node.made)
+        except DigerError as error:
+            node.problem = str(error)
+    if node.status != "present":
+        return
     where = f"{index.store.url}/artefacts/{node.stage}/{node.hash}"
     try:
         artefact = index.artefact(node.hash)
     except DigerError as error:
         node.status, node.problem = "damaged", str(error)
         return
-    if artefact is not None:
-        node.detail = {"facts": dict(artefact.facts), "files": [dict(entry) for entry in artefact.manifest["files"]], "directory": where}
-        if assignment_of(artefact):
-            node.detail["assignment"] = assignment_of(artefact)
-    elif node.hash in index.removed:
-        node.status, node.detail = "removed", {"removed": index.removed[node.hash]}
-    else:
-        node.status = "missing"
-        node.problem = f"{where}: missing: restore it (dvc pull), or run stage {node.stage} again"
+    if artefact is None:
+        node.status, node.problem = "missing", f"{where}: has no manifest, so it was never finished: run stage {node.stage} again"
+        return
+    node.detail = {"facts": dict(artefact.facts), "files": [dict(entry) for entry in artefact.manifest["files"]], "directory": where}
+    if assignment_of(artefact):
+        node.detail["assignment"] = assignment_of(artefact)
 
 
 def _maker(index: Index, hash_: str, snapshot: str | None) -> Made | None:
     found = index.makers.get(hash_, [])
     own = [made for made in found if made.snapshot == snapshot]
-    return (own or found or [None])[0]
+    return own[0] if own else (found[0] if found else None)
 
 
 def _inputs(index: Index, stage: str, made: Made) -> list[tuple[str, str]]:

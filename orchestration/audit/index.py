@@ -52,7 +52,7 @@ class Release:
     reason: str
     at: str
     by: str
-    forced: bool
+    forced: bool = False
 
 
 class Index:
@@ -75,7 +75,7 @@ class Index:
         found = [known[path] for path, size in listed.items() if path in known and known[path].size == size]
         fresh = [path for path, size in listed.items() if path not in known or known[path].size != size]
         if fresh:
-            read = [made for made in self._each(lambda path: self._make(path, listed[path]), fresh) if made is not None]
+            read = [made for made in self.each(lambda path: self._make(path, listed[path]), fresh) if made is not None]
             found += read
             if self._cached:
                 self._save_cache(read)
@@ -113,7 +113,7 @@ class Index:
     def stages(self) -> dict[str, list[str]]:
         """Stage -> the hashes whose directories exist, complete or not."""
         names = self.root.list("artefacts")
-        return dict(zip(names, self._each(lambda stage: self.root.list("artefacts", stage), names), strict=True))
+        return dict(zip(names, self.each(lambda stage: self.root.list("artefacts", stage), names), strict=True))
 
     @cached_property
     def present(self) -> dict[str, str]:
@@ -141,7 +141,7 @@ class Index:
             return None
 
         hashes = [hash_ for stage in (stages if stages is not None else self.stages) for hash_ in self.stages.get(stage, [])]
-        return [artefact for artefact in self._each(find, hashes) if artefact is not None]
+        return [artefact for artefact in self.each(find, hashes) if artefact is not None]
 
     def made_at(self, hash_: str) -> str:
         """When the artefact was first made, ISO 8601; empty where no record says so."""
@@ -159,14 +159,15 @@ class Index:
     def releases(self) -> list[Release]:
         """The champion log, oldest first."""
         names = [name for name in self.root.list("champion") if name.endswith(".json")]
+        documents = self.each(lambda name: self.document("champion", name), names)
         fields = Release.__dataclass_fields__
-        return [Release(**{name: self.document("champion", file).get(name) for name in fields}) for file in names]
+        return [Release(**{name: value for name, value in document.items() if name in fields}) for document in documents]
 
     @cached_property
     def pointers(self) -> list[tuple[str, dict[str, Any]]]:
         """(kind/name, value) of every pointer."""
         paths = [path for path in self._tree("pointers") if path.endswith(".json")]
-        values = self._each(lambda path: self.document("pointers", *path.split("/")), paths)
+        values = self.each(lambda path: self.document("pointers", *path.split("/")), paths)
         return list(zip((path.removesuffix(".json") for path in paths), values, strict=True))
 
     @cached_property
@@ -184,10 +185,11 @@ class Index:
         if self.root.is_local:
             return self.root.tree(top)
         folders = self.root.list(top)  # an object store lists a thousand names a request: ask for all folders at once
-        trees = self._each(lambda folder: self.root.tree(top, folder), folders)
+        trees = self.each(lambda folder: self.root.tree(top, folder), folders)
         return {f"{folder}/{path}": size for folder, tree in zip(folders, trees, strict=True) for path, size in tree.items()}
 
-    def _each(self, work: Any, values: Iterable[Any]) -> list[Any]:
+    def each(self, work: Any, values: Iterable[Any]) -> list[Any]:
+        """`work` of every value, in order; requests to an object store many at a time."""
         values = list(values)
         if self.root.is_local or len(values) < 2:
             return [work(value) for value in values]

@@ -118,7 +118,8 @@ def release(index: Index, number: int) -> list[str]:
         faults.append(
             f"{where}: names {str(entry.previous)[:16]} as the champion before it, the log says {str(before)[:16]}: restore the missing entry"
         )
-    for what, hash_ in (("bundle", entry.bundle), ("verdict", entry.verdict), ("release", entry.release)):
+    named: list[tuple[str, str | None]] = [("bundle", entry.bundle), ("verdict", entry.verdict), ("release", entry.release)]
+    for what, hash_ in named:
         if hash_ and hash_ not in index.present and hash_ not in index.removed:
             faults.append(f"{where}: its {what} {hash_[:16]} is not in the store: restore it (dvc pull)")
     verdict = index.artefact(entry.verdict) if entry.verdict else None
@@ -145,9 +146,9 @@ def missing(index: Index) -> list[str]:
             for name, hash_ in made.inputs.items():
                 wanted.setdefault(hash_, f"{index.stage_of(hash_, name)}, an input of {made.stage} {made.artefact[:12]}")
     for name, value in index.pointers:
-        hash_ = value.get("artefact") or value.get("bundle")
-        if hash_:
-            wanted.setdefault(str(hash_), f"{index.stage_of(str(hash_), name.split('/')[0])}, named by pointer {name}")
+        named = str(value.get("artefact") or value.get("bundle") or "")
+        if named:
+            wanted.setdefault(named, f"{index.stage_of(named, name.split('/')[0])}, named by pointer {name}")
     return [
         f"{index.store.url}/artefacts/{what.split(',')[0]}/{hash_}: missing ({what}): restore it (dvc pull), or run that stage again"
         for hash_, what in wanted.items()

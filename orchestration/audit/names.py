@@ -41,8 +41,8 @@ def resolve(index: Index, text: str) -> Thing:
         return Thing("assignment", current_assignment(index), item=text.removeprefix("item:"))
     path, separator, row = text.rpartition("#")
     if separator and row.isdigit():
-        found = _by_path(index, path) or resolve(index, path)
-        return Thing(found.kind, found.value, int(row), found.file)
+        holder = _by_path(index, path) or resolve(index, path)
+        return Thing(holder.kind, holder.value, int(row), holder.file)
     champion = _CHAMPION.fullmatch(text)
     if champion:
         return Thing("release", str(_entry(index, int(champion[1] or 0)).number))

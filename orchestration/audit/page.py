@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diger_core.errors import DigerError
-from orchestration.audit.chain import Chain
+from orchestration.audit.chain import Chain, load
 from orchestration.audit.index import Index
 from orchestration.audit.tree import Line, headline, lines, origin, remarks, what
 
@@ -42,6 +42,7 @@ def write_page(path: str, index: Index, chain: Chain, outcome: Outcome | None) -
 
 
 def _page(index: Index, chain: Chain, outcome: Outcome | None) -> Iterator[str]:
+    load(index, chain.nodes.values())
     root = chain.nodes[chain.root]
     title = escape(headline("", root, short=True))
     policy = "default-src 'none'; style-src 'unsafe-inline'"

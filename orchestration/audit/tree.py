@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestration.audit.chain import Chain, Node
+from orchestration.audit.chain import Chain, Node, load
 from orchestration.audit.index import Index
 from orchestration.graph import BY_NAME
 
@@ -80,7 +80,9 @@ def _behind(chain: Chain, id_: str) -> int:
 def text(index: Index, chain: Chain, whole: bool = False) -> Iterator[str]:
     """The tree. Code, machine and run stand where they differ from those of the line above."""
     context: dict[str, str] = {}
-    for line in lines(chain, whole):
+    shown_lines = list(lines(chain, whole))
+    load(index, [line.node for line in shown_lines])
+    for line in shown_lines:
         node = line.node
         shown = {key: value for key, value in origin(node).items() if context.get(key) != value}
         context.update(shown)
@@ -189,8 +191,9 @@ def _text(value: Any) -> Any:
     return repr(value) if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
 
 
-def as_json(chain: Chain) -> dict[str, Any]:
+def as_json(index: Index, chain: Chain) -> dict[str, Any]:
     """Everything, for machines: nodes by id with their whole records."""
+    load(index, chain.nodes.values())
     nodes = {
         id_: {
             "kind": node.kind,

@@ -20,7 +20,7 @@ from diger_core.canonical import file_hash
 from diger_core.errors import DigerError
 from diger_core.store import Artefact, seal
 from orchestration.audit import links
-from orchestration.audit.chain import Chain, Node
+from orchestration.audit.chain import Chain, Node, load
 from orchestration.audit.index import Index, Made
 
 BLOCK = 1 << 20  # a reading stays in the processor's cache until it is hashed
@@ -58,11 +58,12 @@ def verify_chain(index: Index, found: Chain, content: bool = False) -> Outcome:
     """Everything on the way from the chain's root to the snapshots."""
     outcome, started = Outcome(content=content), time.perf_counter()
     nodes = list(found.nodes.values())
+    load(index, nodes)
     hashes = [node.hash for node in nodes if node.kind == "artefact" and node.status in ("present", "damaged")]
     outcome.faults += [node.problem for node in nodes if node.problem and node.status == "missing"]
     outcome.notes += [f"{node.stage} {node.hash[:12]} cannot be verified: {_removal(node)}" for node in nodes if node.status == "removed"]
     _artefacts(index, hashes, outcome)
-    _records(index, _records_of(index, nodes), outcome)
+    _records(index, [node.made for node in nodes if node.made is not None], outcome)
     for node in nodes:
         if node.kind == "snapshot" and node.status == "present":
             outcome.faults += links.snapshot(index, node.hash)
@@ -77,12 +78,6 @@ def _removal(node: Node) -> str:
     from orchestration.audit.tree import removal_line
 
     return removal_line(node.detail["removed"])
-
-
-def _records_of(index: Index, nodes: Iterable[Node]) -> list[Made]:
-    """The record that each node's line is read from: the one with the number and key that stand in it."""
-    paths = {f"{n.record.get('stage')}/{n.record.get('key')}/{int(n.record.get('number', 0)):06d}.json" for n in nodes if n.kind == "artefact"}
-    return [made for made in index.made if made.path in paths]
 
 
 def verify_store(index: Index, content: bool = False, journal: Journal | None = None) -> Outcome:
@@ -184,7 +179,7 @@ def _file(artefact: Artefact, entry: Mapping[str, Any], content: bool) -> _File:
     if found == entry["sha256"] and not content:
         _known_good(artefact, entry, names)
         return _File(size)
-    canonical = _canonical(artefact, entry, names) if content else None
+    canonical = _canonical(artefact, entry, names) if content else ""
     if found == entry["sha256"]:
         if canonical == entry["canonical"]:
             _known_good(artefact, entry, names)

@@ -75,7 +75,7 @@ def _print_json(index: Index, thing: Thing, found: Chain, outcome: Outcome | Non
     from orchestration.audit import subject, tree
     from orchestration.console import print_json
 
-    value: dict[str, Any] = {"subject": subject.as_json(index, thing), **tree.as_json(found), "releases": subject.releases_json(index, thing)}
+    value: dict[str, Any] = {"subject": subject.as_json(index, thing), **tree.as_json(index, found), "releases": subject.releases_json(index, thing)}
     if outcome is not None:
         value["verification"] = outcome.as_json()
     print_json({**value, "faults": [*found.problems, *index.faults]})

@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 
 from diger_core.config import STRICT, EvaluationConfig, JointModelConfig, RecommenderConfig, TableConfig, TokenizerConfig, TrainingConfig
 from diger_core.errors import DigerError
+from orchestration.baseline import RetrainingConfig
 from orchestration.encoders import EmbeddingsConfig
 from orchestration.ray_session import ClusterConfig
 from orchestration.release_config import BundleConfig, GateConfig, RecommendationsConfig, ReleaseConfig
 from orchestration.report import ReportConfig
+from orchestration.search.config import SearchConfig
 from orchestration.validation import RawInteractionsConfig, RawItemsConfig, ValidatedInteractionsConfig, ValidatedItemsConfig
 
 DEFAULT_FILE = "params.yaml"
@@ -53,6 +55,7 @@ class Params:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     frozen_model: FrozenModelConfig = field(default_factory=FrozenModelConfig)
     joint_model: JointModelConfig = field(default_factory=JointModelConfig)
+    retraining: RetrainingConfig = field(default_factory=RetrainingConfig)
     semantic_ids: TableConfig = field(default_factory=TableConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)
@@ -60,6 +63,7 @@ class Params:
     report: ReportConfig = field(default_factory=ReportConfig)
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
     recommendations: RecommendationsConfig = field(default_factory=RecommendationsConfig)
+    decay_search: SearchConfig = field(default_factory=SearchConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def section(self, names: Iterable[str]) -> dict[str, Any]:

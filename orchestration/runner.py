@@ -83,7 +83,7 @@ class Session:
             refuse_failed(artefact)
         extra = getattr(stage.module, "extra_inputs", None)
         if extra is not None:
-            found = extra(self.params, self.store, inputs, fit=fit)
+            found = extra(self.params, self.store, inputs, snapshot=self.snapshot, fit=fit)
             if found is None:
                 raise MissingInput(f"{stage.name} was never made for snapshot {self.snapshot.key} with these params: materialise {stage.name} first")
             inputs = {**inputs, **found}
@@ -92,7 +92,7 @@ class Session:
             named["snapshot"] = self.snapshot.file_hash(stage.name)
         if stage.name.startswith("validated_"):
             named["previous_rows"] = str(self.snapshot.previous_rows(stage.name))
-        section = self.params.section(stage.params)
+        section = section_of(stage, self.params, inputs)
         return digest("record", stage.name, stage.version, canonical_json(section), canonical_json(named)), inputs
 
     def find(self, stage: Stage) -> Artefact:
@@ -150,7 +150,7 @@ class Session:
             "inputs": {name: a.hash for name, a in inputs.items()},
             "snapshot": self.snapshot.key,
             **source,
-            "params": self.params.section(stage.params),
+            "params": section_of(stage, self.params, inputs),
             "code_version": stage.version,
             "started_at": started.isoformat(),
             "seconds": round(seconds, 3),
@@ -161,6 +161,11 @@ class Session:
             **self.provenance,
         }
         self.store.append_record(stage.name, key, record)
+
+
+def section_of(stage: Stage, params: Params, inputs: Mapping[str, Artefact]) -> dict[str, Any]:
+    """The params that the stage's result depends on. How to go on from a baseline says nothing where there is none: a first training."""
+    return params.section(name for name in stage.params if name != "retraining" or "baseline" in inputs)
 
 
 def refuse_failed(artefact: Artefact) -> None:

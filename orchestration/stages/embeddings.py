@@ -134,7 +134,7 @@ def _earlier(store: Store, encoder_hash: str) -> list[str]:
 # The encoder: fitted once
 
 
-def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], fit: bool) -> dict[str, Artefact] | None:
+def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], snapshot: Any, fit: bool) -> dict[str, Artefact] | None:
     """The encoder that this stage takes beside its inputs. None where it was never fitted and `fit` is off."""
     encoder = resolve_encoder(store, params.embeddings, inputs["validated_items"], fit)
     return None if encoder is None else {"encoder": encoder}

@@ -29,7 +29,7 @@ def _items(store: Store, titles: dict[str, str], vectors: dict[str, list[float]]
 
 def _run(store: Store, items: Artefact, config: EmbeddingsConfig, record: int = 1) -> tuple[Artefact, dict[str, Any]]:
     params: Any = SimpleNamespace(embeddings=config, cluster=ClusterConfig(workers=0))
-    extra = stage.extra_inputs(params, store, {"validated_items": items}, fit=True)
+    extra = stage.extra_inputs(params, store, {"validated_items": items}, snapshot=None, fit=True)
     assert extra is not None
     notes: dict[str, Any] = {}
     with store.writer("embeddings") as out:
@@ -71,7 +71,7 @@ def test_looking_up_an_encoder_that_was_never_fitted_fits_nothing(tmp_path) -> N
     store = Store(tmp_path)
     items = _items(store, FIRST)
     params: Any = SimpleNamespace(embeddings=CONFIG)
-    assert stage.extra_inputs(params, store, {"validated_items": items}, fit=False) is None
+    assert stage.extra_inputs(params, store, {"validated_items": items}, snapshot=None, fit=False) is None
     assert store.root.list("artefacts", "encoder") == []
 
 

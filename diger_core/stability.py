@@ -17,32 +17,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from diger_core.config import STRICT
+from diger_core.config import Mode, StabilityConfig, Weighting
 from diger_core.errors import DigerError
 from diger_core.sequences import Sequences, training_counts
 from diger_core.tokenizer import Tokenizer
-
-Mode = Literal["pinned", "anchored", "free"]
-Weighting = Literal["none", "log", "count"]
-
-
-@dataclass(frozen=True)
-class StabilityConfig:
-    """What a retraining may do to the IDs that a release has given out."""
-
-    __pydantic_config__: ClassVar = STRICT
-    mode: Mode = "anchored"
-    anchor: float = 1.0  # anchored: what a move must gain, in nats of the tokenizer's logits, for an item of mean traffic
-    weighting: Weighting = "log"  # w_v from training events n_v: log(1 + n_v), n_v, or 1 for every item
-
-    def __post_init__(self) -> None:
-        if not self.anchor >= 0:
-            raise ValueError(f"anchor = {self.anchor!r}: must be at least 0 (0: free, .inf: pinned)")
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diger_core.config import STRICT
+from diger_core.config import STRICT, StabilityConfig
 from diger_core.errors import DigerError
-from diger_core.stability import StabilityConfig
 from diger_core.store import Artefact, Store
 
 if TYPE_CHECKING:

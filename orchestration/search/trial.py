@@ -1,0 +1,79 @@
+"""One trial: the training of `joint_model` with the trial's values, watched epoch by epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from diger_core.checkpoint import Checkpoint
+from diger_core.errors import DigerError
+from orchestration.ray_train import Job, training_inputs
+from orchestration.search.journal import Row, State, Trial
+from orchestration.search.space import applied
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OnEpoch = Callable[[Row, float], None]  # (the epoch's row, CPU seconds since the last one)
+KEPT = ("epoch", "loss_gen", "sigma", "noisy_share", "validation_recall_10", "validation_ndcg_10", "unique_prefixes", "largest_group", "perplexity")
+
+_inputs: dict[str, dict[str, Any]] = {}  # of this process: trials that follow each other on one worker read the store once
+
+
+def run_trial(job: Job, trial: Trial, on_epoch: OnEpoch) -> tuple[State, str | None]:
+    """Trains to the end, or until `on_epoch` raises; (how it ended, why). A collapse, a loss that is not finite and a fault of the
+    configuration are ends like others: they cost their trial, not the study."""
+    import torch
+
+    from diger_core.training import train
+
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    inputs, reference_NM = _opened(job)
+    clock = time.process_time()
+
+    def report(state: Checkpoint) -> None:
+        nonlocal clock
+        row = state.state["curves"][-1]
+        now = time.process_time()
+        kept = {name: row[name] for name in KEPT} | {"churn": churn(state.tensors["table"]["codes"], reference_NM)}
+        on_epoch(kept, now - clock)
+        clock = now
+
+    try:
+        trained = train(
+            **inputs,
+            recommender_config=job.recommender,
+            training_config=replace(job.training, seed=trial.seed, evaluate_every=1, checkpoint_every=1),
+            joint_config=applied(job.joint, trial.config),
+            table_config=job.table,
+            on_checkpoint=report,
+        )
+    except (DigerError, ValueError) as error:
+        return "failed", str(error)
+    if trained.alarm is None:
+        return "finished", None
+    return ("diverged" if "not finite" in trained.alarm else "collapsed"), trained.alarm
+
+
+def churn(codes_NM: Tensor, reference_NM: Tensor) -> float:
+    """Share of the items whose prefix is not the reference's; items that the reference does not know (-1) do not count."""
+    known = (reference_NM >= 0).all(1)
+    return float((codes_NM.cpu() != reference_NM).any(1)[known].double().mean()) if bool(known.any()) else 0.0
+
+
+def _opened(job: Job) -> tuple[dict[str, Any], Tensor]:
+    """The inputs, and the table that churn is counted against: the champion's where there is one, else the warm-up's."""
+    from diger_core.id_table import argmin_codes
+
+    name = "|".join([job.store, *(hash_ for _, hash_ in job.inputs.values())])
+    if name not in _inputs:
+        _inputs.clear()
+        _inputs[name] = training_inputs(job)
+    inputs = _inputs[name]
+    previous = inputs.get("previous")
+    if previous is not None:
+        return inputs, previous.codes_NM
+    return inputs, argmin_codes(inputs["tokenizer"], inputs["vectors_ND"]).cpu()

@@ -18,6 +18,7 @@ class Stage:
     kinds: tuple[str, ...]
     description: str
     version: str = "1"
+    on_demand: bool = False  # runs only when asked for by name: no part of a retraining
 
     @property
     def module(self) -> Any:
@@ -129,8 +130,18 @@ STAGES: tuple[Stage, ...] = (
         ("html", "matplotlib"),
         "One self-contained page: verdict, metrics with intervals, curves, code usage, the ID tree, slices, examples, lineage.",
     ),
+    Stage(
+        "decay_search",
+        "search",
+        ("sequences", "embeddings", "tokenizer"),
+        ("recommender", "training", "joint_model", "semantic_ids", "decay_search"),
+        ("pytorch", "ray"),
+        "A study of decay schedules: trials of joint training under pruning, the best configurations on more seeds, a report.",
+        on_demand=True,
+    ),
 )
 
+FLOW: tuple[Stage, ...] = tuple(stage for stage in STAGES if not stage.on_demand)
 BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
 from diger_core.store import Store
-from orchestration.graph import BY_NAME, STAGES, upstream
+from orchestration.graph import FLOW, STAGES, upstream
 from orchestration.params import Params, load_params
 from orchestration.registry import Registered
 from orchestration.runner import Result, Session, refuse_failed
@@ -44,10 +44,10 @@ def dagster_home() -> Path:
 def run_flow(
     store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str], progress: Progress, targets: Iterable[str] = ()
 ) -> dict[str, Result]:
-    """Materialises the stages (default: all) for one snapshot; returns what each led to. Raises the first stage's `DigerError`."""
+    """Materialises the stages (default: those of a retraining) for one snapshot; returns what each led to. Raises the first stage's `DigerError`."""
     params = load_params(params_file, overrides)  # before Dagster starts: a wrong key is the user's to mend, not a failed run
     store.root.writable()
-    chosen = upstream(set(targets)) if targets else set(BY_NAME)
+    chosen = upstream(set(targets)) if targets else {stage.name for stage in FLOW}
     _materialise(store, snapshot, params_file, overrides, progress, chosen)
     return _results(store, snapshot, params, chosen)
 

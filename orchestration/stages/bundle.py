@@ -9,6 +9,7 @@ import torch
 
 from diger_core.canonical import table_hash
 from diger_core.errors import DigerError
+from orchestration.baseline import extra_inputs
 from orchestration.bundle import DOCUMENT, ENCODER_FILES, FACTORS, RESERVED, load_bundle, reserved_table, tuple_columns
 from orchestration.model_artefact import ASSIGNMENT, load_model
 from orchestration.stages.tokenizer import check_items
@@ -16,6 +17,8 @@ from orchestration.stages.tokenizer import check_items
 if TYPE_CHECKING:
     from diger_core.store import Artefact
     from orchestration.runner import StageRun
+
+__all__ = ["bundle", "extra_inputs"]
 
 _MODEL_FILES = {"model.safetensors": (), "config.json": (), "id_table.parquet": ("item_id",)}
 _COMPONENTS = ("validated_items", "validated_interactions", "sequences", "embeddings", "tokenizer", "joint_model", "semantic_ids")

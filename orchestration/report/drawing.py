@@ -78,7 +78,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def png(panels: Sequence[Panel], columns: int = 2) -> bytes:
+def png(panels: Sequence[Panel], columns: int = 2, width: float = WIDTH, height: float = HEIGHT) -> bytes:
     """The panels side by side, each under its sentence, as a PNG of at most 64 colours (a few ten kB)."""
     from matplotlib.figure import Figure
     from PIL import Image
@@ -86,7 +86,7 @@ def png(panels: Sequence[Panel], columns: int = 2) -> bytes:
     columns = max(1, min(columns, len(panels)))
     rows = math.ceil(len(panels) / columns)
     with _style():
-        figure = Figure(figsize=(WIDTH * columns, (HEIGHT + 0.3) * rows), dpi=100, layout="constrained")
+        figure = Figure(figsize=(width * columns, (height + 0.3) * rows), dpi=100, layout="constrained")
         axes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
         for panel, ax in zip(panels, axes, strict=False):
             ax.set_title(_wrap(panel(ax)))
@@ -99,12 +99,12 @@ def png(panels: Sequence[Panel], columns: int = 2) -> bytes:
     return small.getvalue()
 
 
-def svg(panel: Panel, name: str) -> tuple[str, str]:
+def svg(panel: Panel, name: str, width: float = WIDTH, height: float = HEIGHT) -> tuple[str, str]:
     """(the panel's sentence, an <svg> element for inlining). `name` prefixes every id, so that pictures cannot clash."""
     from matplotlib.figure import Figure
 
     with _style():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         ax = figure.subplots()
         sentence = panel(ax)
         figure.patch.set_visible(False)

@@ -82,10 +82,10 @@ def _asset(name: str) -> Markup:
     return Markup((HERE / name).read_text(encoding="utf-8"))
 
 
-def pictures(panels: list[drawing.Panel], name: str) -> list[Picture]:
+def pictures(panels: list[drawing.Panel], name: str, **size: float) -> list[Picture]:
     from markupsafe import Markup
 
-    made = (drawing.svg(panel, f"{name}{index}") for index, panel in enumerate(panels))
+    made = (drawing.svg(panel, f"{name}{index}", **size) for index, panel in enumerate(panels))
     return [Picture(sentence, Markup(element)) for sentence, element in made]
 
 

@@ -162,7 +162,9 @@ def pareto_panel(trials: Sequence[Told], pareto: Sequence[int], key: str, unit: 
             colour = ORANGE if told.trial.number == winner else BLUE if inside else GREY
             ax.plot([best[key]], [told.score or 0.0], "o", color=colour, markersize=7 if inside else 4)
             if inside:
-                ax.annotate(str(told.trial.number), (best[key], told.score or 0.0), xytext=(6, 3), textcoords="offset points", color=colour, fontsize=9)
+                ax.annotate(
+                    str(told.trial.number), (best[key], told.score or 0.0), xytext=(6, 3), textcoords="offset points", color=colour, fontsize=9
+                )
         ax.set_xlabel(unit)
         ax.set_ylabel("validation NDCG@10")
         return f"{len(pareto)} of {len(ended)} trials trained to the end are in the Pareto set"

@@ -7,9 +7,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from orchestration.baseline import BASELINE
 from orchestration.ray_train import Job
 from orchestration.search.config import SearchConfig
 from orchestration.search.journal import Told
+from orchestration.search.page import page, picture, summary_markdown
 from orchestration.search.ranking import OBJECTIVES, importance, pareto, ranked_finalists, searched
 from orchestration.search.space import overrides
 from orchestration.search.terminal import shown, trials_table
@@ -67,7 +69,11 @@ def write_study(run: StageRun, config: SearchConfig, job: Job, trials: Mapping[i
     found = summary(run.key, config, job.training.epochs, trials)
     run.out.json("study.json", found)
     run.out.json("trials.json", trials_json(trials))
-    run.out.bytes("report.html", b"")
+    lineage = [(name, artefact.hash) for name, artefact in run.inputs.items()]
+    reference = "the champion's" if BASELINE in run.inputs else "the warm-up's"
+    run.out.bytes("report.html", page(found, config, trials, lineage, reference).encode())
+    run.out.bytes("report.md", summary_markdown(found, config, trials).encode())
+    run.out.bytes("parallel.png", picture(found, config, trials))
     winner, epochs = found["winner"], found["epochs"]
     saved = 1 - epochs["search"] / epochs["search_without_pruning"]
     run.facts(

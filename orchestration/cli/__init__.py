@@ -23,6 +23,9 @@ _COMMANDS = {
     "where-used": ("orchestration.cli.why", "where_used"),
     "item": ("orchestration.cli.audit", "item"),
     "verify": ("orchestration.cli.audit", "verify"),
+    "gc": ("orchestration.cli.upkeep", "gc"),
+    "forget": ("orchestration.cli.upkeep", "forget"),
+    "reproduce": ("orchestration.cli.upkeep", "reproduce"),
 }
 _HELP = {
     "run": "Run the whole flow on a snapshot.",
@@ -38,6 +41,9 @@ _HELP = {
     "where-used": "Show what was made with something.",
     "item": "Show an item's semantic ID, and every one it has had.",
     "verify": "Verify the whole store.",
+    "gc": "Remove what no release, report or pointer needs.",
+    "forget": "Remove one user's events from what is stored.",
+    "reproduce": "Build a stored result again and compare.",
 }
 
 

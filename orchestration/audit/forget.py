@@ -1,0 +1,211 @@
+"""`diger forget USER`: one user's events out of everything that is stored.
+
+Artefacts are immutable and named by their content, so each one that holds the user is written anew without them, under its new name, with a record
+that says what it replaces; a note under the old name leads to the new one, and the old one is removed. Models are not rewritten: what they learned
+from the user can only be trained away, so each is named. The records hold a salted, slow hash of the user's id and nothing else about them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diger_core.canonical import canonical_json, digest
+from diger_core.errors import DigerError
+from diger_core.store import Artefact, cache_directory
+from orchestration.audit import removal
+from orchestration.audit.forward import closure, period
+from orchestration.audit.index import Index, Made
+from orchestration.audit.rewriting import Subject, row_filter, rows_of, without
+from orchestration.graph import STAGES
+
+if TYPE_CHECKING:
+    from orchestration.audit.index import Release
+
+MODELS = ("tokenizer", "frozen_model", "joint_model", "tuned_model", "decay_search", "bundle")
+_ORDER = {stage.name: number for number, stage in enumerate(STAGES)}
+
+
+@dataclass
+class Findings:
+    """Where a user's events are, and which models saw them."""
+
+    user: str
+    holders: list[Artefact] = field(default_factory=list)  # rewritten, inputs before what was made from them
+    pages: list[Artefact] = field(default_factory=list)  # removed: they show histories
+    models: list[tuple[str, str]] = field(default_factory=list)  # (stage, hash)
+    releases: list[Release] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)  # outside the store, for a person to remove
+
+    def as_json(self, index: Index) -> dict[str, Any]:
+        return {
+            "rewritten": [{"stage": a.stage, "hash": a.hash} for a in self.holders],
+            "removed": [{"stage": a.stage, "hash": a.hash} for a in self.pages],
+            "models": [{"stage": stage, "hash": hash_} for stage, hash_ in self.models],
+            "releases": [{"number": e.number, "bundle": e.bundle, "until": period(index, e)[1]} for e in self.releases],
+            "copies": self.copies,
+        }
+
+
+def find(index: Index, user: str) -> Findings:
+    """Looks for the user in every stored table; changes nothing."""
+    subjects = {a.hash: number for a in index.artefacts(["sequences"]) if (number := user_number(a, user)) is not None}
+    found = Findings(user)
+    for artefact in index.artefacts():
+        if artefact.stage == "report":
+            continue
+        if row_filter(artefact, Subject(user, _numbers(index, artefact, subjects))):
+            found.holders.append(artefact)
+    found.holders.sort(key=lambda a: (_ORDER.get(a.stage, len(_ORDER)), index.made_at(a.hash)))
+    held = {a.hash for a in found.holders}
+    samples = {a.hash for a in found.holders if a.stage == "evaluation"}
+    found.pages = [a for a in index.artefacts(["report"]) if any(set(m.inputs.values()) & samples for m in index.makers.get(a.hash, []))]
+    reached = closure(index, [hash_ for hash_ in held if index.present[hash_] in ("raw_interactions", "validated_interactions", "sequences")])
+    found.models = sorted(
+        ((index.stage_of(h), h) for h in reached if index.stage_of(h) in MODELS), key=lambda p: (_ORDER.get(p[0], 99), index.made_at(p[1]))
+    )
+    found.releases = [entry for entry in index.releases if entry.bundle in reached]
+    found.copies = _copies(index, user, found)
+    return found
+
+
+def user_number(sequences: Artefact, user: str) -> int | None:
+    """The user's index in a `sequences` artefact."""
+    rows = rows_of(sequences, "users.parquet", user)
+    return int(rows[0]) if len(rows) else None
+
+
+def _numbers(index: Index, artefact: Artefact, subjects: Mapping[str, int]) -> int | None:
+    """The user's index in the numbering that the artefact's tables use: that of the `sequences` it was made from."""
+    if artefact.hash in subjects:
+        return subjects[artefact.hash]
+    for made in index.makers.get(artefact.hash, []):
+        if made.inputs.get("sequences") in subjects:
+            return subjects[made.inputs["sequences"]]
+    return None
+
+
+# Doing it
+
+
+def forget(index: Index, found: Findings) -> dict[str, str]:
+    """Writes, notes, then removes; returns old hash -> new hash. Interrupted, it is simply given again."""
+    store, subject = index.store, pseudonym(found.user)
+    numbers = {a.hash: number for a in found.holders if a.stage == "sequences" and (number := user_number(a, found.user)) is not None}
+    replaced: dict[str, str] = {}
+    for artefact in found.holders:
+        replaced[artefact.hash] = _rewrite(index, artefact, Subject(found.user, _numbers(index, artefact, numbers)), replaced, subject)
+    for artefact in found.holders:
+        removal.note(
+            store,
+            artefact.stage,
+            artefact.hash,
+            "forget",
+            "held events of a user who asked to be forgotten",
+            replaced[artefact.hash],
+            subject=subject,
+        )
+    for artefact in found.pages:
+        removal.note(store, artefact.stage, artefact.hash, "forget", "may show the history of a user who asked to be forgotten", subject=subject)
+    for artefact in [*found.pages, *reversed(found.holders)]:
+        if replaced.get(artefact.hash) != artefact.hash:
+            removal.take_out(store.root, "artefacts", artefact.stage, artefact.hash)
+            _uncache(artefact)
+    return replaced
+
+
+def pseudonym(user: str, salt: str | None = None) -> dict[str, str]:
+    """A salted hash that takes long to compute: whoever knows the id can check it, nobody can list the ids."""
+    salt = salt or secrets.token_hex(16)
+    made = hashlib.scrypt(user.encode(), salt=bytes.fromhex(salt), n=1 << 14, r=8, p=1, dklen=32).hex()
+    return {"scrypt_16384_8_1": made, "salt": salt}
+
+
+def was_forgotten(index: Index, user: str) -> bool:
+    """Whether a note about this user is in the store."""
+    seen = {entry["subject"]["salt"]: entry["subject"] for entry in index.removed.values() if "subject" in entry}
+    return any(pseudonym(user, salt) == subject for salt, subject in seen.items())
+
+
+def _rewrite(index: Index, artefact: Artefact, subject: Subject, replaced: Mapping[str, str], who: Mapping[str, str]) -> str:
+    with index.store.writer(artefact.stage) as out:
+        facts = without(artefact, subject, out)
+        out.facts.update({**artefact.facts, **facts, "forgotten_users": int(artefact.facts.get("forgotten_users", 0)) + 1})
+        made = index.store.publish(out)
+    for each in index.makers.get(artefact.hash, []):
+        _record(index, each, artefact, made, replaced, who)
+    return made.hash
+
+
+def _record(index: Index, each: Made, old: Artefact, new: Artefact, replaced: Mapping[str, str], who: Mapping[str, str]) -> None:
+    """The old record with the new artefact and inputs, under the key that a run from those inputs looks up."""
+    record = index.record(each)
+    inputs = {name: replaced.get(hash_, hash_) for name, hash_ in each.inputs.items()}
+    key = _key(index, record, inputs) if _key(index, record, each.inputs) == each.key else each.key
+    if any(known["artefact"] == new.hash for known in index.store.records(each.stage, key)):
+        return
+    own = ("format", "stage", "key", "number", "seal")
+    kept = {name: value for name, value in record.items() if name not in own}
+    forgotten = {"replaces": old.hash, "subject": who, "at": datetime.now(UTC).isoformat()}
+    index.store.append_record(each.stage, key, {**kept, "artefact": new.hash, "inputs": inputs, "forgotten": forgotten})
+
+
+def _key(index: Index, record: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """As the runner computes it."""
+    named, snapshot = dict(inputs), index.snapshots.get(str(record.get("snapshot")), {})
+    if "snapshot_file" in record:
+        named["snapshot"] = record["snapshot_file"]
+    if record["stage"].startswith("validated_"):
+        file = "items.parquet" if record["stage"].endswith("items") else "interactions.parquet"
+        previous = snapshot.get("previous")
+        named["previous_rows"] = str(None if previous is None else int(previous["rows"][file]))
+    return digest("record", record["stage"], record["code_version"], canonical_json(record["params"]), canonical_json(named))
+
+
+def _uncache(artefact: Artefact) -> None:
+    """Local copies of an object store's files."""
+    for entry in artefact.manifest["files"]:
+        shutil.rmtree(cache_directory() / "files" / entry["sha256"], ignore_errors=True)
+
+
+# Copies elsewhere
+
+
+def _copies(index: Index, user: str, found: Findings) -> list[str]:
+    """Places outside the store that still hold the user: a person removes them, since others may rely on them."""
+    gone = {a.hash for a in [*found.holders, *found.pages]}
+    copies = []
+    raw = {made.snapshot for made in index.made if made.artefact in gone and made.stage == "raw_interactions"}
+    for key in sorted(key for key in raw if key in index.snapshots):
+        url = index.snapshots[key]["url"]
+        if _holds(url, user):
+            copies.append(f"{url}/interactions.parquet (snapshot {key}): write it again without the user, register it, and run the flow on it")
+    for manifest in sorted(Path("pipeline").glob("*/manifest.json")):
+        with contextlib.suppress(ValueError, OSError):
+            if any(f'"hash":"{hash_}"' in manifest.read_text(encoding="utf-8") for hash_ in gone):
+                copies.append(f"{manifest.parent} (tracked by DVC): run `dvc repro`, then `dvc gc --workspace --cloud` for its cache and remotes")
+    return copies
+
+
+def _holds(url: str, user: str) -> bool:
+    """Whether a snapshot's events still hold the user; a place that cannot be read any more holds nothing that could be removed."""
+    import pyarrow.parquet as pq
+
+    from orchestration.audit.rewriting import matching
+    from orchestration.snapshot import open_root
+
+    try:
+        root = open_root(url)
+        if not root.exists("interactions.parquet"):
+            return False
+        with root.faults("interactions.parquet"), root.fs.open(root.at("interactions.parquet"), "rb") as f:
+            return bool(matching(pq.read_table(f, columns=["user_id"])["user_id"], user).any())
+    except DigerError:
+        return False

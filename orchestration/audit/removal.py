@@ -1,0 +1,47 @@
+"""Taking an artefact out on purpose. A note says so first, so that the chain explains the gap instead of failing; records stay for ever.
+
+An artefact must never look complete while it is half gone: on a local disk its directory is renamed away in one step, on an object store its
+manifest goes first, and without one nothing counts an artefact. Whoever is killed in between leaves litter that the next `diger gc` removes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from diger_core.canonical import jsonable
+from diger_core.storage import Root
+from diger_core.store import MANIFEST, Store, seal
+
+SECTION = "removed"
+
+
+def note(store: Store, stage: str, hash_: str, why: str, reason: str, replaced_by: str | None = None, **more: Any) -> None:
+    """`removed/<hash>.json`: by which command, when, why, and what is left of the artefact under another hash. Never a user's id."""
+    at = datetime.now(UTC).isoformat()
+    value = jsonable({"artefact": hash_, "stage": stage, "why": why, "reason": reason, "at": at, "replaced_by": replaced_by, **more})
+    value["seal"] = seal(value)
+    store.root.create(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode(), SECTION, f"{hash_}.json")
+
+
+def take_out(root: Root, *names: str) -> None:
+    """Removes a directory of the store; doing it again after a crash is harmless."""
+    path = root.at(*names)
+    with root.faults(*names):
+        if not root.is_local:
+            manifest = f"{path}/{MANIFEST}"
+            if root.fs.exists(manifest):
+                root.fs.rm_file(manifest)
+            root.remove_directory(*names)
+            return
+        if not os.path.isdir(path):
+            return
+        away = root.at("tmp", f"removed-{uuid.uuid4().hex}")
+        os.makedirs(os.path.dirname(away), exist_ok=True)
+        os.chmod(path, 0o755)
+        os.rename(path, away)
+        shutil.rmtree(away)

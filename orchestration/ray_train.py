@@ -60,7 +60,7 @@ def launch_training(run: StageRun, joint: JointModelConfig) -> None:
 
     With 0 workers the loop runs in this process. Raises DigerError with the root cause in one line where training fails.
     """
-    cluster, job = run.params.cluster, _job(run, joint)
+    cluster, job = run.params.cluster, stage_job(run, joint)
     started = time.monotonic()
     result = checkpoints.newest_valid(job.results, run.progress)
     if result is not None:
@@ -82,7 +82,8 @@ def published(store: Store, key: str) -> None:
     store.root.remove_directory("checkpoints", key)
 
 
-def _job(run: StageRun, joint: JointModelConfig) -> Job:
+def stage_job(run: StageRun, joint: JointModelConfig) -> Job:
+    """The job of a stage's run."""
     root, params = run.store.root, run.params
     inputs = {name: (artefact.stage, artefact.hash) for name, artefact in run.inputs.items()}
     return Job(

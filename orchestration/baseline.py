@@ -135,7 +135,7 @@ def same_type(item_ids: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Arr
         raise DigerError(f"item_id is {ids.type} in this snapshot and {kind} in the baseline: keep one type, or set retraining.baseline=none")
     try:
         return ids.cast(kind)
-    except pa.ArrowInvalid:  # an id of 2^63 or more, or a negative one, that the baseline's type cannot hold: as text it can be told from all others
+    except pa.ArrowInvalid as error:  # an id of 2^63 or more, or a negative one
         raise DigerError(
             f"item_id: the snapshot's ids do not fit the baseline's type {kind}: keep one type, or set retraining.baseline=none"
-        ) from None
+        ) from error

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from diger_core.config import STRICT, EvaluationConfig, JointModelConfig, RecommenderConfig, TableConfig, TokenizerConfig, TrainingConfig
 from diger_core.errors import DigerError
 from orchestration.baseline import RetrainingConfig
+from orchestration.catalogue import CatalogueDiffConfig, ColdStartConfig, IdDiffConfig
 from orchestration.encoders import EmbeddingsConfig
 from orchestration.ray_session import ClusterConfig
 from orchestration.release_config import BundleConfig, GateConfig, RecommendationsConfig, ReleaseConfig
@@ -50,6 +51,8 @@ class Params:
     validated_interactions: ValidatedInteractionsConfig = field(default_factory=ValidatedInteractionsConfig)
     sequences: SequencesConfig = field(default_factory=SequencesConfig)
     embeddings: EmbeddingsConfig = field(default_factory=EmbeddingsConfig)
+    catalogue_diff: CatalogueDiffConfig = field(default_factory=CatalogueDiffConfig)
+    cold_start: ColdStartConfig = field(default_factory=ColdStartConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     recommender: RecommenderConfig = field(default_factory=RecommenderConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -57,6 +60,7 @@ class Params:
     joint_model: JointModelConfig = field(default_factory=JointModelConfig)
     retraining: RetrainingConfig = field(default_factory=RetrainingConfig)
     semantic_ids: TableConfig = field(default_factory=TableConfig)
+    id_diff: IdDiffConfig = field(default_factory=IdDiffConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)
     gate: GateConfig = field(default_factory=GateConfig)

@@ -22,8 +22,10 @@ from diger_core.progress import Progress, Silent
 from diger_core.sequences import Sequences
 from diger_core.store import Store
 from diger_core.tokenizer import tokenizer_state
+from orchestration.baseline import BASELINE, RetrainingConfig
 from orchestration.ray_mailbox import POLL, Mailbox, MailboxProgress
 from orchestration.ray_session import ClusterConfig, gpus_for, ray_session, root_cause, shutdown
+from orchestration.warm_start import budget, training_arguments
 
 if TYPE_CHECKING:
     from orchestration.runner import StageRun
@@ -45,6 +47,7 @@ class Job:
     table: TableConfig
     checkpoint_steps: int | None
     threads: int | None  # of torch, in each worker; None: left alone
+    retraining: RetrainingConfig = RetrainingConfig()  # counts where `inputs` hold a baseline
 
     @property
     def checkpoints(self) -> str:
@@ -92,11 +95,12 @@ def stage_job(run: StageRun, joint: JointModelConfig) -> Job:
         run.stage.name,
         inputs,
         params.recommender,
-        params.training,
+        budget(params.training, params.retraining, BASELINE in inputs),
         joint,
         params.semantic_ids,
         params.cluster.checkpoint_steps,
         None,
+        params.retraining,
     )
 
 
@@ -116,6 +120,8 @@ def _write(run: StageRun, job: Job, result: Checkpoint) -> None:
     assignment = write_model(run.out, tensors, config, item_ids, table, state["curves"])
     best: dict[str, Any] = next((row for row in state["curves"] if row["epoch"] == state["best_epoch"]), {})
     shown = {name: best.get(name) for name in ("validation_recall_10", "validation_ndcg_10", "unique_prefixes", "loss_gen")}
+    if state["best_epoch"] == 0 and state["best_ndcg"] >= 0:
+        shown["validation_ndcg_10"] = state["best_ndcg"]  # no epoch was better than the warm start
     run.facts(epochs=len(state["curves"]), best_epoch=state["best_epoch"], alarm=state["alarm"], assignment_hash=assignment, **shown)
 
 
@@ -124,16 +130,21 @@ def _write(run: StageRun, job: Job, result: Checkpoint) -> None:
 
 def training_inputs(job: Job) -> dict[str, Any]:
     """The arguments of the core's `train` that come from the store; a search's trials share them."""
+    from orchestration.bundle import load_bundle
     from orchestration.stages.tokenizer import input_vectors, load_tokenizer
 
     store = Store(job.store)
     inputs = {name: store.artefact(stage, hash_) for name, (stage, hash_) in job.inputs.items()}
-    return {
+    found = {
         "vectors_ND": input_vectors(inputs["embeddings"], inputs["tokenizer"]),
         "sequences": Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors")),
         "item_ids": inputs["sequences"].table("items.parquet").column("item_id").combine_chunks(),
         "tokenizer": load_tokenizer(inputs["tokenizer"]),
     }
+    if BASELINE in inputs:
+        bundle = load_bundle(store, inputs[BASELINE].hash)
+        found |= training_arguments(bundle, job.retraining, found["tokenizer"], found["item_ids"], found["sequences"])
+    return found
 
 
 def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
@@ -163,6 +174,7 @@ def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
         "step": max((row["step"] for row in trained.curves), default=0),
         "curves": trained.curves,
         "best_epoch": trained.best_epoch,
+        "best_ndcg": trained.best_ndcg,
         "alarm": trained.alarm,
         "rows_per_second": trained.rows_per_second,
         "tokenizer": tokenizer_state(trained.tokenizer)[1],

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diger_core.config import JointModelConfig
+from orchestration.baseline import extra_inputs
 from orchestration.ray_train import launch_training, published
 
 if TYPE_CHECKING:
     from orchestration.runner import StageRun
 
-__all__ = ["frozen_model", "published"]
+__all__ = ["extra_inputs", "frozen_model", "published"]
 
 
 def frozen_model(run: StageRun) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestration.baseline import extra_inputs
 from orchestration.ray_train import launch_training, published
 
 if TYPE_CHECKING:
     from orchestration.runner import StageRun
 
-__all__ = ["joint_model", "published"]
+__all__ = ["extra_inputs", "joint_model", "published"]
 
 
 def joint_model(run: StageRun) -> None:

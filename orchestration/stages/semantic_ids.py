@@ -1,4 +1,5 @@
-"""Stage `semantic_ids`: the table of the joint model, derived anew from its tokenizer and found equal, with its inverse."""
+"""Stage `semantic_ids`: the table of the joint model, derived anew from its tokenizer (held to the baseline's, where there is one) and found equal,
+with its inverse."""
 
 from __future__ import annotations
 
@@ -8,11 +9,18 @@ import torch
 
 from diger_core.errors import DigerError
 from diger_core.id_table import argmin_codes, sinkhorn_codes, to_arrow
+from diger_core.sequences import Sequences
+from diger_core.stability import held_codes
+from orchestration.baseline import BASELINE, extra_inputs, released_table
+from orchestration.bundle import load_bundle
 from orchestration.model_artefact import ASSIGNMENT, Model, load_model, with_assignment
 from orchestration.stages.tokenizer import check_items, input_vectors
+from orchestration.warm_start import held
 
 if TYPE_CHECKING:
     from orchestration.runner import StageRun
+
+__all__ = ["extra_inputs", "semantic_ids"]
 
 
 def semantic_ids(run: StageRun) -> None:
@@ -33,8 +41,13 @@ def semantic_ids(run: StageRun) -> None:
 
 
 def _check_codes(run: StageRun, model: Model, vectors_ND: torch.Tensor) -> None:
-    config = run.params.semantic_ids
-    if config.method == "sinkhorn":
+    config, baseline = run.params.semantic_ids, run.inputs.get(BASELINE)
+    bundle = None if baseline is None else load_bundle(run.store, baseline.hash)
+    if bundle is not None and run.params.retraining.start == "warm" and run.params.retraining.stability.mode != "free":
+        hold = held(run.params.retraining, Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors")))
+        z_Ne = torch.cat([model.tokenizer.encode(rows) for rows in vectors_ND.split(config.chunk)]).detach()
+        codes_NM = held_codes(model.tokenizer, z_Ne, released_table(bundle, model.item_ids).codes_NM, hold, config.chunk)
+    elif config.method == "sinkhorn":
         codes_NM = sinkhorn_codes(model.tokenizer, vectors_ND, config.sinkhorn_epsilon, config.sinkhorn_iterations, config.chunk)
     else:
         codes_NM = argmin_codes(model.tokenizer, vectors_ND, config.chunk)

@@ -15,6 +15,7 @@ from diger_core.config import JointModelConfig, RecommenderConfig, ScheduleConfi
 from diger_core.progress import Silent
 from diger_core.sequences import sequences
 from diger_core.store import Artefact, Store
+from orchestration.baseline import RetrainingConfig
 from orchestration.graph import BY_NAME
 from orchestration.ray_session import ClusterConfig
 from orchestration.stages.tokenizer import tokenizer
@@ -45,6 +46,7 @@ def params(**changes: Any) -> Any:
         "joint_model": JointModelConfig(schedule=ScheduleConfig(name="sdud+frqud"), codebook_learning_rate=1e-3),
         "frozen_model": SimpleNamespace(enabled=True),
         "semantic_ids": TableConfig(),
+        "retraining": RetrainingConfig(),
         "cluster": ClusterConfig(workers=0),
     }
     return SimpleNamespace(**(sections | changes))

@@ -26,7 +26,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         kinds=set(stage.kinds),
         owners=OWNERS,
         description=stage.description,
-        pool="training" if stage.name in ("frozen_model", "joint_model", "decay_search") else None,
+        pool="training" if stage.name in ("frozen_model", "joint_model", "decay_search", "tuned_model") else None,
     )
     def asset(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
         result = pipeline.session(context).materialise(stage)

@@ -17,7 +17,7 @@ from orchestration.encoders import EmbeddingsConfig
 from orchestration.ray_session import ClusterConfig
 from orchestration.release_config import BundleConfig, GateConfig, RecommendationsConfig, ReleaseConfig
 from orchestration.report import ReportConfig
-from orchestration.search.config import SearchConfig
+from orchestration.search.config import PromotionConfig, SearchConfig
 from orchestration.validation import RawInteractionsConfig, RawItemsConfig, ValidatedInteractionsConfig, ValidatedItemsConfig
 
 DEFAULT_FILE = "params.yaml"
@@ -68,6 +68,7 @@ class Params:
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
     recommendations: RecommendationsConfig = field(default_factory=RecommendationsConfig)
     decay_search: SearchConfig = field(default_factory=SearchConfig)
+    tuned_model: PromotionConfig = field(default_factory=PromotionConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def section(self, names: Iterable[str]) -> dict[str, Any]:

@@ -43,3 +43,15 @@ class SearchConfig:
             raise ValueError(f"seeds = {self.seeds!r}: must be between 0 and 100")
         if self.gpus_per_trial < 0:
             raise ValueError(f"gpus_per_trial = {self.gpus_per_trial!r}: must be at least 0")
+
+
+@dataclass(frozen=True)
+class PromotionConfig:
+    """Stage `tuned_model`: which of the study's trials is promoted."""
+
+    __pydantic_config__: ClassVar = STRICT
+    trial: int | None = None  # null: the winner; another finalist by its number
+
+    def __post_init__(self) -> None:
+        if self.trial is not None and self.trial < 1:
+            raise ValueError(f"trial = {self.trial!r}: must be at least 1, or null for the winner")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from orchestration.baseline import extra_inputs
 from orchestration.ray_train import stage_job
 from orchestration.ray_tune import executor
 from orchestration.search.journal import Journal
@@ -14,7 +15,7 @@ from orchestration.search.writing import described, write_study
 if TYPE_CHECKING:
     from orchestration.runner import StageRun
 
-__all__ = ["decay_search"]
+__all__ = ["decay_search", "extra_inputs"]
 
 
 def decay_search(run: StageRun) -> None:

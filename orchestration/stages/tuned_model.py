@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from diger_core.errors import DigerError
+from orchestration.baseline import extra_inputs
 from orchestration.search.space import applied
 
 if TYPE_CHECKING:
     from orchestration.runner import StageRun
 
-__all__ = ["tuned_model"]
+__all__ = ["extra_inputs", "tuned_model"]
 
 
 def tuned_model(run: StageRun) -> None:
@@ -23,7 +25,11 @@ def tuned_model(run: StageRun) -> None:
     from orchestration.runner import Session
 
     study = run.inputs["decay_search"].json("study.json")
-    winner = study["winner"]
+    wanted = run.params.tuned_model.trial or study["winner"]["trial"]
+    winner = next((f for f in study["finalists"] if f["trial"] == wanted), None)
+    if winner is None:
+        numbers = ", ".join(str(f["trial"]) for f in study["finalists"])
+        raise DigerError(f"tuned_model.trial = {wanted}: no finalist of study {study['study'][:12]} (these are {numbers}): name one, or null")
     params = replace(run.params, joint_model=applied(run.params.joint_model, winner["config"]))
     origin = {"study": study["study"], "trial": winner["trial"], "decay_search": run.inputs["decay_search"].hash}
     session = Session(run.store, params, run.snapshot, run.progress, {"launched_by": "tuned_model", **origin})

@@ -8,7 +8,7 @@ from diger_core.store import Artefact
 from orchestration.graph import Stage
 
 _SEVERITY = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN, "info": dg.AssetCheckSeverity.WARN}
-_WARN = dg.AssetCheckSeverity.WARN
+_WARN, _ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 _VALIDATED = ("validated_items", "validated_interactions")
 
 
@@ -26,12 +26,31 @@ def _beats_baselines(artefact: Artefact) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=passed, check_name="beats_baselines", severity=_WARN, metadata=shown)
 
 
-# Signals, not gates: what may be released is decided by a stored verdict.
+def _accepted(artefact: Artefact) -> dg.AssetCheckResult:
+    from orchestration.stages.gate import VERDICT, summary
+
+    verdict = artefact.json(VERDICT)
+    passed = verdict["verdict"] == "accept"
+    met = sum(rule["passed"] for rule in verdict["rules"])
+    shown = {"rules_met": met, "rules": len(verdict["rules"])}
+    return dg.AssetCheckResult(passed=passed, check_name="accepted", severity=_ERROR, description=summary(verdict), metadata=shown)
+
+
+def _gate_accepts(artefact: Artefact) -> dg.AssetCheckResult:
+    said = str(artefact.facts.get("gate", "the report was made without a gate"))
+    return dg.AssetCheckResult(passed=artefact.facts.get("gate_verdict") == "accept", check_name="gate_accepts", severity=_ERROR, description=said)
+
+
+# Signals, not gates: what may be released is decided by a stored verdict. The report is written for a refused candidate, too, so it is the report's
+# check that stops a run before release; release itself asks the stored verdict again.
 _SIGNALS = {
     "frozen_model": ("no_alarm", "Training ended without an alarm.", _no_alarm),
     "joint_model": ("no_alarm", "Training ended without a collapse or divergence alarm.", _no_alarm),
     "evaluation": ("beats_baselines", "The joint model's NDCG@10 is above most popular and Markov.", _beats_baselines),
+    "gate": ("accepted", "The candidate meets every rule of the gate.", _accepted),
+    "report": ("gate_accepts", "The gate has accepted the candidate; otherwise the run stops here, before release.", _gate_accepts),
 }
+_BLOCKING = ("report",)
 
 
 def check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
@@ -43,7 +62,7 @@ def check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
     if stage.name not in _SIGNALS:
         return []
     name, text, _ = _SIGNALS[stage.name]
-    return [dg.AssetCheckSpec(name, asset=stage.name, description=text)]
+    return [dg.AssetCheckSpec(name, asset=stage.name, description=text, blocking=stage.name in _BLOCKING)]
 
 
 def check_results(stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]:

@@ -57,6 +57,14 @@ def _evaluation(artefact: Artefact) -> Metadata:
     return {"metrics": dg.MetadataValue.md(metrics_markdown(artefact.json("metrics.json")))}
 
 
+def _gate(artefact: Artefact) -> Metadata:
+    from orchestration.report.gate import conclusion
+    from orchestration.report.markdown import picture_markdown
+
+    picture = picture_markdown(artefact.path("gate.png").read_bytes(), conclusion(artefact.json("verdict.json")))
+    return {"summary": dg.MetadataValue.md(artefact.path("verdict.md").read_text(encoding="utf-8") + "\n" + picture)}
+
+
 def _report(artefact: Artefact) -> Metadata:
     page = artefact.path("report.html")
     return {
@@ -73,5 +81,6 @@ _EXTRA: dict[str, Callable[[Artefact], Metadata]] = {
     "joint_model": _model,
     "semantic_ids": _semantic_ids,
     "evaluation": _evaluation,
+    "gate": _gate,
     "report": _report,
 }

@@ -85,7 +85,7 @@ def append(
     text = " ".join(reason.split())
     if not text or len(text) > _LONGEST_REASON:
         raise DigerError(f"a change of champion needs a reason of 1 to {_LONGEST_REASON} characters: say why, for the people who read the log later")
-    load_bundle(store, bundle)
+    loaded = False
     while True:
         known = history(store)
         made = next((entry for entry in known if release is not None and entry.release == release), None)
@@ -94,6 +94,9 @@ def append(
         before = known[-1] if known else None
         if check is not None:
             check(before)
+        if not loaded:
+            load_bundle(store, bundle)
+            loaded = True
         number, previous = len(known) + 1, before.bundle if before else None
         entry = Entry(number, bundle, verdict, release, previous, action, text, datetime.now(UTC).isoformat(), _who(), forced)
         if store.root.create(_encode(entry), SECTION, f"{number:06d}.json"):

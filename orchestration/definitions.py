@@ -13,14 +13,18 @@ from orchestration.resources import DEFAULT_STORE, Pipeline
 retrain = dg.define_asset_job(
     "retrain",
     selection=dg.AssetSelection.assets(*(stage.name for stage in FLOW)),
-    description="Everything, from a registered snapshot to the report. Stages whose inputs and params are unchanged are reused.",
+    description="Everything, from a registered snapshot to the report and, where the gate accepts, the release. What is unchanged is reused.",
 )
 evaluate = dg.define_asset_job(
     "evaluate",
     selection=dg.AssetSelection.assets("evaluation", "report"),
     description="Rank the test events again and rebuild the report, from models that exist.",
 )
-
+gate_and_release = dg.define_asset_job(
+    "gate_and_release",  # a job may not have the name of an asset
+    selection=dg.AssetSelection.assets("gate", "report", "release"),
+    description="Judge a trained bundle against the present champion again, and release it where the gate accepts.",
+)
 tune = dg.define_asset_job(
     "tune",
     selection=dg.AssetSelection.assets("decay_search").upstream(),
@@ -31,4 +35,5 @@ tune = dg.define_asset_job(
 pipeline = Pipeline(store=os.environ.get("DIGER_STORE", DEFAULT_STORE))
 
 # Ray gives the parallelism; a process for every step would only pay the imports again.
-defs = dg.Definitions(assets=ASSETS, jobs=[retrain, evaluate, tune], resources={"pipeline": pipeline}, executor=dg.in_process_executor)
+JOBS = [retrain, evaluate, gate_and_release, tune]
+defs = dg.Definitions(assets=ASSETS, jobs=JOBS, resources={"pipeline": pipeline}, executor=dg.in_process_executor)

@@ -137,6 +137,14 @@ STAGES: tuple[Stage, ...] = (
         "What serving needs in one artefact: recommender, tokenizer, ID table, item factors and encoder, each naming the others.",
     ),
     Stage(
+        "gate",
+        "release",
+        ("sequences", "bundle"),
+        ("evaluation", "gate"),
+        ("pytorch",),
+        "May the candidate serve? Candidate and champion on the same users, by rules; the verdict is stored and release re-reads it.",
+    ),
+    Stage(
         "report",
         "release",
         (
@@ -149,10 +157,21 @@ STAGES: tuple[Stage, ...] = (
             "joint_model",
             "semantic_ids",
             "evaluation",
+            "gate",
+            "catalogue_diff",
+            "id_diff",
         ),
         ("report",),
         ("html", "matplotlib"),
         "One self-contained page: verdict, metrics with intervals, curves, code usage, the ID tree, slices, examples, lineage.",
+    ),
+    Stage(
+        "release",
+        "release",
+        ("bundle", "gate", "report"),
+        ("release",),
+        ("json",),
+        "Makes an accepted candidate the champion: a new entry of the append-only log. Without an accepting verdict it refuses.",
     ),
     Stage(
         "decay_search",

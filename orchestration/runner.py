@@ -116,6 +116,9 @@ class Session:
             found = self.store.lookup(stage.name, key)
             reused = found is not None
             artefact = found or self._compute(stage, key, inputs)
+            published = getattr(stage.module, "published", None)
+            if published is not None:
+                published(self.store, key)  # also for a reused artefact: who made it may have been killed before this
         self._known[stage.name] = (key, artefact)
         seconds = time.monotonic() - started
         done = "unchanged, reused" if reused else f"done in {seconds:.1f} s,"
@@ -134,9 +137,6 @@ class Session:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         self._record(stage, key, inputs, artefact, run.notes, started, time.monotonic() - clock)
-        published = getattr(stage.module, "published", None)
-        if published is not None:
-            published(self.store, key)  # what the work left for its own resumption has served
         return artefact
 
     def _record(

@@ -42,6 +42,11 @@ class Material:
         return self.inputs["evaluation"].json("metrics.json")
 
     @cached_property
+    def gate(self) -> dict[str, Any] | None:
+        """The gate's verdict; None where the run had none."""
+        return self.inputs["gate"].json("verdict.json") if self.has("gate", "verdict.json") else None
+
+    @cached_property
     def curves(self) -> dict[str, list[dict[str, Any]]]:
         """Rows per epoch of each model that was trained, and of the tokenizer's warm-up."""
         return {s: self.inputs[s].json("curves.json") for s in (*MODELS, "tokenizer") if self.has(s, "curves.json")}

@@ -33,6 +33,7 @@ WHAT = {
     "semantic_ids": "each item's codes and suffix",
     "evaluation": "full ranking on the test targets",
     "bundle": "model, tokenizer, IDs and encoder in one",
+    "gate": "candidate against champion, and the verdict",
 }
 
 
@@ -55,6 +56,7 @@ def page(material: Material, config: ReportConfig) -> str:
         "what": WHAT,
         "material": material,
         "verdict": verdict(material.metrics),
+        "gate": gate_part(material),
         "evaluation": evaluation_section(material),
         "training": training_section(material),
         "ids": ids_section(material, config),
@@ -87,6 +89,17 @@ def pictures(panels: list[drawing.Panel], name: str, **size: float) -> list[Pict
 
     made = (drawing.svg(panel, f"{name}{index}", **size) for index, panel in enumerate(panels))
     return [Picture(sentence, Markup(element)) for sentence, element in made]
+
+
+def gate_part(material: Material) -> dict[str, Any] | None:
+    """What the verdict section says of the gate: a sentence, the rules, and the slices; None where the run had no gate."""
+    if material.gate is None:
+        return None
+    from orchestration.report import gate
+
+    rules = [{**rule, "label": gate.RULES.get(rule["name"], rule["name"])} for rule in material.gate["rules"]]
+    slices, note = gate.slice_rows(material.gate), gate.freshness(material.gate)
+    return {"sentence": gate.conclusion(material.gate), "rules": rules, "slices": slices, "note": note}
 
 
 def evaluation_section(material: Material) -> dict[str, Any]:

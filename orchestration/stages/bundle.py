@@ -5,18 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from diger_core.canonical import table_hash
 from diger_core.errors import DigerError
 from orchestration.baseline import extra_inputs
-from orchestration.bundle import DOCUMENT, ENCODER_FILES, FACTORS, RESERVED, load_bundle, reserved_table, tuple_columns
-from orchestration.model_artefact import ASSIGNMENT, load_model
+from orchestration.baseline import extra_inputs
+from orchestration.bundle import DOCUMENT, ENCODER_FILES, FACTORS, RESERVED, index_of, load_bundle, reserved_table, tuple_columns
+from orchestration.model_artefact import ASSIGNMENT, Model, load_model
 from orchestration.stages.tokenizer import check_items
 
 if TYPE_CHECKING:
     from diger_core.store import Artefact
     from orchestration.runner import StageRun
+
+__all__ = ["bundle", "extra_inputs"]
 
 __all__ = ["bundle", "extra_inputs"]
 
@@ -43,7 +47,7 @@ def bundle(run: StageRun) -> None:
     _link(run, encoder, {name: () for name in ENCODER_FILES if name in encoder.names})
     run.out.file(FACTORS, run.inputs["tokenizer"].path("inputs.safetensors"))
     parent = run.inputs.get("baseline")
-    reserved = _reserved(run, parent, model.table.tuples.numpy())
+    reserved, reused = _reserved(run, parent, model)
     columns = tuple_columns(model.table.codes_NM.shape[1])
     run.out.table(RESERVED, reserved, sort_by=columns)
     document = {
@@ -55,6 +59,7 @@ def bundle(run: StageRun) -> None:
         "encoder_facts": dict(encoder.facts),
         "factors": run.inputs["tokenizer"].files["inputs.safetensors"]["canonical"],
         "reserved": {"file": RESERVED, "hash": table_hash(reserved, reserved.column_names), "tuples": reserved.num_rows},
+        "reused_tuples": reused,
         **_events(run.inputs["sequences"]),
     }
     run.out.json(DOCUMENT, document)
@@ -66,15 +71,25 @@ def _link(run: StageRun, source: Artefact, files: dict[str, tuple[str, ...]]) ->
         run.out.file(name, source.path(name), sort_by=keys)
 
 
-def _reserved(run: StageRun, parent: Artefact | None, held_NQ: np.ndarray) -> Any:
-    """Tuples that released ancestors have given out and that no item holds now: nobody else may ever get one."""
+def _reserved(run: StageRun, parent: Artefact | None, model: Model) -> tuple[pa.Table, int]:
+    """(tuples that released ancestors have given out and that no item holds now, items that hold one which was another item's).
+
+    Nobody else may ever get a released tuple; the gate refuses a table in which somebody did.
+    """
+    held_NQ = model.table.tuples.numpy()
+    none_RQ = np.empty((0, held_NQ.shape[1]), dtype=np.int32)
     if parent is None:
-        return reserved_table(np.empty((0, held_NQ.shape[1]), dtype=np.int32), held_NQ)
+        return reserved_table(none_RQ, held_NQ), 0
     before = load_bundle(run.store, parent.hash)
-    released = [before.reserved_RQ, before.table.tuples.numpy()]
-    if any(part.shape[1] != held_NQ.shape[1] for part in released):
-        return reserved_table(np.empty((0, held_NQ.shape[1]), dtype=np.int32), held_NQ)  # other levels: no tuple can be the same
-    return reserved_table(np.concatenate(released), held_NQ)
+    old_NQ = before.table.tuples.numpy()
+    if old_NQ.shape[1] != held_NQ.shape[1]:
+        return reserved_table(none_RQ, held_NQ), 0  # other levels: no tuple can be the same
+    released_RQ = np.concatenate([before.reserved_RQ, old_NQ])
+    own_N = index_of(model.item_ids, before.item_ids)
+    kept_N = (own_N >= 0) & (old_NQ[own_N] == held_NQ).all(axis=1)
+    _, place = np.unique(np.concatenate([released_RQ, held_NQ]), axis=0, return_inverse=True)
+    reused_N = np.isin(place.reshape(-1)[len(released_RQ) :], place.reshape(-1)[: len(released_RQ)]) & ~kept_N
+    return reserved_table(released_RQ, held_NQ), int(reused_N.sum())
 
 
 def _events(sequences: Artefact) -> dict[str, Any]:

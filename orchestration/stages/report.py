@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestration.report import figures
+from orchestration.report.gate import conclusion as gated
+from orchestration.report.gate import verdict_markdown
 from orchestration.report.markdown import metrics_markdown
 from orchestration.report.material import MODELS, Material
 from orchestration.report.page import page
@@ -22,7 +24,8 @@ def report(run: StageRun) -> None:
     html = page(material, config).encode()
     run.out.bytes("report.html", html)
     conclusion = verdict(material.metrics)
-    run.out.bytes("report.md", f"# {conclusion.sentence}\n\n{metrics_markdown(material.metrics)}\n".encode())
+    gate = f"\n\n{verdict_markdown(material.gate)}" if material.gate is not None else "\n"
+    run.out.bytes("report.md", f"# {conclusion.sentence}\n\n{metrics_markdown(material.metrics)}{gate}".encode())
     run.out.bytes("metrics.png", figures.metrics_bars(material.metrics))
     curves = {m: material.curves[m] for m in MODELS if material.curves.get(m)}
     if curves:
@@ -30,3 +33,5 @@ def report(run: StageRun) -> None:
     if material.has("semantic_ids"):
         run.out.bytes("code_usage.png", figures.code_usage(material.semantic_ids[0], material.code_count))
     run.facts(verdict=conclusion.tone, verdict_sentence=conclusion.sentence, page_bytes=len(html))
+    if material.gate is not None:
+        run.facts(gate_verdict=material.gate["verdict"], gate=gated(material.gate))

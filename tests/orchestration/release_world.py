@@ -19,10 +19,13 @@ from diger_core.recommender import Recommender
 from diger_core.sequences import sequences
 from diger_core.store import Artefact, Store
 from diger_core.tokenizer import Tokenizer, tokenizer_state
+from orchestration.champion import Entry, current
 from orchestration.encoders import EncoderState
 from orchestration.graph import BY_NAME
 from orchestration.model_artefact import with_assignment, write_model
 from orchestration.params import Params, build_params
+from orchestration.registry import Registered
+from orchestration.runner import Session
 from orchestration.stages.embeddings import write_state
 
 SHAPE = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, history=6)
@@ -137,3 +140,22 @@ def random_table(item_ids: Any, seed: int) -> IdTable:
     suffix_N, overflow = stable_suffixes(codes_NM, item_hash_order(item_ids), suffixes=SUFFIXES)
     assert not overflow
     return IdTable(codes_NM, suffix_N)
+
+
+def launched(world: ReleaseWorld, made: Mapping[str, Artefact], params: Params | None = None) -> Session:
+    """A new session in which everything before the gate exists, as a person's lone click on `gate` or `release` finds it."""
+    report = world.publish("report", lambda out: out.json("report.json", {"bundle": made["bundle"].hash}))
+    known = {name: ("k" * 64, artefact) for name, artefact in {**made, "report": report}.items()}
+    store = Store(world.store.url)  # nothing remembered from before
+    snapshot = Registered("snap-00000000", "nowhere", "0" * 64, {}, None, "2026-01-01T00:00:00+00:00")
+    return Session(store, params or easy(), snapshot, _known=known)
+
+
+def released(world: ReleaseWorld, made: Mapping[str, Artefact], params: Params | None = None) -> Entry:
+    """Gate and release, one after the other; the entry that was made."""
+    session = launched(world, made, params)
+    for name in ("gate", "release"):
+        session.materialise(BY_NAME[name])
+    entry = current(session.store)
+    assert entry is not None
+    return entry

@@ -7,14 +7,20 @@ import dagster as dg
 import pytest
 
 from orchestration.definitions import defs
-from orchestration.graph import BY_NAME
+from orchestration.graph import BY_NAME, FLOW, upstream
 
 
 def test_jobs_select_what_they_say():
     graph = defs.resolve_asset_graph()
     found = [job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")]
     jobs = {job.name: {k.to_user_string() for k in job.asset_layer.executable_asset_keys} for job in found}
-    assert jobs == {"retrain": {k.to_user_string() for k in graph.get_all_asset_keys()}, "evaluate": {"evaluation", "report"}}
+    assert jobs == {
+        "retrain": {stage.name for stage in FLOW},
+        "evaluate": {"evaluation", "report"},
+        "gate_and_release": {"gate", "report", "release"},
+        "tune": upstream({"decay_search"}),
+    }
+    assert {"report", "release"} <= jobs["retrain"] <= {k.to_user_string() for k in graph.get_all_asset_keys()}
 
 
 def test_selection_strings_parse():
@@ -25,13 +31,20 @@ def test_selection_strings_parse():
 
 def test_training_is_limited_to_one_at_a_time():
     pools = {name: defs.resolve_assets_def(name).op.pool for name in BY_NAME}
-    assert {name for name, pool in pools.items() if pool == "training"} == {"frozen_model", "joint_model"}
+    assert {name for name, pool in pools.items() if pool == "training"} == {"frozen_model", "joint_model", "decay_search", "tuned_model"}
 
 
 def test_validated_stages_have_blocking_checks():
     specs = [spec for name in ("validated_items", "validated_interactions") for spec in defs.resolve_assets_def(name).check_specs]
     assert len(specs) >= 10
     assert all(spec.blocking for spec in specs)
+
+
+def test_a_refused_candidate_stops_its_run_behind_the_report_and_before_the_release():
+    blocking = {name for name in ("gate", "report", "release") for spec in defs.resolve_assets_def(name).check_specs if spec.blocking}
+    assert blocking == {"report"}
+    parents = {k.to_user_string() for k in defs.resolve_asset_graph().get(dg.AssetKey("release")).parent_keys}
+    assert "report" in parents
 
 
 @pytest.mark.parametrize("heavy", ["ray", "great_expectations", "sklearn", "transformers", "matplotlib", "pandas"])

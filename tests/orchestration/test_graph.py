@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from orchestration.graph import BY_NAME, STAGES, upstream
+from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
 from orchestration.params import Params
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -14,7 +14,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 def test_dvc_yaml_is_the_same_graph():
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
-    assert list(stages) == [s.name for s in STAGES]
+    assert list(stages) == [s.name for s in FLOW]
+    on_demand = yaml.safe_load((PROJECT / "search" / "dvc.yaml").read_text())["stages"]
+    assert list(on_demand) == [s.name for s in STAGES if s.on_demand]
+    assert all(entry.pop("wdir") == ".." for entry in on_demand.values())
+    stages |= on_demand
     for stage in STAGES:
         entry = stages[stage.name]
         assert entry["cmd"] == f"diger stage {stage.name} --link pipeline/{stage.name}"
@@ -74,6 +78,7 @@ def test_every_stage_has_a_test():
         assert re.search(rf"\b{name}\b", texts)
 
 
-def test_upstream_of_the_report_is_everything():
-    assert upstream({"report"}) == set(BY_NAME) - {"bundle"}
+def test_upstream_of_the_release_is_the_report_and_all_that_it_reads():
+    assert upstream({"release"}) - upstream({"report"}) == {"release"}
+    assert {"gate", "bundle", "evaluation", "joint_model"} <= upstream({"report"}) <= {stage.name for stage in FLOW}
     assert upstream({"sequences"}) == {"raw_items", "raw_interactions", "validated_items", "validated_interactions", "sequences"}

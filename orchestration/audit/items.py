@@ -116,7 +116,7 @@ def _causes(index: Index, item: str, hashes: list[str], earlier: list[str]) -> s
     """What the two assignments do not share, nearest cause first."""
     from orchestration.audit.forward import backwards
 
-    now, then = (_by_stage(index, backwards(index, group[:1])) for group in (hashes, earlier))
+    now, then = (_by_stage(index, backwards(index, [_origin(index, group[0])])) for group in (hashes, earlier))
     texts = [_text_hash(index, stages.get("embeddings"), item) for stages in (then, now)]
     causes = []
     if None not in texts and texts[0] != texts[1]:
@@ -128,6 +128,13 @@ def _causes(index: Index, item: str, hashes: list[str], earlier: list[str]) -> s
     elif then.get("joint_model") != now.get("joint_model"):
         causes.append(f"joint training moved the codebooks ({str(now.get('joint_model'))[:12]})")
     return ", ".join(causes) or "the records do not say"
+
+
+def _origin(index: Index, hash_: str) -> str:
+    """The artefact that gave the IDs; those of a cold start are its champion's, but for the new items."""
+    made = index.makers.get(hash_, [])
+    inputs = made[0].inputs if made and made[0].stage == "cold_start" else {}
+    return inputs.get("champion", hash_)
 
 
 def _by_stage(index: Index, hashes: set[str]) -> dict[str, str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from diger_core.canonical import canonical_json, digest, table_hash
+from diger_core.canonical import table_hash
 from diger_core.errors import DigerError
+from diger_core.store import seal
 from orchestration.audit.index import Index
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def release(index: Index, number: int) -> list[str]:
     """A log entry against its seal, its neighbour, its verdict and its bundle."""
     name = f"{number:06d}.json"
     where, value = f"{index.store.url}/champion/{name}", index.document("champion", name)
-    if value.get("seal") != champion_seal(value) or value.get("number") != number:
+    if value.get("seal") != seal(value) or value.get("number") != number:
         return [f"{where}: edited or damaged: it does not fit its own seal: restore it from a copy of the store"]
     entry, faults = next(e for e in index.releases if e.number == number), []
     before = {e.number: e.bundle for e in index.releases}.get(number - 1)
@@ -131,11 +131,6 @@ def release(index: Index, number: int) -> list[str]:
                 f"the entry makes {entry.bundle[:16]} champion: roll back to an accepted bundle"
             )
     return faults
-
-
-def champion_seal(value: Mapping[str, Any]) -> str:
-    """As orchestration/champion.py seals an entry; without its imports, which load the models."""
-    return digest("champion entry", canonical_json({name: part for name, part in value.items() if name != "seal"}))
 
 
 def missing(index: Index) -> list[str]:

@@ -78,7 +78,7 @@ def _behind(chain: Chain, id_: str) -> int:
 
 
 def text(index: Index, chain: Chain, whole: bool = False) -> Iterator[str]:
-    """The tree. Code, machine and run stand where they differ from those of the line above."""
+    """The tree. Code, machine, run and each parameter that is not its default stand where they differ from what was said before."""
     context: dict[str, str] = {}
     shown_lines = list(lines(chain, whole))
     load(index, [line.node for line in shown_lines])
@@ -86,10 +86,14 @@ def text(index: Index, chain: Chain, whole: bool = False) -> Iterator[str]:
         node = line.node
         shown = {key: value for key, value in origin(node).items() if context.get(key) != value}
         context.update(shown)
+        params = {name: value for name, value in changed_params(node.record.get("params") or {}).items() if context.get(name) != str(value)}
+        context.update({name: str(value) for name, value in params.items()})
         yield f"{line.branch}{headline(line.name, node)}" + ("  " + "  ".join(shown.values()) if shown else "")
         bar = line.below + ("│  " if line.children else "   ")
         for remark in remarks(index, node):
             yield bar + remark
+        if params:
+            yield bar + "params: " + ", ".join(f"{name}={value}" for name, value in params.items())
         if line.elsewhere:
             yield bar + "also from: " + ", ".join(headline(n, other, short=True) for n, other in line.elsewhere)
         if line.folded:
@@ -127,7 +131,7 @@ def origin(node: Node) -> dict[str, str]:
 
 
 def remarks(index: Index, node: Node) -> Iterator[str]:
-    """Lines under a node: what its bytes are, which parameters were not the defaults, the verdict, a fault."""
+    """Lines under a node: what its bytes are, the verdict, a fault."""
     if node.kind == "release":
         yield f"{node.detail['reason']} (by {node.detail['by']})"
     if node.kind == "snapshot" and node.status == "present":
@@ -137,9 +141,6 @@ def remarks(index: Index, node: Node) -> Iterator[str]:
     if node.kind == "artefact":
         if "assignment" in node.detail:
             yield f"ID assignment {node.detail['assignment'][:SHORT]}"
-        changed = changed_params(node.record.get("params") or {})
-        if changed:
-            yield "params: " + ", ".join(f"{name}={value}" for name, value in changed.items())
         if node.stage == "gate" and node.status == "present":
             yield gate_line(index, node.hash)
         if node.others:

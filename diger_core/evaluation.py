@@ -55,7 +55,7 @@ def rank_targets(
     users: npt.NDArray[np.integer] | None = None,
     progress: Progress | None = None,
     trie: Trie | None = None,
-    fused: bool = False,
+    fused: bool = True,
 ) -> EvaluationResult:
     """Rank each user's held-out target against all items by beam search; rows in the order of `targets(seq, split)`.
 
@@ -91,7 +91,7 @@ def recommended(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     trie: Trie | None = None,
-    fused: bool = False,
+    fused: bool = True,
     what: str = "recommending",
 ) -> tuple[Int32, Float32]:
     """(items int32 [T, top], scores float32 [T, top]), best first, after each user's events before `end_T` (absolute, exclusive; at least one).

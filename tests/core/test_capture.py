@@ -121,7 +121,7 @@ GPU_RECOMMENDER = RecommenderConfig(encoder_layers=2, decoder_layers=2, d_model=
 def _sharp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recommenders that start with large token tables: their loss depends on every mask, bias and weight from the first step on, where the usual
     start gives ln K whatever the layers do."""
-    built = training._built
+    built = training.built_recommender
 
     def sharp(*args: Any) -> Any:
         recommender = built(*args)
@@ -130,7 +130,7 @@ def _sharp(monkeypatch: pytest.MonkeyPatch) -> None:
                 table.mul_(20)
         return recommender
 
-    monkeypatch.setattr(training, "_built", sharp)
+    monkeypatch.setattr(training, "built_recommender", sharp)
 
 
 def _trained(joint: JointModelConfig, recommender: RecommenderConfig = GPU_RECOMMENDER, **changes: Any) -> Checkpoint:

@@ -99,6 +99,7 @@ class World:
                 store=self.store,
                 scratch=scratch,
                 progress=progress or Silent(),
+                snapshot=SimpleNamespace(key="snap-00000000"),
                 facts=lambda **values: out.facts.update(values),
                 note=lambda **values: notes.update(values),
             )

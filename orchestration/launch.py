@@ -11,7 +11,7 @@ from typing import Any
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
 from diger_core.store import Store
-from orchestration.graph import FLOW, STAGES, upstream
+from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
 from orchestration.params import Params, load_params
 from orchestration.registry import Registered
 from orchestration.runner import Result, Session, refuse_failed
@@ -41,6 +41,12 @@ def dagster_home() -> Path:
     return home
 
 
+class Refused(DigerError):
+    """The gate has refused the candidate: the flow ran to its report, and the champion stays. `results`: of the stages that ran."""
+
+    results: dict[str, Result]
+
+
 def run_flow(
     store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str], progress: Progress, targets: Iterable[str] = ()
 ) -> dict[str, Result]:
@@ -48,7 +54,11 @@ def run_flow(
     params = load_params(params_file, overrides)  # before Dagster starts: a wrong key is the user's to mend, not a failed run
     store.root.writable()
     chosen = upstream(set(targets)) if targets else {stage.name for stage in FLOW}
-    _materialise(store, snapshot, params_file, overrides, progress, chosen)
+    try:
+        _materialise(store, snapshot, params_file, overrides, progress, chosen)
+    except Refused as refused:
+        refused.results = _results(store, snapshot, params, chosen - {"release"})
+        raise
     return _results(store, snapshot, params, chosen)
 
 
@@ -94,6 +104,12 @@ def _explain(error: BaseException, store: Store, snapshot: Registered, params_fi
     for stage in STAGES:
         if stage.name.startswith("validated_"):
             refuse_failed(session.find(stage))
+    verdict = session.find(BY_NAME["gate"]).json("verdict.json")
+    if verdict["verdict"] != "accept":
+        from orchestration.report.gate import conclusion
+
+        told = "; ".join(rule["message"] for rule in verdict["rules"] if not rule["passed"])
+        raise Refused(f"{conclusion(verdict)} The champion stays. {told}") from error
 
 
 def _results(store: Store, snapshot: Registered, params: Params, chosen: set[str]) -> dict[str, Result]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import click
 
+from diger_core.errors import DigerError
 from orchestration.cli.options import json_option, open_store, params_options, store_option
 
 
@@ -17,7 +19,7 @@ from orchestration.cli.options import json_option, open_store, params_options, s
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 @json_option
 def run(snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, until: str | None, as_json: bool) -> None:
-    """Run the whole flow on a snapshot: from raw events to the evaluation report.
+    """Run the whole flow on a snapshot: from raw events to the report and, where the gate accepts, the release.
 
     Stages whose inputs and parameters are unchanged are reused. The run also shows in Dagster's UI (`make ui`).
     """
@@ -31,20 +33,27 @@ def run(snapshot: str | None, params_file: str | None, overrides: tuple[str, ...
     with console_progress() as progress:
         summary = run_snapshot(source, params_file, overrides, store, progress, [until] if until else [])
     show(summary, as_json)
+    if "refused" in summary:
+        raise DigerError(summary["refused"])
 
 
 def run_snapshot(
     source: str, params_file: str | None, overrides: tuple[str, ...], store_url: str, progress: Any, targets: list[str]
 ) -> dict[str, Any]:
     """Registers the snapshot, runs the flow, and returns a summary of plain values."""
-    from orchestration.launch import run_flow
+    from orchestration.champion import current
+    from orchestration.launch import Refused, run_flow
     from orchestration.registry import register
 
     started = time.monotonic()
     store = open_store(store_url)
     entry = register(store, source)
     progress.message(f"snapshot {entry.key} ({entry.url})")
-    results = run_flow(store, entry, params_file, overrides, progress, targets)
+    refused: str | None = None
+    try:
+        results = run_flow(store, entry, params_file, overrides, progress, targets)
+    except Refused as refusal:
+        results, refused = refusal.results, str(refusal)
     summary: dict[str, Any] = {
         "snapshot": entry.key,
         "artefacts": {name: result.artefact.hash for name, result in results.items()},
@@ -54,6 +63,14 @@ def run_snapshot(
         summary["metrics"] = results["evaluation"].artefact.json("metrics.json")
     if "report" in results:
         summary["report"] = str(results["report"].artefact.path("report.html"))
+    if "gate" in results:
+        from orchestration.report.gate import conclusion
+
+        summary["gate"] = conclusion(results["gate"].artefact.json("verdict.json"))
+        champion = current(store)
+        summary["champion"] = asdict(champion) if champion else None
+    if refused is not None:
+        summary["refused"] = refused
     return summary
 
 
@@ -69,6 +86,10 @@ def show(summary: dict[str, Any], as_json: bool) -> None:
         names = [n for n in ("recall@5", "recall@10", "ndcg@10") if all(n in m for m in models.values())]
         rows = [[model.replace("_", " "), *(_cell(values, name) for name in names)] for model, values in models.items()]
         print_table(f"Test events, full ranking, {summary['metrics']['users']:,} users (± half of the 95% interval)", ["", *names], rows)
+    if "gate" in summary:
+        champion = summary["champion"]
+        print(summary["gate"])
+        print(f"Champion: {'none' if champion is None else champion['bundle'][:12] + ', entry ' + str(champion['number']) + ' of the log'}")
     if "report" in summary:
         print(f"Report: {summary['report']}")
     print(f"Done in {summary['seconds']} s; snapshot {summary['snapshot']}")

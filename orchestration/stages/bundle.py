@@ -11,7 +11,6 @@ import torch
 from diger_core.canonical import table_hash
 from diger_core.errors import DigerError
 from orchestration.baseline import extra_inputs
-from orchestration.baseline import extra_inputs
 from orchestration.bundle import DOCUMENT, ENCODER_FILES, FACTORS, RESERVED, index_of, load_bundle, reserved_table, tuple_columns
 from orchestration.model_artefact import ASSIGNMENT, Model, load_model
 from orchestration.stages.tokenizer import check_items

@@ -1,0 +1,76 @@
+"""`diger champion`, `diger promote`, `diger rollback`: which bundle serves, and changing that by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestration.cli.options import json_option, open_store, store_option
+
+if TYPE_CHECKING:
+    from orchestration.champion import Entry
+
+
+@click.command()
+@click.option("--history", "whole", is_flag=True, help="All entries of the log, oldest first.")
+@store_option
+@json_option
+def champion(whole: bool, store: str, as_json: bool) -> None:
+    """Show the bundle that serves, since when and why."""
+    from diger_core.errors import DigerError
+    from orchestration.champion import current, history
+    from orchestration.console import print_json, print_table
+
+    opened = open_store(store)
+    if whole:
+        entries = history(opened)
+        if as_json:
+            print_json([dataclasses.asdict(entry) for entry in entries])
+            return
+        rows = [[str(e.number), e.action + (" (forced)" if e.forced else ""), e.bundle[:12], e.at[:19], e.by, e.reason] for e in entries]
+        print_table("Champions, oldest first", ["no.", "by", "bundle", "at (UTC)", "who", "reason"], rows)
+        return
+    entry = current(opened)
+    if entry is None:
+        raise DigerError(f"{opened.url}: there is no champion: run the flow (diger run), whose last stage releases what the gate accepts")
+    if as_json:
+        print_json(dataclasses.asdict(entry))
+        return
+    show(entry)
+
+
+@click.command()
+@click.argument("bundle", metavar="BUNDLE")
+@click.option("--reason", required=True, help="Why: the log keeps it.")
+@click.option("--force", is_flag=True, help="Without an accepting verdict against the present champion; the log keeps that, too.")
+@store_option
+def promote(bundle: str, reason: str, force: bool, store: str) -> None:
+    """Make BUNDLE (its hash, or the beginning of it) the champion."""
+    from orchestration.baseline import find_bundle
+    from orchestration.champion import promote as change
+
+    opened = open_store(store)
+    show(change(opened, find_bundle(opened, bundle).hash, reason, force=force))
+
+
+@click.command()
+@click.option("--to", type=int, metavar="N", help="The entry whose bundle shall serve again [default: the one before the present].")
+@click.option("--reason", required=True, help="Why: the log keeps it.")
+@store_option
+def rollback(to: int | None, reason: str, store: str) -> None:
+    """Make an earlier champion serve again. One more entry of the log, so it can itself be rolled back."""
+    from orchestration.champion import rollback as change
+
+    show(change(open_store(store), reason, to))
+
+
+def show(entry: Entry) -> None:
+    """The entry in a few lines."""
+    forced = ", forced without an accepting verdict" if entry.forced else ""
+    print(f"Champion: bundle {entry.bundle}")
+    print(f"  entry {entry.number}, {entry.action}{forced}, {entry.at[:19]} UTC by {entry.by}")
+    print(f"  reason: {entry.reason}")
+    print(f"  before: {'bundle ' + entry.previous if entry.previous else 'none, the first one'}")
+    print(f"  verdict: {entry.verdict or 'none'}")

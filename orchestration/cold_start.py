@@ -86,13 +86,20 @@ def _assert_kept(bundle: Bundle, child: Child, known_N) -> None:  # type: ignore
         raise DigerError(f"cold start: {child.table.duplicates()} items would share their ID with another: this is a fault of diger, report it")
 
 
-def encode_new(bundle: Bundle, items: pa.Table, config: EmbeddingsConfig) -> tuple[pa.Array, np.ndarray]:
-    """(ids, vectors float32 [n, D]) of the items that the bundle lacks, encoded in this process by the bundle's own encoder."""
+def encode_new(bundle: Bundle, items: pa.Table, config: EmbeddingsConfig, vectors: pa.Table | None = None) -> tuple[pa.Array, np.ndarray]:
+    """(ids, vectors float32 [n, D]) of the items that the bundle lacks, encoded in this process by the bundle's own encoder; `vectors` (item_id,
+    vector) where that takes them from the snapshot."""
     from orchestration import encoders
+    from orchestration.encoders.given import GivenVectors
 
     fresh = items.filter(pa.array(new_item_mask(bundle, items["item_id"])))
     ids = same_type(fresh["item_id"], bundle.item_ids.type)
     if not len(fresh):
         return ids, np.empty((0, bundle.tokenizer.dim - bundle.factors_NF.shape[1]), np.float32)
+    encoder = encoders.load(config, bundle.encoder_state)
+    if isinstance(encoder, GivenVectors):
+        if vectors is None:
+            raise DigerError(f"cold start: bundle {bundle.hash[:12]} takes vectors from the snapshot: give a snapshot with vectors.parquet")
+        return ids, encoder.align(vectors, fresh["item_id"])
     texts: Sequence[str] = encoders.item_texts(fresh, config)
-    return ids, encoders.load(config, bundle.encoder_state).encode(texts)
+    return ids, encoder.encode(texts)

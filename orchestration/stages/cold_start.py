@@ -64,5 +64,7 @@ def _child(run: StageRun, bundle: Bundle) -> Child:
             f"cold_start: champion {bundle.hash[:12]} reads vectors of a {bundle.encoder_state.document['encoder']} encoder, embeddings.encoder is "
             f"{run.params.embeddings.encoder}: retrain with retraining.start=scratch instead"
         )
-    ids, vectors_nD = encode_new(bundle, run.inputs["validated_items"].table("items.parquet"), run.params.embeddings)
+    items = run.inputs["validated_items"]
+    given = items.table("vectors.parquet") if "vectors.parquet" in items.names else None
+    ids, vectors_nD = encode_new(bundle, items.table("items.parquet"), run.params.embeddings, given)
     return child_assignment(bundle, ids, vectors_nD)

@@ -67,7 +67,8 @@ def _train(run: StageRun, bundle: Bundle | None, vectors_ND: Tensor) -> None:
     weight_D = torch.cat([torch.ones(vectors_ND.shape[1]), torch.full((factors_NF.shape[1],), config.item_factors_weight)])
     inputs_NX = torch.cat([vectors_ND, factors_NF], dim=1)
     trained, curves = warm_up(inputs_NX, config, run.progress, weight_D=weight_D)
-    codes_NM, facts = argmin_codes(trained, inputs_NX, run.params.semantic_ids.chunk), {}
+    codes_NM = argmin_codes(trained, inputs_NX, run.params.semantic_ids.chunk)
+    facts: dict[str, Any] = {}
     if bundle is not None:
         trained, codes_NM, facts = _aligned(run, bundle, trained, codes_NM)
     _write(run, trained, curves, factors_NF, codes_NM, facts)

@@ -109,7 +109,7 @@ def _snapshot_node(index: Index, id_: str, key: str) -> Node:
 
 def _artefact_node(index: Index, hash_: str, name: str, snapshot: str | None) -> Node:
     """The node without its record and manifest: `load` reads those of the nodes that are shown."""
-    stage, made = index.stage_of(hash_, name), _maker(index, hash_, snapshot)
+    stage, made = index.stage_of(hash_, name), index.maker(hash_, snapshot)
     node = Node(hash_, "artefact", stage, hash_, "present", made=made)
     if made is not None:
         node.others = len(index.makers[hash_]) - 1
@@ -153,12 +153,6 @@ def _load(index: Index, node: Node) -> None:
     node.detail = {"facts": dict(artefact.facts), "files": [dict(entry) for entry in artefact.manifest["files"]], "directory": where}
     if assignment_of(artefact):
         node.detail["assignment"] = assignment_of(artefact)
-
-
-def _maker(index: Index, hash_: str, snapshot: str | None) -> Made | None:
-    found = index.makers.get(hash_, [])
-    own = [made for made in found if made.snapshot == snapshot]
-    return own[0] if own else (found[0] if found else None)
 
 
 def _inputs(index: Index, stage: str, made: Made) -> list[tuple[str, str]]:

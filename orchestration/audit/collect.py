@@ -17,9 +17,7 @@ from typing import Any
 from diger_core.errors import DigerError
 from diger_core.storage import Root
 from orchestration.audit import removal
-from orchestration.audit.index import Index
-
-_EARLIER = ("baseline", "champion")  # inputs that are an earlier release
+from orchestration.audit.index import EARLIER, Index
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def _closure(index: Index, roots: dict[str, str], through_earlier: bool) -> dict
         hash_ = waiting.pop()
         for made in index.makers.get(hash_, []):
             for name, source in made.inputs.items():
-                if source not in keep and (through_earlier or name not in _EARLIER):
+                if source not in keep and (through_earlier or name not in EARLIER):
                     keep[source] = keep[hash_] if keep[hash_].startswith("needed") else f"needed by {keep[hash_]}"
                     waiting.append(source)
     return keep

@@ -33,23 +33,17 @@ def where_used(index: Index, thing: Thing) -> Uses:
 
 
 def closure(index: Index, starts: list[str]) -> set[str]:
-    """The starts and all that was made with them."""
-    seen, waiting = set(starts), list(starts)
+    """The starts and all that was made with them. Beyond the first step it follows computations, not content: what another computation made from
+    an artefact that merely came out equal is not counted."""
+    followed, waiting = set[str](), [made for hash_ in starts for made in index.users.get(hash_, [])]
+    reached = set(starts)
     while waiting:
-        fresh = {made.artefact for made in index.users.get(waiting.pop(), [])} - seen
-        seen |= fresh
-        waiting += fresh
-    return seen
-
-
-def backwards(index: Index, starts: list[str]) -> set[str]:
-    """The starts and all that they were made from, through every record that led to them."""
-    seen, waiting = set(starts), list(starts)
-    while waiting:
-        fresh = {hash_ for made in index.makers.get(waiting.pop(), []) for hash_ in made.inputs.values()} - seen
-        seen |= fresh
-        waiting += fresh
-    return seen
+        made = waiting.pop()
+        if made.path not in followed:
+            followed.add(made.path)
+            reached.add(made.artefact)
+            waiting += index.consumers.get(made.path, [])
+    return reached
 
 
 def _starts(index: Index, thing: Thing) -> list[str]:

@@ -19,6 +19,7 @@ from diger_core.canonical import digest
 from diger_core.errors import DigerError
 from diger_core.store import MANIFEST, Artefact, Store, cache_directory
 
+EARLIER = ("baseline", "champion")  # inputs that are an earlier release
 THREADS = 16  # of requests to an object store; a local disk needs none
 
 
@@ -97,6 +98,17 @@ class Index:
     def users(self) -> dict[str, list[Made]]:
         """Artefact hash -> the records that had it as an input."""
         return _grouped(self.made, lambda made: set(made.inputs.values()))
+
+    def maker(self, hash_: str, snapshot: str | None) -> Made | None:
+        """The record to follow from an asker of `snapshot`: where several computations led to equal content, that snapshot's own, else the first."""
+        found = self.makers.get(hash_, [])
+        own = [made for made in found if made.snapshot == snapshot]
+        return own[0] if own else (found[0] if found else None)
+
+    @cached_property
+    def consumers(self) -> dict[str, list[Made]]:
+        """Path of a record -> the records that took its artefact from it, as `maker` sees it."""
+        return _grouped(self.made, lambda made: {m.path for hash_ in made.inputs.values() if (m := self.maker(hash_, made.snapshot)) is not None})
 
     def record(self, made: Made) -> dict[str, Any]:
         """The whole record, from the store."""

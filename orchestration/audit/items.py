@@ -114,9 +114,10 @@ def _reason(index: Index, item: str, id_: tuple[int, ...] | None, hashes: list[s
 
 def _causes(index: Index, item: str, hashes: list[str], earlier: list[str]) -> str:
     """What the two assignments do not share, nearest cause first."""
-    from orchestration.audit.forward import backwards
+    from orchestration.audit.chain import chain
+    from orchestration.audit.names import Thing
 
-    now, then = (_by_stage(index, backwards(index, [_origin(index, group[0])])) for group in (hashes, earlier))
+    now, then = (_by_stage(index, set(chain(index, Thing("artefact", _origin(index, group[0]))).nodes)) for group in (hashes, earlier))
     texts = [_text_hash(index, stages.get("embeddings"), item) for stages in (then, now)]
     causes = []
     if None not in texts and texts[0] != texts[1]:
@@ -139,7 +140,7 @@ def _origin(index: Index, hash_: str) -> str:
 
 def _by_stage(index: Index, hashes: set[str]) -> dict[str, str]:
     """Stage -> its newest artefact among `hashes`."""
-    return {index.stage_of(hash_): hash_ for hash_ in sorted(hashes, key=index.made_at)}
+    return {index.stage_of(hash_): hash_ for hash_ in sorted(hashes, key=index.made_at) if ":" not in hash_}
 
 
 def _text_hash(index: Index, embeddings: str | None, item: str) -> str | None:

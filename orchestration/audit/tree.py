@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestration.audit.chain import Chain, Node, load
-from orchestration.audit.index import Index
+from orchestration.audit.index import EARLIER, Index
 from orchestration.graph import BY_NAME
 
 SHORT = 12
@@ -27,7 +27,7 @@ class Line:
 
 
 def lines(chain: Chain, whole: bool = False) -> Iterator[Line]:
-    """Depth first; each node once. Without `whole`, a bundle behind the first one is named and its own past is folded."""
+    """Depth first; each node once. Without `whole`, an earlier release that a run started from is named and its own past is folded."""
     children, elsewhere, folded = _spanning(chain, whole)
     waiting = [(chain.root, "", "", "")]
     while waiting:
@@ -48,9 +48,9 @@ def _spanning(chain: Chain, whole: bool) -> tuple[Edges, Edges, dict[str, int]]:
     elsewhere: Edges = {chain.root: []}
     folded: dict[str, int] = {}
     seen = {chain.root}
-    path = [(chain.root, iter(chain.nodes[chain.root].inputs), int(chain.nodes[chain.root].stage == "bundle"))]
+    path = [(chain.root, iter(chain.nodes[chain.root].inputs))]
     while path:
-        id_, inputs, bundles = path[-1]
+        id_, inputs = path[-1]
         name, input_id = next(inputs, ("", ""))
         if not input_id:
             path.pop()
@@ -60,11 +60,11 @@ def _spanning(chain: Chain, whole: bool) -> tuple[Edges, Edges, dict[str, int]]:
             seen.add(input_id)
             children[id_].append((name, input_id))
             children[input_id], elsewhere[input_id] = [], []
-            node, depth = chain.nodes[input_id], bundles + (chain.nodes[input_id].stage == "bundle")
-            if depth > 1 and not whole and node.stage == "bundle":
+            node = chain.nodes[input_id]
+            if node.stage == "bundle" and name in EARLIER and not whole:
                 folded[input_id] = _behind(chain, input_id)
             else:
-                path.append((input_id, iter(node.inputs), depth))
+                path.append((input_id, iter(node.inputs)))
     return children, elsewhere, folded
 
 

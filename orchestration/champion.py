@@ -88,7 +88,7 @@ def append(
     loaded = False
     while True:
         known = history(store)
-        made = next((entry for entry in known if release is not None and entry.release == release), None)
+        made = next((entry for entry in known if release is not None and _same_release(entry, bundle, verdict, release)), None)
         if made is not None:
             return made
         before = known[-1] if known else None
@@ -101,6 +101,11 @@ def append(
         entry = Entry(number, bundle, verdict, release, previous, action, text, datetime.now(UTC).isoformat(), _who(), forced)
         if store.root.create(_encode(entry), SECTION, f"{number:06d}.json"):
             return entry
+
+
+def _same_release(entry: Entry, bundle: str, verdict: str | None, release: str) -> bool:
+    """A release is repeated with its artefact, and also where only the report beside an equal verdict was written anew."""
+    return entry.release == release or (entry.action == "release" and verdict is not None and (entry.bundle, entry.verdict) == (bundle, verdict))
 
 
 def promote(store: Store, bundle: str, reason: str, *, force: bool = False) -> Entry:

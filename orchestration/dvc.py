@@ -20,7 +20,8 @@ from diger_core.store import MANIFEST, Artefact, Store, artefact_hash
 from orchestration.runner import Result
 
 PIPELINE = "pipeline"  # where dvc.yaml's outs lie
-RECORD, SNAPSHOT, POINTERS = "record.json", "snapshot.json", "pointers.json"
+RECORD, SNAPSHOT, POINTERS, BASELINE, LOG = "record.json", "snapshot.json", "pointers.json", "baseline.json", "champion"
+BUNDLES = ("baseline", "champion")  # inputs that are artefacts of stage bundle
 _AGAIN = "remove {} and run dvc checkout or dvc pull (with verify = true on the remote)"
 
 
@@ -33,14 +34,27 @@ def link_artefact(store: Store, result: Result, directory: str | Path) -> None:
     record = [r for r in store.records(result.stage.name, result.key) if r["artefact"] == result.artefact.hash][-1]
     _write(target / RECORD, record)
     _write(target / SNAPSHOT, _portable(json.loads(store.root.read("snapshots", f"{record['snapshot']}.json"))))
+    arrived = store.pointer("baseline", record["snapshot"])
+    if arrived is not None:  # also where it says that there was no champion: another clone must not find another one
+        _write(target / BASELINE, {"snapshot": record["snapshot"], "pointer": arrived})
     for name in sorted(set(record["inputs"]) - set(result.stage.inputs)):
-        fitted = store.artefact(name, record["inputs"][name])
+        fitted = store.artefact("bundle" if name in BUNDLES else name, record["inputs"][name])
         inner = target / name
         inner.mkdir()
         pointers = {n: json.loads(store.root.read("pointers", name, n)) for n in store.root.list("pointers", name) if n.endswith(".json")}
-        _write(inner / POINTERS, {n: p for n, p in pointers.items() if p["artefact"] == fitted.hash})
+        _write(inner / POINTERS, {n: p for n, p in pointers.items() if fitted.hash in (p.get("artefact"), p.get("bundle"))})
         _link(fitted, inner)
+    if result.stage.name == "release":
+        _link_log(store, target / LOG)
     _link(result.artefact, target)
+
+
+def _link_log(store: Store, target: Path) -> None:
+    """The champion log as it stands: another clone then knows the same champion."""
+    target.mkdir()
+    for name in store.root.list("champion"):
+        if name.endswith(".json"):
+            (target / name).write_bytes(store.root.read("champion", name))
 
 
 def _portable(entry: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +86,8 @@ def adopt(store: Store, pipeline: str | Path = PIPELINE) -> int:
             _adopt_files(store, directory, manifest)
             count += 1
         _adopt_facts(store, directory, manifest["stage"])
+    for path in sorted(Path(pipeline).glob(f"release/{LOG}/*.json")):
+        store.root.create(path.read_bytes(), "champion", path.name)  # where this store's log has the number already, it stays
     return count
 
 
@@ -106,7 +122,10 @@ def _adopt_facts(store: Store, directory: Path, stage: str) -> None:
         store.root.create(canonical_json(entry), "snapshots", f"{entry['key']}.json")
     if (directory / POINTERS).exists():
         for name, value in _read(directory / POINTERS).items():
-            store.create_pointer(stage, name.removesuffix(".json"), value)
+            store.create_pointer(directory.name, name.removesuffix(".json"), value)
+    if (directory / BASELINE).exists():
+        arrived = _read(directory / BASELINE)
+        store.create_pointer("baseline", arrived["snapshot"], arrived["pointer"])
     if (directory / RECORD).exists():
         record = _read(directory / RECORD)
         if not any(r["artefact"] == record["artefact"] for r in store.records(stage, record["key"])):

@@ -47,12 +47,15 @@ def release(run: StageRun) -> None:
 
 def published(store: Store, key: str) -> None:
     """Enters the release into the champion log, unless it stands there already. The runner calls it for a new and for a reused artefact."""
-    from orchestration.champion import append
+    from orchestration.champion import append, current
 
     artefact = store.lookup("release", key)
     if artefact is None:
         raise DigerError("release: its artefact is gone from the store: run release again")
     document: dict[str, Any] = artefact.json(DOCUMENT)
+    entry = current(store)
+    if entry is not None and entry.bundle == document["bundle"]:
+        return  # by this release, or by hand
     append(
         store,
         document["bundle"],

@@ -27,7 +27,7 @@ joint_model: {schedule: {name: sdud+frqud}}
 semantic_ids: {}
 evaluation: {beams: 20, bootstrap: 100}
 bundle: {}
-gate: {beat_most_popular: false, min_coverage: 0, min_unique_prefixes: 0}
+gate: {beat_most_popular: false, min_coverage: 0, min_unique_prefixes: 0, max_churn: 1, min_relative_ndcg: 0, min_relative_slice: 0}
 report: {examples: 2}
 release: {}
 recommendations: {}

@@ -218,9 +218,9 @@ def test_the_whole_flow_under_dvc(tmp_path):
 
     # Edits run again only what depends on them.
     here.set("examples: 2", "examples: 3")
-    assert _ran(here.run("dvc", "repro")) == {"report"}
+    assert _ran(here.run("dvc", "repro")) == {"report", "release"}
     here.set("name: sdud+frqud", "name: gumbel")
-    assert _ran(here.run("dvc", "repro")) == {"joint_model", "semantic_ids", "evaluation", "report"}
+    assert _ran(here.run("dvc", "repro")) == {"joint_model", "semantic_ids", "id_diff", "evaluation", "bundle", "gate", "report", "release"}
     page = here.run("dvc", "plots", "diff", "HEAD").strip().splitlines()[-1]
     assert Path(page.removeprefix("file://")).is_file()
     here.run("git", "checkout", "-q", "params.yaml", "dvc.lock")

@@ -289,3 +289,19 @@ def test_gate_and_release_on_s3(s3_bucket, template):
     again = launched(world, second)
     assert [again.materialise(BY_NAME[name]).reused for name in ("gate", "release")] == [True, True]
     assert names(world) == [first["bundle"].hash, second["bundle"].hash]
+
+
+def test_a_report_written_anew_releases_nothing_a_second_time(world, made):
+    """Not while its bundle serves, and not after a rollback."""
+    released(world, made[0])
+    released(world, made[1])
+    for expected in (made[1], made[0]):
+        session = launched(world, made[1])
+        rewritten = world.publish("report", lambda out: out.json("report.json", {"edition": expected["bundle"].hash}))  # noqa: B023
+        session._known["report"] = ("k" * 64, rewritten)
+        session.materialise(BY_NAME["gate"])
+        assert not session.materialise(BY_NAME["release"]).reused
+        assert current(world.store).bundle == expected["bundle"].hash
+        if expected is made[1]:
+            rollback(world.store, "complaints")
+    assert len(history(world.store)) == 3

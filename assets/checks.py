@@ -26,6 +26,12 @@ def _beats_baselines(artefact: Artefact) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=passed, check_name="beats_baselines", severity=_WARN, metadata=shown)
 
 
+def _ids_mean_the_same(artefact: Artefact) -> dg.AssetCheckResult:
+    refused = bool(artefact.facts["refused"])
+    told = str(artefact.facts["reason"]) if refused else "Most item ids mean the items that they meant before."
+    return dg.AssetCheckResult(passed=not refused, check_name="ids_mean_the_same", severity=_ERROR, description=told)
+
+
 def _accepted(artefact: Artefact) -> dg.AssetCheckResult:
     from orchestration.stages.gate import VERDICT, summary
 
@@ -44,6 +50,11 @@ def _gate_accepts(artefact: Artefact) -> dg.AssetCheckResult:
 # Signals, not gates: what may be released is decided by a stored verdict. The report is written for a refused candidate, too, so it is the report's
 # check that stops a run before release; release itself asks the stored verdict again.
 _SIGNALS = {
+    "catalogue_diff": (
+        "ids_mean_the_same",
+        "Item ids mean the items that they meant in the baseline; else nothing is taken over.",
+        _ids_mean_the_same,
+    ),
     "frozen_model": ("no_alarm", "Training ended without an alarm.", _no_alarm),
     "joint_model": ("no_alarm", "Training ended without a collapse or divergence alarm.", _no_alarm),
     "evaluation": ("beats_baselines", "The joint model's NDCG@10 is above most popular and Markov.", _beats_baselines),

@@ -57,6 +57,26 @@ def _evaluation(artefact: Artefact) -> Metadata:
     return {"metrics": dg.MetadataValue.md(metrics_markdown(artefact.json("metrics.json")))}
 
 
+def _change(text: str, picture: str, alt: str) -> Callable[[Artefact], Metadata]:
+    """A stage's own Markdown, with its picture where there was a baseline to compare with."""
+
+    def shown(artefact: Artefact) -> Metadata:
+        from orchestration.report.markdown import picture_markdown
+
+        told = artefact.path(text).read_text(encoding="utf-8")
+        drawn = "\n" + picture_markdown(artefact.path(picture).read_bytes(), alt) if picture in artefact.names else ""
+        return {"summary": dg.MetadataValue.md(told + drawn)}
+
+    return shown
+
+
+def _cold_start(artefact: Artefact) -> Metadata:
+    if "new_items.parquet" not in artefact.names:
+        return {}
+    rows = artefact.table("new_items.parquet").slice(0, 10).to_pylist()
+    return {"preview": dg.MetadataValue.table([dg.TableRecord({key: str(value)[:80] for key, value in row.items()}) for row in rows])} if rows else {}
+
+
 def _gate(artefact: Artefact) -> Metadata:
     from orchestration.report.gate import conclusion
     from orchestration.report.markdown import picture_markdown
@@ -76,10 +96,13 @@ def _report(artefact: Artefact) -> Metadata:
 _EXTRA: dict[str, Callable[[Artefact], Metadata]] = {
     "validated_items": _validated,
     "validated_interactions": _validated,
+    "catalogue_diff": _change("diff.md", "catalogue.png", "Items by what became of them, and events before and now"),
+    "cold_start": _cold_start,
     "tokenizer": _model,
     "frozen_model": _model,
     "joint_model": _model,
     "semantic_ids": _semantic_ids,
+    "id_diff": _change("id_diff.md", "id_diff.png", "IDs kept, moved, added and removed, and the share that differs by level"),
     "evaluation": _evaluation,
     "gate": _gate,
     "report": _report,

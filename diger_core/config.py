@@ -93,6 +93,7 @@ class TrainingConfig:
     weight_decay: float = 0.05
     warmup_steps: int = 500  # at most 5% of all steps
     gradient_clip: float = 1.0
+    gradient_alarm: float = 1000.0  # stop where the gradient's norm grows to so many times its usual size; 0: off
     patience: int = 15  # evaluations without a better validation NDCG@10
     evaluate_every: int = 1  # epochs
     evaluation_users: int | None = None  # validation on a fixed sample of users; None: all
@@ -112,6 +113,7 @@ class TrainingConfig:
         _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         _check(self.gradient_clip > 0, "gradient_clip", self.gradient_clip, "positive")
+        _check(self.gradient_alarm == 0 or self.gradient_alarm > 1, "gradient_alarm", self.gradient_alarm, "above 1, or 0 to switch it off")
 
 
 @dataclass(frozen=True)

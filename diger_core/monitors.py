@@ -6,6 +6,7 @@ Shapes: N items, M levels, K codes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,6 +61,42 @@ def _flipped(codes_NM: Tensor, previous: Tensor | None) -> float:
     previous = previous.to(codes_NM.device)
     known = (previous >= 0).all(1)
     return float((previous != codes_NM).any(1)[known].double().mean()) if bool(known.any()) else 0.0
+
+
+class GradientAlarm:
+    """Compares the mean gradient norm of the newest steps with those before: an explosion shows long before a loss is no longer finite.
+
+    Fed with sums that the device has accumulated anyway, whenever the loop looks at them; `factor` (0: off) times the geometric mean of the
+    earlier windows is an alarm. The state is four numbers, kept in the checkpoint, so that a resumed run alarms as the unbroken one.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.total, self.batch, self.windows, self.log_mean = 0.0, 0, 0, 0.0
+
+    @property
+    def state(self) -> list[float]:
+        return [self.total, self.batch, self.windows, self.log_mean]
+
+    def load(self, state: list[float]) -> None:
+        self.total, self.batch, self.windows, self.log_mean = float(state[0]), int(state[1]), int(state[2]), float(state[3])
+
+    def new_epoch(self) -> None:
+        """The sums start again from 0."""
+        self.total, self.batch = 0.0, 0
+
+    def check(self, total: float, batch: int) -> str | None:
+        """None, or what exploded in one line. `total`: sum of the gradient norms (before clipping) over the `batch` steps of the epoch so far."""
+        if batch <= self.batch:
+            return None
+        norm = (total - self.total) / (batch - self.batch)
+        self.total, self.batch = total, batch
+        usual = math.exp(self.log_mean)
+        if self.factor and self.windows and norm > self.factor * usual:
+            return f"the gradient exploded: its mean norm is {norm:.3g}, {usual:.3g} before (alarm above {self.factor:g} times that)"
+        self.windows += 1
+        self.log_mean += (math.log(max(norm, 1e-12)) - self.log_mean) / self.windows
+        return None
 
 
 class CollapseAlarm:

@@ -25,6 +25,7 @@ from diger_core.distributed import Distributed
 from diger_core.errors import CollapseError
 from diger_core.id_table import IdTable
 from diger_core.joint_step import STATISTICS, Catalogue, frozen_outcome, joint_outcome
+from diger_core.monitors import GradientAlarm
 from diger_core.optimisation import Optimisation
 from diger_core.progress import Progress, Silent
 from diger_core.recommender import Recommender
@@ -151,6 +152,7 @@ class Loop:
         self.catalogue = Catalogue(*self.refresh.on_device(self.table), **self.refresh.step_inputs(self.tokenizer))
         self.validation = Validation(sequences, training, ranks, device)
         self.sums = torch.zeros(len(STATISTICS) + 1, device=device)  # the statistics' sums over the epoch, and the gradient norms'
+        self.gradients = GradientAlarm(training.gradient_alarm)
         self.position = Position()
         self.curves: list[dict] = []
         self.best = Best.of(self.recommender, self.tokenizer, self.table)
@@ -262,8 +264,12 @@ class Loop:
         return sums
 
     def _look(self, started: float, rows: int) -> None:
-        """Shows the loss and stops where it is no longer finite."""
-        means = {name: value / max(1, self.position.batch) for name, value in zip(STATISTICS, self.guard(), strict=False)}
+        """Shows the loss; stops where it is no longer finite, or the gradient has exploded."""
+        sums = self.guard()
+        exploded = self.gradients.check(sums[-1], self.position.batch)
+        if exploded:
+            raise CollapseError(f"{exploded}, within the {CHECK_EVERY} steps before step {self.position.step}: lower training.learning_rate")
+        means = {name: value / max(1, self.position.batch) for name, value in zip(STATISTICS, sums, strict=False)}
         speed = rows / max(1e-9, time.perf_counter() - started)
         shown = {name: round(means[name], 4) for name in ("loss_gen", "sigma")[: 1 + self.learns]}
         self.progress.update(self.name, self.position.step, self.total_steps, **shown, rows_per_second=round(speed))
@@ -286,6 +292,7 @@ class Loop:
             row |= self.validation(self.recommender, self.table)
             self._keep_best(epoch, row["validation_ndcg_10"])
         self.sums.zero_()
+        self.gradients.new_epoch()
         self.position.epoch, self.position.batch = epoch, 0
         shown = {name: round(row[name], 4) for name in ("loss_gen", "validation_recall_10", "validation_ndcg_10") if row[name] is not None}
         speed = f"{self.trained_rows / max(1e-9, self.seconds):.0f} rows/s"

@@ -144,6 +144,7 @@ def capture(loop: Loop) -> Checkpoint:
         **asdict(loop.position),
         "world": loop.ranks.world,
         "curves": [dict(row) for row in loop.curves],
+        "gradients": loop.gradients.state,
         "best": {"epoch": loop.best.epoch, "ndcg": loop.best.ndcg, "assignment_hash": assignment_hash(loop.item_ids, loop.best.table)},
         "assignment_hash": assignment_hash(loop.item_ids, loop.table),
         "fingerprint": loop.fingerprint,
@@ -178,6 +179,7 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> None:
     loop.best = Best(best["recommender"], best["tokenizer"], _table(tensors["best"]), state["best"]["epoch"], state["best"]["ndcg"])
     loop.position = Position(**{name: state[name] for name in ("epoch", "batch", "step", "stale")})
     loop.curves = [dict(row) for row in state["curves"]]
+    loop.gradients.load(state["gradients"])
 
 
 def restore_generators(loop: Loop, checkpoint: Checkpoint) -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,10 +17,10 @@ from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, 
 from diger_core.errors import DigerError
 from diger_core.id_table import IdTable, argmin_codes, assignment_hash
 from diger_core.joint_step import Catalogue, Outcome, SoftLookup, frozen_outcome, joint_outcome
-from diger_core.optimisation import learning_rate_factor, warmup_steps
+from diger_core.optimisation import Optimisation, learning_rate_factor, warmup_steps
 from diger_core.recommender import Recommender
 from diger_core.schedules import build_schedule
-from diger_core.training import Loop, train
+from diger_core.training import CHECK_EVERY, Loop, Trained, train
 from tests.core import small_setting as small
 
 
@@ -318,6 +320,47 @@ def test_no_checkpoint_holds_a_state_that_is_not_finite() -> None:
     kept: list[Checkpoint] = []
     small.run(training=replace(small.TRAINING, learning_rate=1e30, weight_decay=0.0), on_checkpoint=kept.append, checkpoint_steps=1)
     assert all(bool(v.isfinite().all()) for c in kept for v in c.tensors["recommender"].values())
+
+
+def test_an_exploding_gradient_stops_the_run_within_fifty_steps_while_the_loss_is_finite() -> None:
+    steps: list[int] = []
+    step = Optimisation.step
+
+    def grows(self: Optimisation) -> torch.Tensor:
+        steps.append(len(steps))
+        return step(self) * (1e5 if len(steps) > 20 else 1.0)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Optimisation, "step", grows)
+        trained = small.run(training=replace(small.TRAINING, epochs=30))
+    assert trained.alarm is not None
+    assert "the gradient exploded" in trained.alarm
+    assert 20 < len(steps) <= 20 + CHECK_EVERY
+    assert all(bool(value.isfinite().all()) for value in trained.recommender.state_dict().values())
+    assert small.run(training=replace(small.TRAINING, epochs=8, learning_rate=3e-2)).alarm is None, "a bold run is no explosion"
+
+
+@pytest.mark.parametrize("killed_at", sorted(np.random.default_rng(20261123).choice(np.arange(1, 24), 10, replace=False).tolist()))
+def test_killed_at_ten_random_steps_and_resumed_ends_with_the_same_table_and_metrics(killed_at: int, tmp_path: Path) -> None:
+    whole = _kept_whole()
+
+    def dies(checkpoint: Checkpoint) -> None:
+        checkpoint.save(tmp_path)
+        if checkpoint.step >= killed_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        small.run(SDUD_FRQUD, on_checkpoint=dies, checkpoint_steps=1)
+    torch.manual_seed(999)
+    resumed = small.run(SDUD_FRQUD, resume=newest_valid(tmp_path))
+    assert assignment_hash(small.item_ids(), resumed.table) == assignment_hash(small.item_ids(), whole.table)
+    assert resumed.curves == whole.curves
+    assert all(torch.equal(a, b) for a, b in zip(whole.recommender.state_dict().values(), resumed.recommender.state_dict().values(), strict=True))
+
+
+@lru_cache(maxsize=1)
+def _kept_whole() -> Trained:
+    return small.run(SDUD_FRQUD)
 
 
 def test_a_collapse_stops_the_run_with_the_last_good_state() -> None:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 
 from diger_core.config import STRICT
 from diger_core.errors import DigerError
+from orchestration.private import private_directory
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,6 +44,7 @@ class ClusterConfig:
     gpus: Literal["auto"] | int = "auto"  # auto: one per worker where the cluster has so many, otherwise CPUs
     address: str | None = None  # of an existing cluster (host:port or auto); null: RAY_ADDRESS, or a private cluster
     object_store_mb: int = 200
+    min_workers: int | None = None  # go on with so few where the others are lost; null: wait until there is room for all
     max_failures: int = 2  # restarts of a training run after a worker died
     checkpoint_steps: int | None = None  # a checkpoint also every so many steps, beside training.checkpoint_every
     dashboard: bool = False  # on 127.0.0.1; costs a gigabyte
@@ -50,6 +52,8 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.workers <= 4096:
             raise ValueError(f"workers = {self.workers!r}: must be between 0 and 4096")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
+            raise ValueError(f"min_workers = {self.min_workers!r}: must be between 1 and workers = {self.workers}, or null")
         if self.gpus != "auto" and self.gpus < 0:
             raise ValueError(f"gpus = {self.gpus!r}: must be auto, or at least 0")
         if self.object_store_mb < 80:
@@ -109,7 +113,7 @@ def _start(ray: Any, address: str, cluster: ClusterConfig) -> None:
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.WARNING}
     if address == "local":
         _State.cpus = max(_available_cpus(), cluster.workers, 1)
-        _State.directory = tempfile.mkdtemp(prefix="diger-", dir=_short_directory())
+        _State.directory = str(private_directory("diger-", _short_directory()))
         options |= {
             "num_cpus": _State.cpus,
             "include_dashboard": cluster.dashboard,

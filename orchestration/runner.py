@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from diger_core.progress import Progress, Silent
 from diger_core.store import Artefact, ArtefactWriter, Store
 from orchestration.graph import BY_NAME, Stage
 from orchestration.params import Params
+from orchestration.private import private_directory
 from orchestration.registry import Registered
 
 
@@ -128,7 +128,7 @@ class Session:
     def _compute(self, stage: Stage, key: str, inputs: Mapping[str, Artefact]) -> Artefact:
         self.store.root.writable()
         started, clock = datetime.now(UTC), time.monotonic()
-        scratch = Path(tempfile.mkdtemp(prefix=f"diger-{stage.name}-"))
+        scratch = private_directory(f"diger-{stage.name}-")
         try:
             with self.store.writer(stage.name) as out:
                 run = StageRun(stage, key, inputs, self.params, out, self.store, self.snapshot, scratch, self.progress)

@@ -207,7 +207,7 @@ def test_a_study_is_resumed_whatever_became_of_rays_files(tmp_path: Path, damage
     ended = {number for number, told in before.items() if told.state != "running"}
     assert ended
     files = ray_files(tmp_path / "scratch" / "ray")
-    assert {"tuner.pkl", "trainable.pkl"} <= {path.name for path in files}
+    assert "tuner.pkl" in {path.name for path in files}
     for path in files:
         path.unlink() if damage == "delete" else path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     artefact, _ = world.compute("decay_search", decay_search, search_params(search, workers=2), key="a" * 64)

@@ -29,7 +29,7 @@ def test_the_next_start_removes_what_a_killed_process_left(tmp_path: Path) -> No
     assert kept.is_dir()
     assert mine.is_dir()
     assert mine.stat().st_mode & 0o077 == 0
-    alive.communicate("")
+    alive.communicate("\n")
     assert alive.returncode == 0
 
 

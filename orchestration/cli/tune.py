@@ -116,6 +116,7 @@ def list_studies(store: Any, as_json: bool) -> None:
 def show(found: dict[str, Any], as_json: bool) -> None:
     """The finalists, how to use the winner, and where the report is; or JSON."""
     from orchestration.console import print_json, print_table
+    from orchestration.search.space import ordered
     from orchestration.search.terminal import shown
 
     if as_json:
@@ -123,7 +124,7 @@ def show(found: dict[str, Any], as_json: bool) -> None:
         return
     study = found["study"]
     rows = [
-        [str(f["trial"]), _score(f["mean"]), _score(f["spread"]), " ".join(_score(s) for s in f["scores"]), shown(f["config"])]
+        [str(f["trial"]), _score(f["mean"]), _score(f["spread"]), " ".join(_score(s) for s in f["scores"]), shown(ordered(f["config"]))]
         for f in study["finalists"]
     ]
     print_table(f"Study {study['study'][:12]}: validation NDCG@10 over seeds", ["trial", "mean", "spread", "each seed", "configuration"], rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,7 @@ def label(name: str) -> str:
 
 
 def parallel_coordinates(trials: Sequence[Told], pareto: Sequence[int], winner: int) -> Panel:
-    """One axis a dimension, NDCG@10 last; one line a trial. A line skips the axes that its schedule does not read."""
+    """One axis a dimension, NDCG@10 last; one line a trial, dotted over the axes that its schedule does not read."""
     names = [name for name in ORDER if any(name in t.trial.config for t in trials)]
 
     def draw(ax: Axes) -> str:
@@ -37,17 +38,21 @@ def parallel_coordinates(trials: Sequence[Told], pareto: Sequence[int], winner: 
         for index, column in enumerate(columns):
             ax.axvline(index, color=GREY, linewidth=0.8, zorder=1)
             for text, height in column.ticks():
-                ax.annotate(text, (index, height), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5, color=GREY, zorder=4)
+                away = {"xytext": (-5, 0), "ha": "right", "va": "center"} if column.names is not None else {}
+                away = away or {"xytext": (0, 6 if height > 0.5 else -6), "ha": "center", "va": "bottom" if height > 0.5 else "top"}
+                ax.annotate(text, (index, height), textcoords="offset points", fontsize=8, zorder=4, **away)
         order = sorted(scored, key=lambda t: (t.trial.number == winner, t.trial.number in pareto, t.state == "finished"))
         for told in order:
             points = [(i, column.height(told.trial.config[column.name])) for i, column in enumerate(columns[:-1]) if column.name in told.trial.config]
             points.append((len(columns) - 1, columns[-1].height(told.score or 0.0)))
             colour, width = _line(told, pareto, winner)
-            ax.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=width, marker="o", markersize=2.5, zorder=2 + width / 10)
+            for (x, y), (x_next, y_next) in pairwise(points):  # dotted where it passes over an axis that the schedule does not read
+                style = "-" if x_next == x + 1 else ":"
+                ax.plot([x, x_next], [y, y_next], style, color=colour, linewidth=width, marker="o", markersize=2.5, zorder=2 + width / 10)
         ax.set_xticks(range(len(columns)), [label(column.name) for column in columns])
         ax.set_yticks([])
-        ax.set_ylim(-0.06, 1.06)
-        ax.set_xlim(-0.15, len(columns) - 0.55)
+        ax.set_ylim(-0.12, 1.12)
+        ax.set_xlim(-0.6 if columns[0].names is not None else -0.2, len(columns) - 0.75)
         ax.grid(False)
         ax.spines[["left", "bottom"]].set_visible(False)
         return f"The winner, trial {winner}, in orange; other trials of the Pareto set in blue, pruned ones in grey"
@@ -86,7 +91,7 @@ class _Axis:
     def ticks(self) -> list[tuple[str, float]]:
         if self.names is not None:
             return [(name, self.height(name)) for name in self.names]
-        ends = {self.low: 0.5} if self.low == self.high else {self.low: 0.0, (self.low + self.high) / 2: 0.5, self.high: 1.0}
+        ends = {self.low: 0.5} if self.low == self.high else {self.low: 0.0, self.high: 1.0}
         return [(f"{10**value if self.log else value:.3g}", height) for value, height in ends.items()]
 
 
@@ -103,6 +108,7 @@ def curves(trials: Sequence[Told], key: str, unit: str, what: str, winner: int, 
             colour = ORANGE if best else BLUE if told.state == "finished" else END.get(told.state, GREY)
             ax.plot(x, y, color=colour, linewidth=2.4 if best else 1.1, marker="o" if len(x) == 1 else None, markersize=3)
         whole_epochs(ax)
+        ax.ticklabel_format(axis="y", useOffset=False)
         ax.set_ylabel(unit)
         return what
 
@@ -141,7 +147,7 @@ def finalists_panel(finalists: Sequence[Finalist]) -> Panel:
             ax.plot([finalist.mean], [row], "D", color=colour, markersize=7)
         ax.set_yticks(range(len(finalists)), [f"trial {f.trial}" for f in reversed(finalists)])
         ax.set_ylim(-0.6, len(finalists) - 0.4)
-        ax.set_xlabel("best validation NDCG@10 (points: seeds; diamond: mean; line: 95% interval of the mean)")
+        ax.set_xlabel("validation NDCG@10: seeds, mean, 95% interval")
         best = finalists[0]
         if len(finalists) < 2 or best.interval is None or finalists[1].interval is None:
             return f"Trial {best.trial} reaches {best.mean:.4f} on {len(best.scores)} seed(s)"

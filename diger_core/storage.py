@@ -22,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from diger_core.errors import DigerError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
+_SCHEMES = ("file", "s3", "memory")
 _SECRETISH = re.compile(r"(?i)(key|secret|token|password|signature|credential)[^\s,;]*\s*[=:]\s*\S+")
 
 
@@ -57,6 +58,9 @@ class Root:
 
     def __init__(self, url: str | Path):
         self.url = str(url).rstrip("/") or "/"
+        scheme = self.url.partition("://")[0] if "://" in self.url else "file"
+        if scheme not in _SCHEMES or "::" in self.url:  # fsspec would open archives, other hosts, and one inside the other
+            raise DigerError(f"{self.url}: not a usable location: give a directory or an s3:// URL")
         options: dict[str, Any] = {}
         if self.url.startswith("s3://"):
             # A listing or size remembered by this client would hide what another one has just written.
@@ -189,6 +193,11 @@ class Root:
                     raise
             _sync_directory(os.path.dirname(path))
         return True
+
+    def remove(self, *names: str) -> None:
+        """Removes one file; no fault where it is gone already."""
+        with self.faults(*names), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.at(*names))
 
     def remove_directory(self, *names: str) -> None:
         with self.faults(*names), contextlib.suppress(FileNotFoundError):

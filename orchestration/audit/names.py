@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -157,9 +158,9 @@ def _by_path(index: Index, text: str) -> Thing | None:
     for directory, file in ((path, None), (path.parent, path.name)):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return Thing("artefact", str(json.loads((directory / MANIFEST).read_bytes())["hash"]), file=file)
-    if path.is_file():
+    if os.path.isfile(path):  # False, too, for what can be no path at all
         return _by_bytes(index, path)
-    if path.is_dir() and (path / "interactions.parquet").is_file():
+    if os.path.isfile(path / "interactions.parquet"):
         return _by_bytes(index, path / "interactions.parquet")
     return None
 

@@ -25,6 +25,11 @@ gate_and_release = dg.define_asset_job(
     selection=dg.AssetSelection.assets("gate", "report", "release"),
     description="Judge a trained bundle against the present champion again, and release it where the gate accepts.",
 )
+recommend = dg.define_asset_job(
+    "recommend",
+    selection=dg.AssetSelection.assets("recommendations").upstream(),
+    description="The present champion's lists for all users of a snapshot; new items get IDs by cold start, nothing is trained.",
+)
 tune = dg.define_asset_job(
     "tune",
     selection=dg.AssetSelection.assets("decay_search").upstream(),
@@ -35,5 +40,5 @@ tune = dg.define_asset_job(
 pipeline = Pipeline(store=os.environ.get("DIGER_STORE", DEFAULT_STORE))
 
 # Ray gives the parallelism; a process for every step would only pay the imports again.
-JOBS = [retrain, evaluate, gate_and_release, tune]
+JOBS = [retrain, evaluate, gate_and_release, recommend, tune]
 defs = dg.Definitions(assets=ASSETS, jobs=JOBS, resources={"pipeline": pipeline}, executor=dg.in_process_executor)

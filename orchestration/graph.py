@@ -174,6 +174,15 @@ STAGES: tuple[Stage, ...] = (
         "Makes an accepted candidate the champion: a new entry of the append-only log. Without an accepting verdict it refuses.",
     ),
     Stage(
+        "recommendations",
+        "serving",
+        ("sequences", "cold_start"),
+        ("recommendations",),
+        ("parquet", "ray"),
+        "The present champion's top items for every user of the snapshot, from all events; users without history get the most popular ones.",
+        on_demand=True,
+    ),
+    Stage(
         "decay_search",
         "search",
         ("sequences", "embeddings", "tokenizer"),

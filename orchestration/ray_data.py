@@ -107,3 +107,83 @@ def _dataset(
             ray_remote_args_fn=_no_restarts,
             num_gpus=1 if gpu and gpus_for(ray, cluster) else None,
         )
+
+
+# Shards: a number goes in, a table comes out
+
+
+class _ShardActor:
+    """Builds the function once per worker and calls it on one shard's number at a time."""
+
+    def __init__(self, make: Callable[..., Callable[[int], pa.Table]], arguments: Sequence[Any], threads: int):
+        import torch
+
+        torch.set_num_threads(threads)
+        self.function = make(*arguments)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        shard = batch["shard"][0].as_py()
+        rows = self.function(shard)
+        return rows.append_column("shard", pa.array(np.full(len(rows), shard, dtype=np.int64)))
+
+
+def map_shards(
+    make: Callable[..., Callable[[int], pa.Table]],
+    arguments: Sequence[Any],
+    shards: Sequence[int],
+    cluster: ClusterConfig,
+    keep: Callable[[int, pa.Table], None],
+    progress: Progress,
+    what: str,
+) -> None:
+    """`make(*arguments)` is built once in each of `cluster.workers` actors and called on every shard's number; `keep` gets each table here, in
+    whatever order they come. A shard must have rows. After the loss of a worker only what was not kept is computed again, once."""
+    left = list(shards)
+
+    def kept(shard: int, rows: pa.Table) -> None:
+        keep(shard, rows)
+        left.remove(shard)
+
+    with ray_session(cluster) as ray:
+        for last in (False, True):
+            try:
+                _collect_shards(_shard_dataset(ray, make, arguments, left, cluster), kept)
+                break
+            except ray.exceptions.RayError as error:
+                told = told_by_worker(error)
+                if told is not None:
+                    raise DigerError(told) from error
+                if last:
+                    raise DigerError(f"{what}: {root_cause(error)}: run it again; finished shards are kept") from error
+                progress.message(f"warning: {what}: a worker was lost ({type(error).__name__}); {len(left)} shards are computed again")
+    if left:
+        raise RuntimeError(f"{what}: Ray Data returned nothing for the shards {left[:5]}")
+
+
+def _collect_shards(dataset: Any, kept: Callable[[int, pa.Table], None]) -> None:
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        numbers = block["shard"].to_numpy()
+        for shard in np.unique(numbers):
+            kept(int(shard), block.filter(pa.array(numbers == shard)).drop_columns(["shard"]))
+
+
+def _shard_dataset(ray: Any, make: Callable[..., Any], arguments: Sequence[Any], shards: Sequence[int], cluster: ClusterConfig) -> Any:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # as above
+    workers = min(cluster.workers, len(shards))
+    threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+    blocks = [pa.table({"shard": np.array([shard], dtype=np.int64)}) for shard in shards]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(ray_remote_args_fn|deprecated)")  # the lock pins this Ray
+        return ray.data.from_arrow(blocks).map_batches(
+            _ShardActor,
+            fn_constructor_args=(make, arguments, threads),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            ray_remote_args_fn=_no_restarts,
+            num_gpus=1 if gpus_for(ray, cluster) else None,
+        )

@@ -98,17 +98,16 @@ def _champion(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking
 
     from diger_core.evaluation import EvaluationResult, recommended
     from diger_core.metrics import ranks
-    from diger_core.sequences import Sequences, targets
+    from diger_core.sequences import targets
     from diger_core.trie import Trie
+    from orchestration.recommending import projected
 
     seq, device = catalogue.seq, _device()
     own_N, listed_C = index_of(catalogue.item_ids, bundle.item_ids), index_of(bundle.item_ids, catalogue.item_ids)
     all_T, end_T, target_T = targets(seq, "test")
     chosen_T = np.isin(all_T, users_T)
     end_T, target_T = end_T[chosen_T], target_T[chosen_T]
-    known_E = own_N[seq.events_E] >= 0
-    before_E1 = np.r_[0, np.cumsum(known_E)]
-    own = Sequences(own_N[seq.events_E[known_E]].astype(np.int32), before_E1[seq.offsets_U1], len(listed_C))
+    own, before_E1 = projected(seq, own_N, len(listed_C))
     can_T = before_E1[end_T] > own.offsets_U1[users_T]
     items_Tk = np.full((len(users_T), K), -1, dtype=np.int32)
     if can_T.any() and (listed_C >= 0).any():

@@ -25,6 +25,10 @@ training: {epochs: 2, batch_size: 32, beams: 5}
 frozen_model: {enabled: true}
 joint_model: {schedule: {name: sdud+frqud}}
 semantic_ids: {}
+retraining: {}
+catalogue_diff: {}
+cold_start: {}
+id_diff: {}
 evaluation: {beams: 20, bootstrap: 100}
 bundle: {}
 gate: {beat_most_popular: false, min_coverage: 0, min_unique_prefixes: 0, max_churn: 1, min_relative_ndcg: 0, min_relative_slice: 0}

@@ -18,6 +18,7 @@ def test_jobs_select_what_they_say():
         "retrain": {stage.name for stage in FLOW},
         "evaluate": {"evaluation", "report"},
         "gate_and_release": {"gate", "report", "release"},
+        "recommend": upstream({"recommendations"}),
         "tune": upstream({"decay_search"}),
     }
     assert {"report", "release"} <= jobs["retrain"] <= {k.to_user_string() for k in graph.get_all_asset_keys()}

@@ -15,7 +15,7 @@ from diger_core.errors import DigerError
 from diger_core.store import Store
 from orchestration import dvc as bridge
 from orchestration.cli.demo import DIRECTORY
-from orchestration.graph import BY_NAME, STAGES
+from orchestration.graph import BY_NAME, FLOW
 from orchestration.params import build_params
 from orchestration.registry import lookup, register
 from orchestration.runner import Session
@@ -206,7 +206,7 @@ def test_the_whole_flow_under_dvc(tmp_path):
     here = project(tmp_path / "here")
     here.run("dvc", "repro")
     first = here.hashes()
-    assert set(first) == {stage.name for stage in STAGES}
+    assert set(first) == {stage.name for stage in FLOW}
     assert_stored_once(here.root)
     assert "Data and pipelines are up to date" in here.run("dvc", "repro")
     metrics = json.loads(here.run("dvc", "metrics", "show", "--json"))
@@ -232,7 +232,7 @@ def test_the_whole_flow_under_dvc(tmp_path):
     there = here.clone(tmp_path / "there")
     summary = json.loads(_last_json(there.run("diger", "run", "--json")))
     assert summary["artefacts"] == first
-    assert all(len(list((there.root / "store" / "records" / stage.name).rglob("*.json"))) == 1 for stage in STAGES)
+    assert all(len(list((there.root / "store" / "records" / stage.name).rglob("*.json"))) == 1 for stage in FLOW)
     assert "code_1" in there.run("diger", "lookup", "--item", "7")
     assert_stored_once(there.root)
     assert "Data and pipelines are up to date" in there.run("dvc", "repro")

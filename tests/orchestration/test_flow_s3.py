@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from diger_core.store import Store
-from orchestration.graph import STAGES
+from orchestration.graph import FLOW
 from tests.orchestration.dvc_project import TINY
 from tests.orchestration.snapshot_material import interactions, items, write
 from tests.s3 import SECRET
@@ -54,14 +54,14 @@ def test_the_flow_on_s3_is_reused_as_a_whole_and_leaves_no_secret(s3_bucket, tmp
     assert "joint model" in first
     objects = fs.find(s3_bucket)
     second = diger(tmp_path, "run", *where)
-    assert all(f"{stage.name}: unchanged, reused" in second for stage in STAGES)
+    assert all(f"{stage.name}: unchanged, reused" in second for stage in FLOW)
     fs.invalidate_cache()
     assert fs.find(s3_bucket) == objects
 
     rows = json.loads(diger(tmp_path, "lookup", *where, "--item", "7", "--json"))
     assert [row["item_id"] for row in rows] == [7]
     store = Store(f"{s3_bucket}/store")
-    for stage in STAGES:
+    for stage in FLOW:
         keys = store.root.list("records", stage.name)
         assert len(keys) == 1
         (record,) = store.records(stage.name, keys[0])

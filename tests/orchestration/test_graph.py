@@ -15,7 +15,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 def test_dvc_yaml_is_the_same_graph():
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
     assert list(stages) == [s.name for s in FLOW]
-    on_demand = yaml.safe_load((PROJECT / "search" / "dvc.yaml").read_text())["stages"]
+    on_demand = {}
+    for folder in ("serving", "search"):
+        on_demand |= yaml.safe_load((PROJECT / folder / "dvc.yaml").read_text())["stages"]
     assert list(on_demand) == [s.name for s in STAGES if s.on_demand]
     assert all(entry.pop("wdir") == ".." for entry in on_demand.values())
     stages |= on_demand

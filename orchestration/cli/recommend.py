@@ -1,0 +1,162 @@
+"""`diger recommend`: the champion's lists to a directory of the user's choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestration.cli.options import json_option, open_store, params_options, store_option
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@click.command()
+@click.option("--out", required=True, metavar="DIR_OR_URL", help="Where the Parquet shards go; a run that was cut off goes on there.")
+@click.option(
+    "--users", multiple=True, metavar="FILE|ID", help="A file of user ids (Parquet, or one a line), or an id; may be repeated [default: all]."
+)
+@click.option(
+    "--items", metavar="FILE", help="Recommend only these (in stock, sold in a region): Parquet with item_id, or one a line [default: all]."
+)
+@click.option("-k", "k", type=click.IntRange(1, 1000), help="Items for each user [default: recommendations.k].")
+@click.option("--snapshot", metavar="DIR_OR_URL", help="Whose events are the histories [default: from params].")
+@params_options
+@store_option
+@json_option
+def recommend(
+    out: str,
+    users: tuple[str, ...],
+    items: str | None,
+    k: int | None,
+    snapshot: str | None,
+    params_file: str | None,
+    overrides: tuple[str, ...],
+    store: str,
+    as_json: bool,
+) -> None:
+    """Write the top items for all or given users, by the champion, from all events of the snapshot.
+
+    Columns: user_id, item_id, rank, score. Users without history get the most popular items, without a score. New items take part as soon as
+    cold start has given them IDs; nothing is trained.
+    """
+    from orchestration.console import console_progress, print_json
+    from orchestration.params import load_params
+
+    params = load_params(params_file, overrides)
+    with console_progress() as progress:
+        document = to_directory(params, snapshot or params.snapshot, store, out, users, items, k, progress)
+    if as_json:
+        print_json(document)
+        return
+    counts = document["counts"]
+    print(f"{counts['users']:,} users, {counts['users_without_history']:,} of them without history; {counts['items']:,} items to choose from")
+    print(f"Champion {document['champion'][:12]}; {len(document['shards'])} shard(s) in {out}")
+
+
+def to_directory(
+    params: Any, snapshot: str, store_url: str, out: str, users: tuple[str, ...], items: str | None, k: int | None, progress: Any
+) -> dict[str, Any]:
+    """Brings the snapshot as far as cold start, computes what is missing below `out`, and writes recommendations.json last."""
+    import json
+
+    from diger_core.storage import Root
+    from orchestration.graph import BY_NAME, STAGES, upstream
+    from orchestration.recommendation_shards import DOCUMENT, Shards
+    from orchestration.recommendation_shards import recommend as compute
+    from orchestration.recommending import Request
+    from orchestration.registry import register
+    from orchestration.runner import Session, refuse_failed
+    from orchestration.stages.recommendations import extra_inputs
+
+    store = open_store(store_url)
+    champion = extra_inputs(params, store, {}, fit=False)["champion"]  # first: without one, nothing else is worth doing
+    session = Session(store, params, register(store, snapshot), progress, {"launched_by": "diger recommend"})
+    needed = upstream({"sequences", "cold_start"})
+    for stage in STAGES:
+        if stage.name in needed:
+            refuse_failed(session.materialise(stage).artefact)
+    sequences, config = session.find(BY_NAME["sequences"]), params.recommendations
+    kinds = {name: sequences.table(f"{name}s.parquet")[f"{name}_id"].type for name in ("user", "item")}
+    request = Request(
+        url=store.url,
+        bundle=champion.hash,
+        sequences=sequences.hash,
+        cold_start=session.find(BY_NAME["cold_start"]).hash,
+        k=k or config.k,
+        beams=max(config.beams, k or 0),
+        shard_users=config.shard_users,
+        batch_size=config.batch_size,
+        remove_seen=config.remove_seen,
+        users=read_ids(users, "user_id", kinds["user"], "--users") if users else None,
+        items=read_ids((items,), "item_id", kinds["item"], "--items", only_files=True) if items else None,
+    )
+    root = Root(out)
+    root.writable()
+    made = compute(request, Shards(root), params.cluster, progress)
+    document = {"key": request.key, "champion": champion.hash, "snapshot": session.snapshot.key, "k": request.k, **made}
+    document.pop("reused_shards")
+    if not root.create(json.dumps(document, indent=1, sort_keys=True).encode(), DOCUMENT):
+        progress.message("recommendations: nothing has changed since they were written")
+    return document
+
+
+def read_ids(given: tuple[str, ...], column: str, kind: pa.DataType, option: str, only_files: bool = False) -> pa.Array:
+    """Distinct ids in the order given, in the catalogue's own type; DigerError names the file, or the id that is of another type."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from diger_core.errors import DigerError
+
+    parts = []
+    for text in given:
+        path = Path(text)
+        if not path.is_file():
+            if only_files:
+                raise DigerError(f"{option} {text}: no such file: give a Parquet file with column {column}, or a text file with one id a line")
+            parts.append(_cast(pa.array([text]), kind, option, text))
+        elif path.suffix == ".parquet":
+            parts.append(_cast(_column(path, column, option), kind, option, text))
+        else:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            parts.append(_cast(pa.array([line for line in lines if line], pa.string()), kind, option, text))
+    ids = pc.unique(pa.concat_arrays(parts))
+    if not len(ids):
+        raise DigerError(f"{option}: no ids are given: an empty file recommends nothing")
+    return ids
+
+
+def _column(path: Path, column: str, option: str) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from diger_core.errors import DigerError
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DigerError(f"{option} {path}: cannot be read as Parquet: write it again") from error
+    if column not in table.column_names:
+        raise DigerError(f"{option} {path}: has no column {column} (it has {', '.join(table.column_names)}): rename or add it")
+    values = table[column].combine_chunks()
+    if values.null_count:
+        raise DigerError(f"{option} {path}: column {column} holds {values.null_count} nulls: remove those rows")
+    return values
+
+
+def _cast(values: pa.Array, kind: pa.DataType, option: str, source: str) -> pa.Array:
+    """Text becomes a number where the catalogue's ids are numbers; a number never becomes text (leading zeros would be lost)."""
+    import pyarrow as pa
+
+    from diger_core.errors import DigerError
+
+    if pa.types.is_integer(values.type) and not pa.types.is_integer(kind):
+        raise DigerError(f"{option} {source}: the ids are numbers, the catalogue's are texts: store them as they are in the catalogue")
+    try:
+        return values.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise DigerError(
+            f"{option} {source}: an id is not of the catalogue's type {kind} ({str(error).splitlines()[0][:120]}): correct it"
+        ) from error

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from diger_core.config import STRICT
@@ -33,6 +33,7 @@ _ENVIRONMENT = {
 }
 # A Unix socket's path may have 107 bytes; Ray appends up to 72 (session name, "sockets", the socket's name) to its directory.
 _LONGEST_BASE = 107 - 72 - len("/diger-12345678")
+_SECRETISH = re.compile(r"(?i)key|secret|token|password|credential")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class ClusterConfig:
     __pydantic_config__: ClassVar = STRICT
     workers: int = 2  # of training and of embedding extraction; 0: in this process, without Ray
     gpus: Literal["auto"] | int = "auto"  # auto: one per worker where the cluster has so many, otherwise CPUs
-    address: str | None = None  # of an existing cluster (host:port or auto); null: RAY_ADDRESS, or a private cluster
+    address: str | None = None  # http://HOST:8265: submit jobs there; host:port or auto: join it; null: RAY_ADDRESS, or a private cluster
+    runtime_env: dict[str, Any] = field(default_factory=dict)  # of submitted jobs: working_dir, pip, env_vars (never secrets)
     object_store_mb: int = 200
     min_workers: int | None = None  # go on with so few where the others are lost; null: wait until there is room for all
     max_failures: int = 2  # restarts of a training run after a worker died
@@ -50,6 +52,9 @@ class ClusterConfig:
     dashboard: bool = False  # on 127.0.0.1; costs a gigabyte
 
     def __post_init__(self) -> None:
+        secret = [name for name in self.runtime_env.get("env_vars", {}) if _SECRETISH.search(str(name))]
+        if secret:
+            raise ValueError(f"runtime_env.env_vars.{secret[0]}: whoever reads a job's details reads it: give the nodes their own credentials")
         if not 0 <= self.workers <= 4096:
             raise ValueError(f"workers = {self.workers!r}: must be between 0 and 4096")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
@@ -83,7 +88,11 @@ def ray_session(cluster: ClusterConfig) -> Iterator[Any]:
     if address.startswith("ray://"):
         raise DigerError(
             f"cluster.address {address}: Ray Client (ray://) does not carry training; submit the run as a job instead "
-            "(ray job submit --address http://HOST:8265 -- diger run …) and leave the address out"
+            "(cluster.address: http://HOST:8265)"
+        )
+    if address.startswith(("http://", "https://")):
+        raise DigerError(
+            f"cluster.address {address} is a job server: this work is not submitted there; give the cluster's host:port, or run the stage"
         )
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)  # read by Ray at import, and inherited by its processes

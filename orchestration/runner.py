@@ -112,9 +112,10 @@ class Session:
         """Finds or computes the stage's artefact. A second launch of the same work waits for the first and reuses its result."""
         started = time.monotonic()
         key, inputs = self.resolve(stage, fit=True)
+        made_by_job = self._remotely(stage, key)  # outside the lock, which the job takes
         with _one_at_a_time(self.store, key):
             found = self.store.lookup(stage.name, key)
-            reused = found is not None
+            reused = found is not None and not made_by_job
             artefact = found or self._compute(stage, key, inputs)
             published = getattr(stage.module, "published", None)
             if published is not None:
@@ -124,6 +125,17 @@ class Session:
         done = "unchanged, reused" if reused else f"done in {seconds:.1f} s,"
         self.progress.message(f"{stage.name}: {done} {artefact.hash[:12]}")
         return Result(stage, key, artefact, reused, seconds)
+
+    def _remotely(self, stage: Stage, key: str) -> bool:
+        """Where the cluster is behind a job server, a submitted job makes what is missing; whether one has."""
+        from orchestration.ray_jobs import is_remote, run_as_job
+
+        if not is_remote(stage, self.params) or self.store.lookup(stage.name, key) is not None:
+            return False
+        run_as_job(stage, key, self.params, self.store, self.snapshot, self.progress)
+        if self.store.lookup(stage.name, key) is None:
+            raise DigerError(f"{stage.name}: its job succeeded, but {self.store.url} holds no result: the cluster must see the same store (s3://…)")
+        return True
 
     def _compute(self, stage: Stage, key: str, inputs: Mapping[str, Artefact]) -> Artefact:
         self.store.root.writable()

@@ -1,0 +1,134 @@
+"""A stage on a cluster that is somewhere else: submitted as a Ray job, followed, stopped with its run.
+
+The job computes the same record key from the same parameters and writes into the same store, so all that comes back is "it is there". The
+submission id is made from the key: a launch that finds the job of an earlier one still running follows that one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from diger_core.errors import DigerError
+from diger_core.progress import Progress
+from orchestration.graph import BY_NAME, Stage
+
+if TYPE_CHECKING:
+    from diger_core.store import Store
+    from orchestration.params import Params
+    from orchestration.registry import Registered
+
+VARIABLE = "DIGER_JOB"
+ENTRYPOINT = "python -m orchestration.ray_jobs"
+POLL = 0.5  # seconds
+STOPPED_WITHIN = 10.0  # seconds
+
+
+def is_remote(stage: Stage, params: Params) -> bool:
+    """Whether the stage's work belongs on the cluster behind a job server's address."""
+    return "ray" in stage.kinds and params.cluster.workers > 0 and _address(params).startswith(("http://", "https://"))
+
+
+def _address(params: Params) -> str:
+    return params.cluster.address or os.environ.get("RAY_ADDRESS") or ""
+
+
+def run_as_job(stage: Stage, key: str, params: Params, store: Store, snapshot: Registered, progress: Progress) -> None:
+    """Submits the stage (or finds its job running) and returns when it has succeeded. The job is stopped where this process is interrupted."""
+    address = _address(params)
+    client = _client(address)
+    prefix = f"diger-{stage.name}-{key[:16]}-"
+    job = next((j.submission_id for j in client.list_jobs() if (j.submission_id or "").startswith(prefix) and not j.status.is_terminal()), None)
+    if job is None:
+        given = {"stage": stage.name, "store": store.url, "snapshot": snapshot.key, "params": asdict(replace(params, cluster=_inside(params)))}
+        environment = dict(params.cluster.runtime_env)
+        environment["env_vars"] = {**environment.get("env_vars", {}), VARIABLE: json.dumps(given)}
+        job = client.submit_job(entrypoint=ENTRYPOINT, submission_id=prefix + uuid.uuid4().hex[:8], runtime_env=environment)
+        progress.message(f"{stage.name}: submitted to {address} as {job}")
+    else:
+        progress.message(f"{stage.name}: job {job} of an earlier launch is still running at {address}: followed")
+    try:
+        _follow(client, job, stage, progress)
+    except BaseException:
+        _stop(client, job, progress)
+        raise
+
+
+def _inside(params: Params) -> Any:
+    """What the job is told of the cluster: it finds the cluster that it runs on by itself."""
+    return replace(params.cluster, address=None, runtime_env={})
+
+
+def _client(address: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise DigerError(
+            f"cluster.address {address}: the job server does not answer ({reason}): check the address, and, where the cluster asks for a token, "
+            "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN_PATH"
+        ) from error
+
+
+def _follow(client: Any, job: str, stage: Stage, progress: Progress) -> None:
+    told = 0
+    while True:
+        status = client.get_job_status(job)
+        lines = client.get_job_logs(job).splitlines()
+        complete = lines if status.is_terminal() else lines[:-1]
+        for line in complete[told:]:
+            if line.startswith(f"{stage.name}:") or line.startswith("diger:") or line.startswith("warning:"):
+                progress.message(line)
+        told = len(complete)
+        if status.is_terminal():
+            if str(status.value) == "SUCCEEDED":
+                return
+            reason = next(
+                (line.removeprefix("diger: ") for line in reversed(lines) if line.startswith("diger: ")), f"the job ended as {status.value}"
+            )
+            raise DigerError(f"{stage.name}: {reason} (job {job}; `ray job logs {job}` shows all of it)")
+        time.sleep(POLL)
+
+
+def _stop(client: Any, job: str, progress: Progress) -> None:
+    """Asks the job to stop and waits for it, so that nothing runs on behind a run that has ended."""
+    client.stop_job(job)
+    deadline = time.monotonic() + STOPPED_WITHIN
+    while not client.get_job_status(job).is_terminal():
+        if time.monotonic() > deadline:
+            progress.message(f"warning: job {job} has not stopped within {STOPPED_WITHIN:g} s: `ray job stop {job}`")
+            return
+        time.sleep(0.2)
+
+
+def main() -> None:
+    """The job: materialises one stage on the cluster that it runs on."""
+    import sys
+
+    from diger_core.store import Store
+    from orchestration.console import Lines
+    from orchestration.params import build_params
+    from orchestration.registry import lookup
+    from orchestration.runner import Session
+
+    given = json.loads(os.environ[VARIABLE])
+    try:
+        store = Store(given["store"])
+        session = Session(
+            store, build_params(given["params"], VARIABLE), lookup(store, given["snapshot"]), Lines(lambda text: print(text, flush=True))
+        )
+        session.provenance = {"launched_by": "ray job"}
+        session.materialise(BY_NAME[given["stage"]])
+    except DigerError as error:
+        print(f"diger: {error}", flush=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
@@ -56,8 +57,8 @@ def training() -> str:
 
 def decoding() -> str:
     body = []
-    for record in rows("evaluate", "batch", "constrained", "fused"):
-        path = "over fused kernels, unverified" if record.get("fused") else "module"
+    for record in rows("evaluate", "batch", "constrained", "fused", "commit"):
+        path = "over fused kernels" if record.get("fused") else "module"
         which = "trie" if record["constrained"] else "unconstrained"
         body.append([path, which, record["batch"], f"{record['users_per_second']:,.0f}", f"{record['seconds']:.2f}", *where(record)])
     for record in rows("peer_decode", "batch", "constrained"):
@@ -89,7 +90,8 @@ def quality() -> str:
         line: list[Any] = [data, label, variant, len(found)]
         for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "unique_prefixes", "drift", "seconds"):
             values = [record[name] for record in found]
-            line.append(f"{mean(values):.4f} ± {stdev(values):.4f}" if len(values) > 1 else f"{values[0]:.4f}")
+            digits = {"unique_prefixes": 0, "seconds": 0, "drift": 3}.get(name, 4)
+            line.append(f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}" if len(values) > 1 else f"{values[0]:.{digits}f}")
         body.append([*line, *where(found[-1])])
     return "## Quality\n\n" + table(
         ["data", "setting", "variant", "seeds", "R@5", "R@10", "N@5", "N@10", "unique prefixes", "drift", "seconds", *WHERE], body
@@ -126,6 +128,44 @@ def cpu() -> str:
     return "## On the CPU, small model (`make bench`)\n\n" + table([*names, *WHERE], body)
 
 
+def audit() -> str:
+    """Speed of questions and of hashing, and what was said about each damage."""
+    asked = rows("audit_questions", "question", "where", "artefacts")
+    if not asked:
+        return ""
+    body = [
+        [
+            r["question"],
+            r["where"],
+            f"{r['artefacts']:,}",
+            f"{r['seconds']:.2f}",
+            f"{s:.2f}" if (s := r.get("seconds_without_start")) else "",
+            *where(r),
+        ]
+        for r in asked
+    ]
+    parts = [
+        "## Audit: questions to a store\n\n" + table(["question", "store", "artefacts", "seconds, process start included", "without", *WHERE], body)
+    ]
+    body = [
+        [r["what"], f"{r['bytes']:,}", r["cpus"], f"{r['mb_per_second']:,.0f}", f"{r['of_sha256sum']:.2f}", *where(r)]
+        for r in rows("audit_hashing", "what")
+    ]
+    parts.append("## Audit: hashing\n\n" + table(["command", "bytes", "processors", "MB/s", "times sha256sum", *WHERE], body))
+    body = []
+    for r in rows("audit_damages", "damage", "where"):
+        verdict = ("passes, and says so" if r["passes"] else "detected and named") if r["right"] else "MISSED"
+        body.append([r["damage"], r["where"], verdict, _shortened(r["said"]), *where(r)[2:]])
+    parts.append("## Audit: damages (`diger why champion --verify`)\n\n" + table(["damage", "store", "result", "what is said", *WHERE[2:]], body))
+    return "\n".join(parts)
+
+
+def _shortened(text: str) -> str:
+    """Hashes by their beginnings, and no more than a table's cell can hold."""
+    text = re.sub(r"[0-9a-f]{40,64}", lambda m: m[0][:8] + "…", text).replace("|", "\\|")
+    return text if len(text) <= 260 else text[:260] + " …"
+
+
 def commands() -> str:
     found = sorted({record["command"] for path in (FOLDER / "results").glob("*.jsonl") for record in map(json.loads, path.read_text().splitlines())})
     return (
@@ -145,6 +185,7 @@ def main() -> None:
         quality(),
         retraining(),
         cpu(),
+        audit(),
         commands(),
         notes.read_text(encoding="utf-8") if notes.exists() else "",
     ]

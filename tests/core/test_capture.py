@@ -169,13 +169,20 @@ def test_captured_steps_give_the_reference_s_loss_curve_in_bf16(variant: str) ->
     assert _losses(wanted) == pytest.approx(_losses(found), rel=1e-2)
 
 
+STILL: dict[str, Any] = {"learning_rate": 1e-9, "epochs": 8, "evaluate_every": 8}  # one set of weights, many draws
+DROPPING = replace(GPU_RECOMMENDER, dropout=0.1)
+
+
+def _mean(losses: list[float]) -> float:
+    return sum(losses) / len(losses)
+
+
 @pytest.mark.gpu
 @pytest.mark.usefixtures("_sharp")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_captured_dropout_learns_as_the_reference_s_does() -> None:
-    dropping = replace(GPU_RECOMMENDER, dropout=0.1)
-    wanted, found = (_losses(_trained(small.JOINT, dropping, compile=compile)) for compile in (False, True))
-    assert wanted == pytest.approx(found, rel=0.03)
+def test_captured_dropout_costs_what_the_reference_s_does() -> None:
+    wanted, found = (_losses(_trained(small.JOINT, DROPPING, compile=compile, **STILL)) for compile in (False, True))
+    assert _mean(wanted) == pytest.approx(_mean(found), rel=0.02)
     assert wanted != found
 
 

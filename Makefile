@@ -11,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-slow lint format bench lock clean
+.PHONY: help setup demo ui test test-slow lint format bench bench-audit lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,11 @@ lint: $(READY) ## Linters and types
 format: $(READY) ## Format the code
 	@ruff check --fix .
 	@ruff format .
+
+bench-audit: $(READY) ## Damage table and speed of the audit, on a local disk and on an S3 server
+	@$(BIN)/python -m benchmarks.audit
+	@$(BIN)/python -m benchmarks.audit --s3 --artefacts 1500
+	@$(BIN)/python -m benchmarks.report
 
 bench: $(READY) ## Benchmarks of the CPU part
 	@$(BIN)/python -m benchmarks.cpu

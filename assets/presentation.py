@@ -26,7 +26,8 @@ def present(result: Result) -> Metadata:
         **{name: value for name, value in artefact.facts.items() if isinstance(value, str | int | float | bool)},
         "content_hash": artefact.hash,
         "record_key": result.key,
-        "location": artefact.directory,
+        "why": dg.MetadataValue.md(f"`diger why {artefact.hash[:16]} --store {artefact.root.url}`"),
+        "location": dg.MetadataValue.path(artefact.directory),
         "files": dg.MetadataValue.table(files),
     }
 

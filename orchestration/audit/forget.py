@@ -187,11 +187,25 @@ def _copies(index: Index, user: str, found: Findings) -> list[str]:
         url = index.snapshots[key]["url"]
         if _holds(url, user):
             copies.append(f"{url}/interactions.parquet (snapshot {key}): write it again without the user, register it, and run the flow on it")
+    for path in index.root.tree("checkpoints"):
+        if path.endswith(".parquet") and _in_file(index, ("checkpoints", *path.split("/")), user):
+            key = path.split("/")[0]
+            copies.append(f"{index.store.url}/checkpoints/{key} (of an unfinished run): finish that run, or `diger gc --delete --min-age 0`")
     for manifest in sorted(Path("pipeline").glob("*/manifest.json")):
         with contextlib.suppress(ValueError, OSError):
             if any(f'"hash":"{hash_}"' in manifest.read_text(encoding="utf-8") for hash_ in gone):
                 copies.append(f"{manifest.parent} (tracked by DVC): run `dvc repro`, then `dvc gc --workspace --cloud` for its cache and remotes")
-    return copies
+    return list(dict.fromkeys(copies))
+
+
+def _in_file(index: Index, names: tuple[str, ...], user: str) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from orchestration.audit.rewriting import matching
+
+    table = pq.read_table(pa.BufferReader(index.root.read(*names)))
+    return "user_id" in table.column_names and bool(matching(table["user_id"], user).any())
 
 
 def _holds(url: str, user: str) -> bool:

@@ -13,7 +13,7 @@ from diger_core.store import FORMAT, Store, artefact_hash, seal
 from orchestration.graph import STAGES
 from orchestration.params import Params
 from orchestration.registry import FILES_OF, snapshot_key
-from orchestration.snapshot import content_hash
+from orchestration.snapshot import documenthash
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _CODE = {"commit": "0" * 40, "dirty_diff": None, "lock": "1" * 64}
@@ -45,12 +45,12 @@ def generate(store: Store, artefacts: int) -> list[dict[str, str]]:
 def _run(files: list[tuple[bytes, tuple[str, ...]]], number: int, params: Params, before: dict[str, str]) -> dict[str, str]:
     at = _START + timedelta(days=number)
     sha = {name: _sha(f"{number} {name}") for names in FILES_OF.values() for name in names if name != "vectors.parquet"}
-    content = content_hash(sha)
+    content = documenthash(sha)
     key = snapshot_key(f"/data/day-{number}", content)
     entry = {
         "key": key,
         "url": f"/data/day-{number}",
-        "content_hash": content,
+        "documenthash": content,
         "files": {name: {"sha256": value, "bytes": 1, "rows": 1} for name, value in sha.items()},
         "previous": None,
         "registered_at": at.isoformat(),
@@ -58,13 +58,16 @@ def _run(files: list[tuple[bytes, tuple[str, ...]]], number: int, params: Params
     files.append((json.dumps(entry).encode(), ("snapshots", f"{key}.json")))
     made: dict[str, str] = {}
     for position, stage in enumerate(STAGES):
-        body = canonical_json({"run": number, "stage": stage.name})
-        file = {"name": "data.json", "path": "data.json", "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest(), "sort_by": []}
+        document = {"run": number, "stage": stage.name}
+        if stage.name == "gate":
+            document |= {"verdict": "accept", "candidate": made.get("bundle"), "champion": before.get("bundle"), "rules": []}
+        name, body = "verdict.json" if stage.name == "gate" else "data.json", canonical_json(document)
+        file = {"name": name, "path": name, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest(), "sort_by": []}
         listed = [{**file, "canonical": digest("json", body)}]
         facts = {"items": number}
         made[stage.name] = hash_ = artefact_hash(stage.name, listed, facts)
         manifest = {"format": FORMAT, "stage": stage.name, "hash": hash_, "facts": facts, "files": listed}
-        inputs = {name: made[name] for name in stage.inputs if name in made}
+        inputs = {source: made[source] for source in stage.inputs if source in made}
         if stage.name == "tokenizer" and "bundle" in before:
             inputs["baseline"] = before["bundle"]
         source = {} if stage.inputs else {"snapshot_file": " ".join(f"{n}={sha[n]}" for n in FILES_OF[stage.name] if n in sha)}
@@ -76,7 +79,7 @@ def _run(files: list[tuple[bytes, tuple[str, ...]]], number: int, params: Params
         }
         record = jsonable(record)
         record["seal"] = seal(record)
-        files.append((body, ("artefacts", stage.name, hash_, "data.json")))
+        files.append((body, ("artefacts", stage.name, hash_, name)))
         files.append((canonical_json(manifest), ("artefacts", stage.name, hash_, "manifest.json")))
         files.append((json.dumps(record, indent=1).encode(), ("records", stage.name, record["key"], "000001.json")))
     return made

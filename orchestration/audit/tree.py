@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from diger_core.errors import DigerError
 from orchestration.audit.chain import Chain, Node, load
 from orchestration.audit.index import EARLIER, Index
 from orchestration.graph import BY_NAME
@@ -158,9 +159,13 @@ def removal_line(entry: dict[str, Any]) -> str:
 
 def gate_line(index: Index, hash_: str) -> str:
     """The verdict and the rules that failed."""
-    artefact = index.artefact(hash_)
-    assert artefact is not None
-    verdict = artefact.json("verdict.json")
+    try:
+        artefact = index.artefact(hash_)
+        verdict = artefact.json("verdict.json") if artefact is not None else None
+    except DigerError as error:
+        return f"FAULT the verdict cannot be read: {error}"
+    if verdict is None:
+        return "the verdict is missing"
     failed = [f"{rule['name']}: {rule['message']}" for rule in verdict["rules"] if not rule["passed"]]
     against = f"against {str(verdict['champion'])[:SHORT]}" if verdict.get("champion") else "with no champion to beat"
     return f"verdict {verdict['verdict']} {against}, {len(verdict['rules'])} rules" + (f"; failed: {'; '.join(failed)}" if failed else "")

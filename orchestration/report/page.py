@@ -33,6 +33,8 @@ WHAT = {
     "semantic_ids": "each item's codes and suffix",
     "evaluation": "full ranking on the test targets",
     "bundle": "model, tokenizer, IDs and encoder in one",
+    "catalogue_diff": "what changed since the baseline, and what it asks for",
+    "id_diff": "IDs kept, moved and added against the baseline's",
     "gate": "candidate against champion, and the verdict",
 }
 
@@ -59,6 +61,7 @@ def page(material: Material, config: ReportConfig) -> str:
         "gate": gate_part(material),
         "evaluation": evaluation_section(material),
         "training": training_section(material),
+        "change": change_section(material),
         "ids": ids_section(material, config),
         "examples": examples(material, config.examples),
         "data": data_section(material),
@@ -100,6 +103,14 @@ def gate_part(material: Material) -> dict[str, Any] | None:
     rules = [{**rule, "label": gate.RULES.get(rule["name"], rule["name"])} for rule in material.gate["rules"]]
     slices, note = gate.slice_rows(material.gate), gate.freshness(material.gate)
     return {"sentence": gate.conclusion(material.gate), "rules": rules, "slices": slices, "note": note}
+
+
+def change_section(material: Material) -> dict[str, Any] | None:
+    """Catalogue and IDs against the baseline; None for a first training."""
+    from orchestration.report.change import change_part
+
+    part = change_part(material)
+    return None if part is None else {**part, "pictures": pictures(part["panels"], "change")}
 
 
 def evaluation_section(material: Material) -> dict[str, Any]:

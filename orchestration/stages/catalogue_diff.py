@@ -33,7 +33,9 @@ def catalogue_diff(run: StageRun) -> None:
     run.out.json("diff.json", diff)
     run.out.bytes("diff.md", catalogue_markdown(diff).encode())
     if bundle is not None:
-        run.out.bytes("catalogue.png", _picture(diff))
+        from orchestration.report import change, drawing
+
+        run.out.bytes("catalogue.png", drawing.png(change.catalogue_panels(diff)))
     counts = {f"items_{name}": diff["items"][name] for name in STATUSES[:3]}
     events = diff["events"]["new"] - diff["events"]["old"]
     run.facts(decision=diff["decision"], reason="; ".join(diff["reasons"]), refused=diff["refused"], events_added=events, **counts)
@@ -104,11 +106,11 @@ def _drift(texts: list[pa.Table], old: Artefact, new: Artefact) -> dict[str, Any
 
 def catalogue_markdown(diff: dict[str, Any]) -> str:
     """The decision with its reasons, and the counts."""
+    from orchestration.report.change import DECISIONS
     from orchestration.report.text import markdown_escape, printable
 
     items, events, users = diff["items"], diff["events"], diff["users"]
-    names = {"nothing": "Nothing to do", "cold_start": "Cold start of the new items", "retrain": "Retrain"}
-    lines = [f"**{names[diff['decision']]}**" + (" (refused)" if diff["refused"] else ""), ""]
+    lines = [f"**{DECISIONS[diff['decision']]}**" + (" (refused)" if diff["refused"] else ""), ""]
     lines += [f"- {markdown_escape(printable(reason, 300))}" for reason in diff["reasons"]]
     lines += ["", "| | before | now | |", "|---|---:|---:|---|"]
     lines += [
@@ -125,29 +127,3 @@ def catalogue_markdown(diff: dict[str, Any]) -> str:
         told = f"mean {found['cosine_mean']:.4f}, 5th percentile {found['cosine_p05']:.4f}; the mean moved by {found['mean_shift']:.2%} of the spread"
         lines.append(f"| cosine of old and new vectors | | | {told} |")
     return "\n".join(lines) + "\n"
-
-
-def _picture(diff: dict[str, Any]) -> bytes:
-    from orchestration.report import drawing
-
-    items, events = diff["items"], diff["events"]
-
-    def catalogue(ax: Any) -> str:
-        names = ("same", "changed", "added", "removed")
-        colours = (drawing.GREY, drawing.ORANGE, drawing.GREEN, drawing.VERMILLION)
-        bars = ax.barh(range(4), [items[name] for name in names], color=colours)
-        ax.bar_label(bars, [f"{items[name]:,}" for name in names], padding=4)
-        ax.set_yticks(range(4), names)
-        ax.invert_yaxis()
-        ax.margins(x=0.15)
-        return f"{items['added']:,} of {items['new']:,} items are new, {items['removed']:,} are gone"
-
-    def volume(ax: Any) -> str:
-        bars = ax.barh([0, 1], [events["old"], events["new"]], color=(drawing.GREY, drawing.BLUE))
-        ax.bar_label(bars, [f"{events['old']:,}", f"{events['new']:,}"], padding=4)
-        ax.set_yticks([0, 1], ["baseline", "now"])
-        ax.invert_yaxis()
-        ax.margins(x=0.2)
-        return f"{events['new'] - events['old']:+,} events since the baseline"
-
-    return drawing.png([catalogue, volume])

@@ -23,6 +23,8 @@ __all__ = ["extra_inputs", "id_diff", "id_diff_markdown"]
 def id_diff(run: StageRun) -> None:
     """Writes id_diff.json and id_diff.md and, where there is a baseline, migration.parquet and id_diff.png."""
     from orchestration.bundle import load_bundle
+    from orchestration.report import change as change_page
+    from orchestration.report import drawing
 
     baseline = run.inputs.get(BASELINE)
     if baseline is None:
@@ -32,7 +34,7 @@ def id_diff(run: StageRun) -> None:
         bundle = load_bundle(run.store, baseline.hash)
         change, report = _compared(run, bundle)
         run.out.table("migration.parquet", change, sort_by=("item_id",))
-        run.out.bytes("id_diff.png", _picture(report))
+        run.out.bytes("id_diff.png", drawing.png(change_page.id_panels(report)))
         counts = {f"items_{name}": count for name, count in report["counts"].items()}
         kept = {"kept": report["shares"]["kept"], "kept_weighted": report["weighted"]["kept"]}
         run.facts(baseline=bundle.hash, users_changed=report["histories"]["changed_users"], **kept, **counts)
@@ -77,9 +79,11 @@ def id_diff_markdown(report: dict[str, Any]) -> str:
     """Counts and shares as a table."""
     if report["baseline"] is None:
         return "No baseline: every ID is new.\n"
+    from orchestration.report.change import CHANGES
+
     counts, histories = report["counts"], report["histories"]
     lines = ["| | items | of common items | by traffic |", "|---|---:|---:|---:|"]
-    for name, told in (("kept", "whole ID kept"), ("suffix", "only the suffix differs"), ("moved", "a code differs")):
+    for name, told in CHANGES.items():
         lines.append(f"| {told} | {counts[name]:,} | {report['shares'][name]:.1%} | {report['weighted'][name]:.1%} |")
     for level, shares in enumerate(zip(report["shares"]["level_differs"], report["weighted"]["level_differs"], strict=True), start=1):
         lines.append(f"| code {level} differs | | {shares[0]:.1%} | {shares[1]:.1%} |")
@@ -91,28 +95,3 @@ def id_diff_markdown(report: dict[str, Any]) -> str:
     if report["aligned"] is not None:
         lines.append(f"With codes renamed to match the old ones, {report['aligned']['same_codes']:.1%} of the common items have their old codes.")
     return "\n".join(lines) + "\n"
-
-
-def _picture(report: dict[str, Any]) -> bytes:
-    from orchestration.report import drawing
-
-    counts, levels = report["counts"], len(report["shares"]["level_differs"])
-
-    def items(ax: Any) -> str:
-        names = ("kept", "suffix", "moved", "added", "removed")
-        bars = ax.barh(range(5), [counts[name] for name in names], color=drawing.LEVEL_COLOURS[:5])
-        ax.bar_label(bars, [f"{counts[name]:,}" for name in names], padding=4)
-        ax.set_yticks(range(5), ("kept", "suffix only", "codes moved", "added", "removed"))
-        ax.invert_yaxis()
-        ax.margins(x=0.15)
-        return f"{report['shares']['kept']:.1%} of the items known before keep their ID, {report['weighted']['kept']:.1%} by traffic"
-
-    def by_level(ax: Any) -> str:
-        shares = [100 * share for share in report["shares"]["level_differs"]]
-        bars = ax.bar(range(levels), shares, color=drawing.BLUE)
-        ax.bar_label(bars, [f"{share:.1f}%" for share in shares], padding=3)
-        ax.set_xticks(range(levels), [f"code {level + 1}" for level in range(levels)])
-        ax.set_ylim(0, max(5.0, 1.2 * max(shares)))
-        return "Share of known items whose code differs, by level"
-
-    return drawing.png([items, by_level])

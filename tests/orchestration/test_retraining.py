@@ -127,6 +127,20 @@ def test_id_diff_tells_what_happened_and_its_migration_makes_the_new_table(world
     assert world.results["id_diff"].artefact.json("id_diff.json") == {"baseline": None}
 
 
+def test_the_report_shows_what_changed_and_says_nothing_of_it_in_a_first_training(world, warm):
+    from orchestration.report.change import change_part
+    from orchestration.report.material import Material
+    from orchestration.report.page import change_section
+
+    inputs = {name: result.artefact for name, result in warm.items()}
+    section = change_section(Material(inputs))
+    assert section["catalogue"]["decision"] == "Retrain"
+    assert section["ids"]["rows"][0][:2] == ("whole ID kept", str(warm["id_diff"].artefact.json("id_diff.json")["counts"]["kept"]))
+    assert [picture.sentence for picture in section["pictures"]][0] == "6 of 65 items are new, 1 are gone"
+    assert change_part(Material({name: result.artefact for name, result in world.results.items()})) is None
+    assert change_part(Material({})) is None
+
+
 def test_from_scratch_codes_are_named_like_the_champions(world):
     scratch = world.run(world.arrived, ("tokenizer", "joint_model", "semantic_ids", "id_diff"), retraining={"start": "scratch"})
     facts = scratch["tokenizer"].artefact.facts

@@ -26,6 +26,7 @@ VARIABLE = "DIGER_JOB"
 ENTRYPOINT = "python -m orchestration.ray_jobs"
 POLL = 0.5  # seconds
 STOPPED_WITHIN = 10.0  # seconds
+AGENT_WITHIN = 60.0  # seconds
 
 
 def is_remote(stage: Stage, params: Params) -> bool:
@@ -47,7 +48,7 @@ def run_as_job(stage: Stage, key: str, params: Params, store: Store, snapshot: R
         given = {"stage": stage.name, "store": store.url, "snapshot": snapshot.key, "params": asdict(replace(params, cluster=_inside(params)))}
         environment = dict(params.cluster.runtime_env)
         environment["env_vars"] = {**environment.get("env_vars", {}), VARIABLE: json.dumps(given)}
-        job = client.submit_job(entrypoint=ENTRYPOINT, submission_id=prefix + uuid.uuid4().hex[:8], runtime_env=environment)
+        job = _submit(client, prefix + uuid.uuid4().hex[:8], environment)
         progress.message(f"{stage.name}: submitted to {address} as {job}")
     else:
         progress.message(f"{stage.name}: job {job} of an earlier launch is still running at {address}: followed")
@@ -56,6 +57,18 @@ def run_as_job(stage: Stage, key: str, params: Params, store: Store, snapshot: R
     except BaseException:
         _stop(client, job, progress)
         raise
+
+
+def _submit(client: Any, job: str, environment: dict[str, Any]) -> str:
+    """A cluster that has just started has a job server before it has an agent that could run jobs."""
+    deadline = time.monotonic() + AGENT_WITHIN
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=ENTRYPOINT, submission_id=job, runtime_env=environment))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise DigerError(f"cluster.address: the cluster does not take the job: {str(error).splitlines()[0][:200]}") from error
+            time.sleep(POLL)
 
 
 def _inside(params: Params) -> Any:

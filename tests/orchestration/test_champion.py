@@ -14,6 +14,7 @@ from diger_core.errors import DigerError
 from diger_core.storage import Root
 from diger_core.store import Store
 from orchestration.champion import Entry, append, current, history, origin, promote, rollback
+from orchestration.cli import main
 from tests.orchestration.release_world import ReleaseWorld
 
 
@@ -268,3 +269,41 @@ def test_the_log_on_s3(s3_bucket, monkeypatch):
     assert append(writer, bundles[0], "promote", "slower").number == 3
     assert [entry.bundle for entry in history(reader)] == [bundles[0], bundles[1], bundles[0]]
     assert rollback(reader, "back").bundle == bundles[1]
+
+
+# The commands
+
+
+def call(*arguments: str) -> int:
+    try:
+        main(list(arguments))
+    except SystemExit as stop:
+        return int(stop.code)
+    return 0
+
+
+def test_the_commands_show_promote_and_roll_back(store, bundles, capsys):
+    assert call("champion", "--store", store.url) == 1
+    assert "there is no champion: run the flow" in capsys.readouterr().err
+    append(store, bundles[0], "release", "first", verdict="v" * 64)
+    assert call("promote", bundles[1][:10], "--reason", "the new range goes out today", "--store", store.url) == 1
+    assert "no accepting verdict against the present champion" in capsys.readouterr().err
+    assert call("promote", bundles[1][:10], "--reason", "the new range goes out today", "--force", "--store", store.url) == 0
+    printed = capsys.readouterr().out
+    assert f"Champion: bundle {bundles[1]}" in printed
+    assert "forced without an accepting verdict" in printed
+    assert call("rollback", "--reason", "complaints", "--store", store.url) == 0
+    capsys.readouterr()
+    assert call("champion", "--store", store.url, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["bundle"], shown["action"], shown["reason"], shown["number"]) == (bundles[0], "rollback", "complaints", 3)
+    assert call("champion", "--history", "--store", store.url, "--json") == 0
+    assert [entry["action"] for entry in json.loads(capsys.readouterr().out)] == ["release", "promote", "rollback"]
+    assert call("champion", "--history", "--store", store.url) == 0
+    assert "promote (forced)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["promote", "abc"], ["rollback"]])
+def test_no_change_of_champion_without_a_reason(store, command, capsys):
+    assert call(*command, "--store", store.url) == 2
+    assert "--reason" in capsys.readouterr().err

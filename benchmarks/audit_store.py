@@ -13,7 +13,7 @@ from diger_core.store import FORMAT, Store, artefact_hash, seal
 from orchestration.graph import STAGES
 from orchestration.params import Params
 from orchestration.registry import FILES_OF, snapshot_key
-from orchestration.snapshot import documenthash
+from orchestration.snapshot import content_hash
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _CODE = {"commit": "0" * 40, "dirty_diff": None, "lock": "1" * 64}
@@ -45,12 +45,12 @@ def generate(store: Store, artefacts: int) -> list[dict[str, str]]:
 def _run(files: list[tuple[bytes, tuple[str, ...]]], number: int, params: Params, before: dict[str, str]) -> dict[str, str]:
     at = _START + timedelta(days=number)
     sha = {name: _sha(f"{number} {name}") for names in FILES_OF.values() for name in names if name != "vectors.parquet"}
-    content = documenthash(sha)
+    content = content_hash(sha)
     key = snapshot_key(f"/data/day-{number}", content)
     entry = {
         "key": key,
         "url": f"/data/day-{number}",
-        "documenthash": content,
+        "content_hash": content,
         "files": {name: {"sha256": value, "bytes": 1, "rows": 1} for name, value in sha.items()},
         "previous": None,
         "registered_at": at.isoformat(),

@@ -160,9 +160,20 @@ def _by_path(index: Index, text: str) -> Thing | None:
             return Thing("artefact", str(json.loads((directory / MANIFEST).read_bytes())["hash"]), file=file)
     if os.path.isfile(path):  # False, too, for what can be no path at all
         return _by_bytes(index, path)
-    if os.path.isfile(path / "interactions.parquet"):
-        return _by_bytes(index, path / "interactions.parquet")
-    return None
+    return _snapshot_at(index, path)
+
+
+def _snapshot_at(index: Index, path: Path) -> Thing | None:
+    """The registered snapshot whose bytes lie in a directory."""
+    from diger_core.canonical import bytes_sha256
+
+    if not os.path.isfile(path / "interactions.parquet"):
+        return None
+    for key, entry in reversed(index.snapshots.items()):
+        names = entry.get("files", {})
+        if all(os.path.isfile(path / name) and bytes_sha256(path / name) == file.get("sha256") for name, file in names.items()):
+            return Thing("snapshot", key)
+    raise DigerError(f"{path}: a snapshot that {index.store.url} does not know, or whose bytes changed since: register it with `diger snapshot add`")
 
 
 def _inside(index: Index, text: str) -> bool:

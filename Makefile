@@ -54,6 +54,9 @@ bench-audit: $(READY) ## Damage table and speed of the audit, on a local disk an
 bench: $(READY) ## Benchmarks of the CPU part
 	@$(BIN)/python -m benchmarks.cpu
 
+faults: $(READY) ## The fault bench: what the system survives (up to half an hour)
+	@$(BIN)/python -m benchmarks.faults
+
 lock: ## Pin what is installed in .venv
 	@echo "# Every dependency, pinned: \`make setup\` installs exactly these. Made by \`make lock\` on Linux x86-64, Python 3.11." > requirements.lock
 	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\)+.*/\1/' >> requirements.lock

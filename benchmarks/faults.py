@@ -1,0 +1,106 @@
+"""The fault bench: `make faults`. Each numbered fault is provoked by the tests named here; a table says which the system survives.
+
+    python -m benchmarks.faults [--only 1 4 8] [--quick] [--no-record]
+
+The oracle is the tests': nothing is visible unless its manifest verifies, one record per key, one model, nothing left running, a message that
+names the remedy. `--quick`: what `make test` runs as well. Appends one JSON line for each fault to benchmarks/results/faults.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as xml
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.common import record
+from orchestration.console import print_table
+
+PROJECT = Path(__file__).resolve().parents[1]
+RESULTS = PROJECT / "benchmarks" / "results"
+TRAINING, CHECKPOINT, DISTRIBUTED = "tests/core/test_training.py", "tests/core/test_checkpoint.py", "tests/core/test_distributed.py"
+RAY, SEARCH, FAULTS, JOBS = (f"tests/orchestration/test_{name}.py" for name in ("ray_train", "decay_search", "faults", "ray_jobs"))
+STORE, S3 = "tests/core/test_store.py", "tests/core/test_store_faults.py"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`tests`: (file, words of `pytest -k`)."""
+
+    number: int
+    what: str
+    tests: tuple[tuple[str, str], ...]
+
+
+BENCH = (
+    Fault(1, "worker killed at random steps", ((TRAINING, "ten_random_steps"), (RAY, "killed_worker"), (SEARCH, "killed_trial_worker"))),
+    Fault(2, "killed between two uploads", ((FAULTS, "between_any_two_uploads"), (CHECKPOINT, "interrupted_write"))),
+    Fault(3, "second node lost", ((FAULTS, "second_is_lost"), (DISTRIBUTED, "resume_each_their_own"))),
+    Fault(4, "Dagster step or driver killed, retried", ((FAULTS, "new_run_id"), (RAY, "killed_driver"))),
+    Fault(5, "newest checkpoint damaged", ((CHECKPOINT, "damaged_checkpoint"), (RAY, "newest_valid_checkpoint"))),
+    Fault(
+        6, "Tune's state files damaged", ((SEARCH, "rays_files or goes_on_with_all_trials"), ("tests/orchestration/test_search.py", "damaged_entry"))
+    ),
+    Fault(7, "crash at every step of publishing", ((FAULTS, "step_of_publishing"), (STORE, "exception_while_writing"))),
+    Fault(8, "object store: 500, 503, 403, reset, hang, cut bodies", ((S3, ""), (RAY, "cannot_be_stored"))),
+    Fault(11, "the same work launched twice at once", (("tests/orchestration/test_runner.py", "twice_at_once"), (JOBS, "not_doubled"))),
+    Fault(
+        17, "loss not finite, exploding gradient, collapse", ((TRAINING, "not_finite or exploding or collapse_stops"), (SEARCH, "prune_their_trial"))
+    ),
+    Fault(18, "disk full, read-only", ((FAULTS, "takes_no_more"), (STORE, "disk or unwritable"), (CHECKPOINT, "full_disk"))),
+    Fault(19, "termination from outside", ((RAY, "interrupted_run"), (JOBS, "interrupt"), ("tests/orchestration/test_private.py", ""))),
+)
+
+
+def provoke(fault: Fault, quick: bool) -> tuple[int, int, float, list[str]]:
+    """(passed, failed, seconds, names of what failed) of a fault's tests; nothing found counts as a failure."""
+    started, passed, failed, names = time.monotonic(), 0, 0, []
+    for file, words in fault.tests:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "results.xml"
+            command = [sys.executable, "-m", "pytest", "-q", "--timeout=400", f"--junitxml={out}", file, *(["-k", words] if words else [])]
+            done = subprocess.run(command + (["-m", "not slow"] if quick else []), cwd=PROJECT, capture_output=True, text=True, check=False)
+            cases = list(xml.parse(out).iter("testcase")) if out.exists() else []
+        bad = [case.attrib["name"] for case in cases if case.find("failure") is not None or case.find("error") is not None]
+        skipped = [case.attrib["name"] for case in cases if case.find("skipped") is not None]
+        nothing = not cases and not (quick and done.returncode == 5)  # 5: all of them are slow ones
+        passed, failed = passed + len(cases) - len(bad) - len(skipped), failed + len(bad) + len(skipped) + nothing
+        names += [*bad, *(f"{name} (skipped)" for name in skipped), *([f"{file} -k '{words}': no test ran"] if nothing else [])]
+    return passed, failed, time.monotonic() - started, names
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of faults")
+    parser.add_argument("--quick", action="store_true", help="without the slow tests")
+    parser.add_argument("--no-record", action="store_true")
+    given = parser.parse_args()
+    chosen = [fault for fault in BENCH if not given.only or fault.number in given.only]
+    rows, trouble = [], []
+    for fault in chosen:
+        print(f"fault {fault.number}: {fault.what}", file=sys.stderr, flush=True)
+        passed, failed, seconds, names = provoke(fault, given.quick)
+        rows.append([str(fault.number), fault.what, str(passed), str(failed), f"{seconds:.0f}", "survived" if not failed else "FAILED"])
+        trouble += names
+        if not given.no_record:
+            figures = {
+                "fault": fault.number,
+                "what": fault.what,
+                "passed": passed,
+                "failed": failed,
+                "seconds": round(seconds, 1),
+                "quick": given.quick,
+            }
+            record("faults", figures, RESULTS)
+    print_table("Fault bench", ["no.", "fault", "passed", "failed", "seconds", ""], rows)
+    for name in trouble:
+        print(f"  {name}")
+    sys.exit(bool(trouble))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""An object store in this process that fails on demand: enough of the S3 protocol for s3fs, and no signature checks."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import struct
+import threading
+import time
+import urllib.parse
+import xml.etree.ElementTree as xml
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from xml.sax.saxutils import escape
+
+FAULTS = ("500", "503", "reset", "truncated", "slow", "hang")
+
+
+class FaultyS3:
+    """Objects by bucket/key. `fail(method, kind, times, words)`: the next requests of that method whose path holds `words` fail so."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.planned: list[list[Any]] = []
+        self.requests: list[tuple[str, str]] = []
+        self.lock = threading.Lock()
+        self.hang = 2.0  # seconds
+
+    def fail(self, method: str, kind: str, times: int = 1, words: str = "") -> None:
+        self.planned.append([method, kind, times, words])
+
+    def due(self, method: str, path: str) -> str | None:
+        with self.lock:
+            self.requests.append((method, path))
+            for plan in self.planned:
+                if plan[0] == method and plan[2] > 0 and plan[3] in path:
+                    plan[2] -= 1
+                    return str(plan[1])
+        return None
+
+
+@contextmanager
+def faulty_s3() -> Iterator[tuple[FaultyS3, str]]:
+    """(the store, its endpoint's URL)."""
+    store = FaultyS3()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(store))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield store, f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _handler(store: FaultyS3) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *arguments: Any) -> None:
+            """Nothing: a test's output is its own."""
+
+        def handle_request(self, work: Callable[[str, dict[str, list[str]], bytes], None]) -> None:
+            url = urllib.parse.urlsplit(self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            key, query = urllib.parse.unquote(url.path).lstrip("/"), urllib.parse.parse_qs(url.query, keep_blank_values=True)
+            kind = store.due(self.command, key)
+            if kind == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+                self.close_connection = True
+            elif kind in ("500", "503", "403"):
+                code = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied"}[kind]
+                self.answer(int(kind), f"<Error><Code>{code}</Code><Message>on demand</Message></Error>".encode())
+            else:
+                if kind == "hang":
+                    time.sleep(store.hang)
+                self.broken = kind
+                work(key, query, body)
+
+        def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+            broken, self.broken = getattr(self, "broken", None), None
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(body)) if "length" not in headers else headers["length"])
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            if broken == "truncated" and len(body) > 1:
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                self.connection.close()
+                self.close_connection = True
+            elif broken == "slow":
+                for start in range(0, len(body), max(1, len(body) // 10)):
+                    self.wfile.write(body[start : start + max(1, len(body) // 10)])
+                    self.wfile.flush()
+                    time.sleep(0.1)
+            else:
+                self.wfile.write(body)
+
+        def found(self, key: str, _: dict[str, list[str]], __: bytes) -> None:
+            data = store.objects.get(key)
+            if data is None:
+                self.answer(404, b"" if self.command == "HEAD" else b"<Error><Code>NoSuchKey</Code></Error>")
+                return
+            self.answer(200, data, ETag=_etag(data), Last_Modified="Mon, 01 Jan 2024 00:00:00 GMT")
+
+        def do_HEAD(self) -> None:
+            self.handle_request(self.found)
+
+        def do_GET(self) -> None:
+            self.handle_request(lambda key, query, body: self.listing(key, query) if "list-type" in query else self.found(key, query, body))
+
+        def listing(self, bucket: str, query: dict[str, list[str]]) -> None:
+            prefix, delimiter = query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
+            names = sorted(k.removeprefix(f"{bucket.rstrip('/')}/") for k in store.objects if k.startswith(f"{bucket.rstrip('/')}/"))
+            names = [name for name in names if name.startswith(prefix)]
+            folded = {
+                prefix + n.removeprefix(prefix).split(delimiter)[0] + delimiter for n in names if delimiter and delimiter in n.removeprefix(prefix)
+            }
+            files = [n for n in names if not (delimiter and delimiter in n.removeprefix(prefix))]
+            parts = "".join(
+                f"<Contents><Key>{escape(n)}</Key><Size>{len(store.objects[f'{bucket.rstrip(chr(47))}/{n}'])}</Size>"
+                f"<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
+                for n in files
+            ) + "".join(f"<CommonPrefixes><Prefix>{escape(n)}</Prefix></CommonPrefixes>" for n in sorted(folded))
+            self.answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{parts}</ListBucketResult>".encode())
+
+        def do_PUT(self) -> None:
+            def put(key: str, query: dict[str, list[str]], body: bytes) -> None:
+                with store.lock:
+                    if self.headers.get("If-None-Match") == "*" and key in store.objects:
+                        taken = True
+                    else:
+                        taken, store.objects[key] = False, body
+                if taken:
+                    self.answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
+                else:
+                    self.answer(200, ETag=_etag(body))
+
+            self.handle_request(put)
+
+        def do_DELETE(self) -> None:
+            def delete(key: str, query: dict[str, list[str]], body: bytes) -> None:
+                store.objects.pop(key, None)
+                self.answer(204)
+
+            self.handle_request(delete)
+
+        def do_POST(self) -> None:
+            def delete(key: str, query: dict[str, list[str]], body: bytes) -> None:
+                gone = [node.text or "" for node in xml.fromstring(body).iter() if node.tag.endswith("Key")]
+                for name in gone:
+                    store.objects.pop(f"{key.rstrip('/')}/{name}", None)
+                self.answer(200, b"<DeleteResult></DeleteResult>")
+
+            self.handle_request(delete)
+
+    return Handler
+
+
+def _etag(data: bytes) -> str:
+    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from diger_core.canonical import table_hash
@@ -131,6 +132,15 @@ def release(index: Index, number: int) -> list[str]:
                 f"the entry makes {entry.bundle[:16]} champion: roll back to an accepted bundle"
             )
     return faults
+
+
+def removals(index: Index, hashes: Iterable[str]) -> list[str]:
+    """Notes of removal against their seals: an absence counts as explained only by a note that is as it was written."""
+    return [
+        f"{index.store.url}/removed/{hash_}.json: edited or damaged: it does not fit its own seal: restore it from a copy of the store"
+        for hash_ in hashes
+        if index.removed[hash_].get("seal") != seal(index.removed[hash_])
+    ]
 
 
 def missing(index: Index) -> list[str]:

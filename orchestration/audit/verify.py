@@ -63,6 +63,7 @@ def verify_chain(index: Index, found: Chain, content: bool = False) -> Outcome:
     hashes = [node.hash for node in nodes if node.kind == "artefact" and node.status in ("present", "damaged")]
     outcome.faults += [node.problem for node in nodes if node.problem and node.status == "missing"]
     outcome.notes += [f"{node.stage} {node.hash[:12]} cannot be verified: {_removal(node)}" for node in nodes if node.status == "removed"]
+    outcome.faults += links.removals(index, [node.hash for node in nodes if node.status == "removed"])
     _artefacts(index, hashes, outcome)
     _records(index, [node.made for node in nodes if node.made is not None], outcome)
     for node in nodes:
@@ -95,6 +96,7 @@ def verify_store(index: Index, content: bool = False, journal: Journal | None = 
         outcome.faults += links.snapshot(index, key)
     for entry in index.releases:
         outcome.faults += links.release(index, entry.number)
+    outcome.faults += links.removals(index, index.removed)
     outcome.faults += links.missing(index)
     if journal is not None:
         journal.close()

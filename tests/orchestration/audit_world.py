@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from diger_core.store import Store
-from orchestration.graph import FLOW
+from orchestration.graph import BY_NAME, FLOW
 from orchestration.params import build_params
 from orchestration.registry import Registered, register
 from orchestration.runner import Session
 from tests.orchestration.retraining_world import SMALL, shop
 from tests.orchestration.snapshot_material import write
 
-BAD = {3: "a completely different thing"}  # the supplier's file gives item 3 another item's words
+BAD = {58: "a completely different thing"}  # the supplier's file gives item 58 another item's words
 LENIENT: dict[str, Any] = {
     "gate": {
         **{"min_relative_ndcg": 0.0, "min_relative_slice": 0.0, "max_churn": 1.0, "min_unique_prefixes": 0.0, "min_coverage": 0.0},
@@ -56,3 +56,15 @@ def audit_world(folder: Path) -> AuditWorld:
 def run(store: Store, snapshot: Registered, params: dict[str, Any], skip: tuple[str, ...] = ()) -> dict[str, str]:
     session = Session(store, build_params(params), snapshot, provenance={"dagster_run_id": f"run-of-{snapshot.key}"})
     return {stage.name: session.materialise(stage).artefact.hash for stage in FLOW if stage.name not in skip}
+
+
+def story(folder: Path) -> None:
+    """docs/audit.md: two days of releases, the second with a bad supplier file, and the recommendations that went out on both."""
+    store = Store(folder / "store")
+    params = SMALL | LENIENT
+    monday = register(store, str(write(folder / "monday", *shop(range(60), 60))))
+    tuesday_files = write(folder / "tuesday", *shop([i for i in range(66) if i != 7], 70, 9, BAD))
+    for snapshot in (monday, None):
+        known = snapshot or register(store, str(tuesday_files))
+        run(store, known, params)
+        Session(store, build_params(params), known).materialise(BY_NAME["recommendations"])

@@ -178,7 +178,7 @@ def test_an_encoder_an_assignment_and_a_commit_lead_forward(index, audit_world):
 
 
 def test_an_items_history_says_when_and_why_its_id_changed(index, audit_world):
-    episodes = history(index, "3")
+    episodes = history(index, "58")
     assert [e.released for e in episodes if e.released] == [[1], [2]]
     moved = next(e for e in episodes if e.released == [2])
     assert "its text or vector changed" in moved.why or moved.why == "unchanged"
@@ -250,3 +250,68 @@ def test_an_interrupted_verification_goes_on_where_it_stopped(audit_world, tmp_p
     assert outcome.artefacts == total - len(done)
     assert "verified by the interrupted run" in outcome.notes[0]
     assert not (tmp_path / "journal").exists()
+
+
+def test_an_edited_note_of_removal_explains_nothing(audit_world, tmp_path):
+    from orchestration.audit import removal
+    from orchestration.audit.verify import verify_store
+
+    store, hash_ = audit_world.copy(tmp_path), audit_world.runs[2]["bundle"]
+    removal.note(store, "bundle", hash_, "gc", "a test")
+    removal.take_out(store.root, "artefacts", "bundle", hash_)
+    assert verify_store(Index(store, cached=False)).faults == []
+    path = Path(store.root.at("removed", f"{hash_}.json"))
+    path.write_text(path.read_text().replace("a test", "a lie"))
+    (fault,) = verify_store(Index(store, cached=False)).faults
+    assert f"removed/{hash_}.json: edited" in fault
+
+
+@pytest.mark.slow
+def test_a_result_is_rebuilt_bit_for_bit_and_the_store_is_only_read(audit_world, capsys):
+    before = {path: path.stat().st_mtime_ns for path in Path(audit_world.store.root.base).rglob("*")}
+    assert diger(audit_world.store, "reproduce", audit_world.runs[1]["semantic_ids"], "--here", "--json") == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["equal"]
+    assert {stage["name"] for stage in value["stages"]} >= {"raw_items", "sequences", "tokenizer", "joint_model", "semantic_ids"}
+    assert {path: path.stat().st_mtime_ns for path in Path(audit_world.store.root.base).rglob("*")} == before
+
+
+def test_differences_come_with_their_sizes(audit_world):
+    from orchestration.audit.compare import compare
+
+    first, second = (audit_world.store.artefact("joint_model", run["joint_model"]) for run in (audit_world.runs[1], audit_world.runs[2]))
+    lines = compare(first, second)
+    assert any(line.startswith("model.safetensors: tokenizer.codebooks: max abs") and "relative" in line for line in lines)
+    assert any(line.startswith("id_table.parquet") for line in lines)
+    assert compare(first, first) == []
+
+
+def test_a_run_with_uncommitted_changes_is_not_passed_off_as_its_commit(audit_world, monkeypatch):
+    from orchestration.audit.reproduce import How, rebuild
+
+    index = Index(audit_world.store, cached=False)
+    made = index.makers[audit_world.runs[0]["sequences"]][0]
+    index.record(made)["code"]["dirty_diff"] = "d" * 64
+    with pytest.raises(DigerError, match=r"uncommitted changes.*--allow-dirty.*--here"):
+        rebuild(index, Thing("artefact", audit_world.runs[0]["sequences"]), How())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_another_clone_answers_after_dvc_pull_alone(tmp_path):
+    from tests.orchestration.dvc_project import project
+
+    here = project(tmp_path / "here")
+    stages = ("raw_items", "raw_interactions", "validated_items", "validated_interactions", "sequences", "embeddings")
+    here.run("dvc", "repro", *stages)
+    wanted = here.run("diger", "why", "embeddings", "--verify")
+    here.commit("a run")
+    here.run("dvc", "push")
+    there = here.clone(tmp_path / "there")
+    assert not (there.root / "store").exists()
+    found = there.run("diger", "why", "embeddings", "--verify")
+    assert "all as recorded" in found
+    assert [line for line in found.splitlines() if "verified" not in line] == [line for line in wanted.splitlines() if "verified" not in line]
+    assert here.hashes()["sequences"][:12] in there.run("diger", "why", "pipeline/sequences")
+    (there.root / "pipeline" / "embeddings" / "texts.parquet").unlink()
+    there.run("bash", "-c", "rm -rf store/artefacts/embeddings/*/texts.parquet && diger why embeddings --verify", ok=False)

@@ -22,8 +22,13 @@ from orchestration.gating.rules import rules
 from orchestration.gating.servability import servability
 from orchestration.params import build_params
 from orchestration.release_config import GateConfig
+from orchestration.report import ReportConfig
+from orchestration.report.gate import verdict_markdown
+from orchestration.report.material import Material
+from orchestration.report.page import page
 from orchestration.stages.gate import summary
 from tests.orchestration.release_world import EASY, SUFFIXES, WIDTH, ReleaseWorld, easy, item_name, random_table
+from tests.orchestration.report_material import fake_inputs
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +174,22 @@ def test_ids_of_other_types_have_nothing_in_common():
     assert index_of(numbers, texts).tolist() == [-1, -1]
     assert index_of(pa.array([2, 7], pa.int64()), pa.array([1, 2], pa.uint64())).tolist() == [1, -1]
     assert index_of(pa.array([-1, 2], pa.int64()), pa.array([2**63, 2], pa.uint64())).tolist() == [-1, 1]
+
+
+def test_the_page_tells_the_verdict_with_everything_escaped(world, data, champion, tmp_path):
+    verdict = judged(world, world.candidate(seed=2, data=data), champion["bundle"])
+    verdict["rules"][-1]["message"] = "<script>alert('x')</script> moved"
+    with world.store.writer("gate") as out:
+        out.json("verdict.json", verdict)
+        gate = world.store.publish(out)
+    inputs = fake_inputs(tmp_path)
+    html = page(Material({**inputs, "gate": gate}), ReportConfig())
+    assert "The gate refuses bundle" in html
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; moved" in html
+    assert "<script>alert" not in html
+    assert gate.hash in html
+    assert "May it serve?" not in page(Material(inputs), ReportConfig())
+    assert "\\<script\\>" in verdict_markdown(verdict) or "&lt;script" in verdict_markdown(verdict)
 
 
 # The rules, each by its number

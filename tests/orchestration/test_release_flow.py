@@ -41,6 +41,10 @@ def test_a_run_releases_what_the_gate_accepts_and_stops_behind_the_report_where_
     assert "The gate refuses bundle" in Path(refused["report"]).read_text()
     assert refused["champion"] is None
     assert "release" not in refused["artefacts"]
+    with pytest.raises(SystemExit):  # a lone launch asks the stored verdict
+        main(["stage", "release", "--snapshot", "snap", "--set", "gate.min_unique_prefixes=1.0"])
+    assert "release: the gate did not accept bundle" in capsys.readouterr().err
+    assert history(Store("store")) == []
 
     code, accepted, _ = run(capsys)
     assert code == 0

@@ -15,8 +15,10 @@ import torch
 import torch.distributed as dist
 
 from diger_core.checkpoint import Checkpoint, load, newest_valid
-from diger_core.config import ScheduleConfig
+from diger_core.config import ScheduleConfig, TableConfig
 from diger_core.distributed import Distributed
+from diger_core.progress import Silent
+from diger_core.training import Loop
 from tests.core import small_setting as small
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +126,23 @@ def test_without_a_process_group_there_is_one_rank_and_sums_are_the_identity() -
     ranks.sum_([value])
     assert (ranks.rank, ranks.world, ranks.main) == (0, 1, True)
     assert torch.equal(value, torch.ones(3))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("name", ["frqud", "frozen", "detached"])
+def test_a_step_exchanges_its_gradients_and_two_losses_and_nothing_else(name: str, world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/cluster.md: payload = 4 (P + 2) bytes, P the parameters that learn, whatever the number of ranks, of items, and the schedule."""
+    sent: list[int] = []
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, *_, **__: sent.append(tensor.numel() * tensor.element_size()))
+    loop = Loop(
+        small.vectors(), small.sequences(), small.item_ids(), small.tokenizer(), small.RECOMMENDER, small.TRAINING, case(name), TableConfig(),
+        None, None, Distributed(0, world), torch.device("cpu"), Silent(), None, None,
+    )  # fmt: skip
+    batch = next(loop.batches.epoch(0))
+    loop.step(batch.share(loop.ranks))
+    learning = sum(p.numel() for p in loop.optimisation.parameters)
+    assert sent == ([] if world == 1 else [4 * (learning + 2)])
+    assert learning == sum(p.numel() for p in loop.recommender.parameters()) + (0 if name == "frozen" else loop.tokenizer.codebooks.numel())
 
 
 if __name__ == "__main__":

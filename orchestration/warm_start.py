@@ -9,6 +9,7 @@ from diger_core.config import TokenizerConfig, TrainingConfig
 from diger_core.errors import DigerError
 from diger_core.sequences import Sequences
 from diger_core.stability import Hold, hold
+from diger_core.validation import suffix_values
 from orchestration.baseline import RetrainingConfig, kept_factors, released_table, reserved_tuples
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def check_fits(bundle: Bundle, config: TokenizerConfig, vectors_ND: Tensor, embe
     wanted: dict[str, tuple[Any, Any]] = {
         "tokenizer.levels": (config.levels, tok.levels),
         "tokenizer.codes": (config.codes or tok.codes, tok.codes),
-        "tokenizer.suffixes": (config.suffixes or theirs.suffixes, theirs.suffixes or config.suffixes),
+        "tokenizer.suffixes": (config.suffixes or suffix_values(tok), suffix_values(tok)),
         "tokenizer.code_dim": (config.code_dim, theirs.code_dim),
         "tokenizer.hidden": (tuple(config.hidden), tuple(theirs.hidden)),
         "tokenizer.item_factors": (config.item_factors, bundle.factors_NF.shape[1]),

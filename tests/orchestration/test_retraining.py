@@ -35,6 +35,7 @@ def world(tmp_path_factory):
     made.results = made.run(made.first())
     made.champion = made.release(made.results)
     made.arrived = made.second()
+    made.run(made.arrived, UNTIL_EMBEDDINGS)
     return made
 
 
@@ -158,6 +159,7 @@ def test_a_warm_start_that_does_not_fit_names_the_key_and_the_way_out(world):
         ("tokenizer", {"levels": 3}, "tokenizer.levels is 3 here and 2"),
         ("tokenizer", {"item_factors": 8}, "tokenizer.item_factors is 8 here and 4"),
         ("tokenizer", {"codes": 16}, "tokenizer.codes is 16 here and 8"),
+        ("tokenizer", {"suffixes": 64}, "tokenizer.suffixes is 64 here and 32"),
     ):
         with pytest.raises(DigerError, match=rf"{told}.*retraining.start=scratch"):
             world.run(world.arrived, ("tokenizer",), **{section: change})

@@ -43,10 +43,20 @@ def link_artefact(store: Store, result: Result, directory: str | Path) -> None:
         inner.mkdir()
         pointers = {n: json.loads(store.root.read("pointers", name, n)) for n in store.root.list("pointers", name) if n.endswith(".json")}
         _write(inner / POINTERS, {n: p for n, p in pointers.items() if fitted.hash in (p.get("artefact"), p.get("bundle"))})
+        made = _maker(store, fitted)
+        if made is not None:
+            _write(inner / RECORD, {**made, "horizon": True})  # what it was made from may belong to another revision
         _link(fitted, inner)
     if result.stage.name == "release":
         _link_log(store, target / LOG)
     _link(result.artefact, target)
+
+
+def _maker(store: Store, artefact: Artefact) -> dict[str, Any] | None:
+    """The first record that led to the artefact, so that another clone can say where it came from."""
+    records = [r for key in store.root.list("records", artefact.stage) for r in store.records(artefact.stage, key)]
+    found = [record for record in records if record["artefact"] == artefact.hash]
+    return min(found, key=lambda record: str(record["started_at"])) if found else None
 
 
 def _link_log(store: Store, target: Path) -> None:

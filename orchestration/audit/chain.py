@@ -15,7 +15,7 @@ from orchestration.audit.index import Index, Made, Release
 from orchestration.audit.names import Thing, assignment_of, with_assignment
 from orchestration.graph import BY_NAME, STAGES
 
-Status = Literal["present", "missing", "damaged", "removed"]
+Status = Literal["present", "missing", "damaged", "removed", "elsewhere"]
 _ORDER = {stage.name: number for number, stage in enumerate(STAGES)}
 
 
@@ -62,7 +62,20 @@ def chain(index: Index, thing: Thing) -> Chain:
         nodes[id_] = node
         below = node.record.get("snapshot") or snapshot
         waiting += [(input_id, input_name, below) for input_name, input_id in node.inputs]
+    _beyond_the_horizon(nodes)
     return Chain(root, nodes)
+
+
+def _beyond_the_horizon(nodes: dict[str, Node]) -> None:
+    """What only inputs given by another revision were made from is not missing here: `dvc pull` at that revision brings it."""
+    users: dict[str, list[Node]] = {}
+    for node in nodes.values():
+        for _, id_ in node.inputs:
+            users.setdefault(id_, []).append(node)
+    for id_, node in nodes.items():
+        by = users.get(id_, [])
+        if node.status == "missing" and by and all(user.status == "elsewhere" or (user.made is not None and user.made.horizon) for user in by):
+            node.status, node.problem = "elsewhere", None
 
 
 def _start(index: Index, thing: Thing) -> str:

@@ -38,6 +38,7 @@ class Made:
     source: str | None  # a raw stage's files, as the snapshot registered them
     commit: str | None
     at: str
+    horizon: bool = False  # came with `dvc pull` as a given input: what it was made from belongs to another revision of the repository
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,9 @@ class Index:
     @cached_property
     def snapshots(self) -> dict[str, dict[str, Any]]:
         """Key -> the registered snapshot, oldest first."""
-        found = {name.removesuffix(".json"): self.document("snapshots", name) for name in self.root.list("snapshots") if name.endswith(".json")}
+        names = [name for name in self.root.list("snapshots") if name.endswith(".json")]
+        read = self.each(lambda name: self.document("snapshots", name), names)
+        found = dict(zip((name.removesuffix(".json") for name in names), read, strict=True))
         return dict(sorted(found.items(), key=lambda pair: (str(pair[1].get("registered_at")), pair[0])))
 
     @cached_property
@@ -185,7 +188,7 @@ class Index:
     @cached_property
     def removed(self) -> dict[str, dict[str, Any]]:
         """Artefact hash -> what took it out on purpose (removal.py)."""
-        found = [self.document("removed", name) for name in self.root.list("removed") if name.endswith(".json")]
+        found = self.each(lambda name: self.document("removed", name), [n for n in self.root.list("removed") if n.endswith(".json")])
         return {entry["artefact"]: entry for entry in found}
 
     def document(self, *names: str) -> dict[str, Any]:
@@ -247,6 +250,7 @@ def _made(path: str, size: int, record: Mapping[str, Any]) -> Made:
         record.get("snapshot_file"),
         code.get("commit"),
         str(record.get("started_at", "")),
+        bool(record.get("horizon", False)),
     )
 
 

@@ -147,7 +147,7 @@ def missing(index: Index) -> list[str]:
     """Artefacts that a present one was made from, or a pointer names, and that are neither there nor removed on purpose."""
     wanted: dict[str, str] = {}
     for made in index.made:
-        if made.artefact in index.present:
+        if made.artefact in index.present and not made.horizon:
             for name, hash_ in made.inputs.items():
                 wanted.setdefault(hash_, f"{index.stage_of(hash_, name)}, an input of {made.stage} {made.artefact[:12]}")
     for name, value in index.pointers:

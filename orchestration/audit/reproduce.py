@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from diger_core.errors import DigerError
-from diger_core.store import Store
+from diger_core.store import Artefact, Store
 from orchestration import provenance
 from orchestration.audit.chain import Chain, Node, chain, load
 from orchestration.audit.compare import compare
@@ -183,12 +183,12 @@ def _lend(index: Index, store: Store, given: list[Node], target: Node) -> None:
         artefact = index.artefact(node.hash)
         if artefact is None:
             raise DigerError(f"{node.stage} {node.hash[:12]}, which the run was given, is missing from {index.store.url}: restore it (dvc pull)")
-        with store.writer(node.stage) as out:
-            out.facts.update(artefact.facts)
-            for name in artefact.names:
-                out.file(name, artefact.path(name), artefact.files[name]["sort_by"])
-            if store.publish(out).hash != node.hash:
-                raise DigerError(f"{artefact.directory}: its content does not have its name's hash: `diger verify` says what is wrong")
+        _copy(artefact, store)
+        components = artefact.json("bundle.json")["components"].values() if "bundle.json" in artefact.names else ()
+        for hash_ in components:  # a warm start looks at what the earlier release was made from
+            part = index.artefact(hash_)
+            if part is not None:
+                _copy(part, store)
     lent = {node.hash for node in given}
     for name, value in index.pointers:
         kind, _, key = name.partition("/")
@@ -197,6 +197,15 @@ def _lend(index: Index, store: Store, given: list[Node], target: Node) -> None:
     for entry in index.releases:
         if entry.at <= str(target.record["started_at"]):
             store.root.create(index.root.read("champion", f"{entry.number:06d}.json"), "champion", f"{entry.number:06d}.json")
+
+
+def _copy(artefact: Artefact, store: Store) -> None:
+    with store.writer(artefact.stage) as out:
+        out.facts.update(artefact.facts)
+        for name in artefact.names:
+            out.file(name, artefact.path(name), artefact.files[name]["sort_by"])
+        if store.publish(out).hash != artefact.hash:
+            raise DigerError(f"{artefact.directory}: its content does not have its name's hash: `diger verify` says what is wrong")
 
 
 def _snapshot(index: Index, store: Store, built: list[Node], target: Node, how: How, scratch: Path) -> None:

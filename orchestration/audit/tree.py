@@ -148,6 +148,8 @@ def remarks(index: Index, node: Node) -> Iterator[str]:
             yield f"equal content came from {node.others} other computation{'s' if node.others > 1 else ''}"
     if node.status == "removed":
         yield removal_line(node.detail["removed"])
+    if node.status == "elsewhere":
+        yield "not in this clone: `dvc pull` at the revision that made it brings it"
     if node.problem:
         yield f"FAULT {node.problem}"
 

@@ -56,6 +56,7 @@ def _bars(ax: Any, names: tuple[str, ...], values: list[int], colours: tuple[str
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.margins(x=0.2)
+    drawing.thousands(ax.xaxis)
 
 
 def change_part(material: Material) -> dict[str, Any] | None:

@@ -170,7 +170,26 @@ def whole_epochs(ax: Axes) -> None:
     ax.set_xlabel("epoch")
 
 
-def draw_lines(ax: Axes, lines: Sequence[tuple[str, str, np.ndarray, np.ndarray]]) -> None:
+def plain_logarithmic(ax: Axes) -> None:
+    """Powers of ten written out on both axes: the default labels are formulas, which the style switches off."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(base=10, numticks=8))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+
+
+def thousands(axis: Any) -> None:
+    """At most five ticks, with separators."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def draw_lines(ax: Axes, lines: Sequence[tuple[str, str, np.ndarray, np.ndarray]], from_zero: bool = False) -> None:
     """Lines of (label, colour, x, y), each labelled at its end instead of in a legend; labels are kept apart."""
     drawn = [line for line in lines if len(line[2])]
     if not drawn:
@@ -178,6 +197,8 @@ def draw_lines(ax: Axes, lines: Sequence[tuple[str, str, np.ndarray, np.ndarray]
         return
     for _, colour, x, y in drawn:
         ax.plot(x, y, color=colour, marker="o" if len(x) == 1 else None, markersize=5)
+    if from_zero:
+        ax.set_ylim(bottom=0)
     low, high = ax.get_ylim()
     gap, previous, right = 0.085 * (high - low), -math.inf, max(x[-1] for _, _, x, _ in drawn)
     for label, colour, _, y in sorted(drawn, key=lambda line: line[3][-1]):

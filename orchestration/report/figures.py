@@ -24,6 +24,7 @@ from orchestration.report.drawing import (
     draw_lines,
     empty,
     levels,
+    plain_logarithmic,
     png,
     series,
     whole_epochs,
@@ -65,8 +66,7 @@ def _sigma(rows: Rows) -> Panel:
     def draw(ax: Axes) -> str:
         x, sigma = series(rows, "sigma")
         x_share, share = series(rows, "noisy_share")
-        draw_lines(ax, [("σ", BLUE, x, sigma), ("noisy share", ORANGE, x_share, share)])
-        ax.set_ylim(bottom=0)
+        draw_lines(ax, [("σ", BLUE, x, sigma), ("noisy share", ORANGE, x_share, share)], from_zero=True)
         whole_epochs(ax)
         ax.set_ylabel("noise scale σ; share of items")
         if not len(sigma):
@@ -127,8 +127,7 @@ def usage_curve_panels(rows: Rows) -> list[Panel]:
     def draw(key: str, unit: str, message: Callable[[list[np.ndarray]], str]) -> Panel:
         def panel(ax: Axes) -> str:
             lines = [(f"level {j + 1}", LEVEL_COLOURS[j % len(LEVEL_COLOURS)], *series(rows, key, j)) for j in range(levels(rows, key))]
-            draw_lines(ax, lines)
-            ax.set_ylim(bottom=0)
+            draw_lines(ax, lines, from_zero=True)
             whole_epochs(ax)
             ax.set_ylabel(unit)
             return message([y for *_, y in lines if len(y)])
@@ -142,6 +141,36 @@ def usage_curve_panels(rows: Rows) -> list[Panel]:
         return "Codes that no item uses at the end: " + ", ".join(f"{y[-1]:.0f}" for y in ys) + " (by level)" if ys else "No dead codes were recorded"
 
     return [draw("perplexity", "perplexity (codes)", perplexity), draw("dead_codes", "dead codes", dead)]
+
+
+def usage_map_panels(rows: Rows) -> list[Panel]:
+    """One heat map: epochs from left to right, a row for each level, darker the larger the share of its codes that is effectively in use."""
+    found = [(row.get("epoch", index), row["perplexity"], row.get("dead_codes")) for index, row in enumerate(rows) if row.get("perplexity")]
+    if not found:
+        return []
+
+    def draw(ax: Axes) -> str:
+        from matplotlib.colors import to_rgb
+
+        values_LE = np.array([perplexity for _, perplexity, _ in found], dtype=float).T
+        top = max(float(values_LE.max()), 1.0)
+        image = np.zeros((*values_LE.shape, 4))
+        image[..., :3] = to_rgb("#1c86d1")
+        image[..., 3] = 0.06 + 0.86 * values_LE / top
+        count = len(found)
+        ax.imshow(image, interpolation="none", aspect="auto", extent=(-0.5, count - 0.5, len(values_LE) - 0.5, -0.5))
+        if count <= 12:
+            for (level, epoch), value in np.ndenumerate(values_LE):
+                ax.text(epoch, level, f"{value:.0f}", ha="center", va="center")
+        ax.grid(visible=False)
+        shown = np.unique(np.linspace(0, count - 1, min(count, 10)).astype(int))
+        ax.set_xticks(shown, [str(found[i][0]) for i in shown])
+        ax.set_yticks(range(len(values_LE)), [f"level {level + 1}" for level in range(len(values_LE))])
+        ax.set_xlabel("epoch; darker: more codes effectively in use (perplexity)")
+        change = [f"level {level + 1} from {row[0]:.0f} to {row[-1]:.0f}" for level, row in enumerate(values_LE)]
+        return "Perplexity over the epochs: " + ", ".join(change)
+
+    return [draw]
 
 
 def code_usage_panels(codes_NM: np.ndarray, codes: int) -> list[Panel]:
@@ -248,6 +277,7 @@ def popularity_panel(counts_N: np.ndarray) -> Panel:
         ax.plot(ranks, seen[ranks - 1], color=BLUE)
         ax.set_xscale("log")
         ax.set_yscale("log")
+        plain_logarithmic(ax)
         ax.set_xlabel("item, by popularity (rank)")
         ax.set_ylabel("events")
         head = seen[: max(1, len(counts_N) // 5)].sum() / seen.sum()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestration.report import ReportConfig, drawing, figures, text
 from orchestration.report.examples import examples
 from orchestration.report.material import MODELS, Material
+from orchestration.report.opening import opening
 from orchestration.report.tree import TITLE_LIMIT, tree
 from orchestration.report.verdict import NAMES, verdict
 
@@ -49,6 +50,7 @@ class Picture:
 
 def page(material: Material, config: ReportConfig) -> str:
     """The whole HTML page; the same inputs give the same bytes."""
+    conclusion = verdict(material.metrics)
     context = {
         "config": config,
         "css": _asset("style.css"),
@@ -57,7 +59,8 @@ def page(material: Material, config: ReportConfig) -> str:
         "names": NAMES,
         "what": WHAT,
         "material": material,
-        "verdict": verdict(material.metrics),
+        "opening": opening(material.gate, conclusion),
+        "verdict": conclusion,
         "gate": gate_part(material),
         "evaluation": evaluation_section(material),
         "training": training_section(material),
@@ -66,6 +69,7 @@ def page(material: Material, config: ReportConfig) -> str:
         "examples": examples(material, config.examples),
         "data": data_section(material),
         "cost": sizes(material),
+        "commands": commands(material),
         "lineage": [(s, WHAT.get(s, ""), material.inputs[s].hash) for s in material.stages],
         "settings": [(s, json.dumps(c, indent=2, sort_keys=True, ensure_ascii=False)) for s, c in material.configs.items()],
     }
@@ -147,6 +151,7 @@ def training_section(material: Material) -> dict[str, Any]:
     return {
         "curves": pictures(figures.learning_panels(curves), "learning") if curves else [],
         "usage": pictures(figures.usage_curve_panels(joint), "usage") if drawing.levels(joint, "perplexity") else [],
+        "usage_map": pictures(figures.usage_map_panels(joint), "usagemap", width=7.0, height=1.9) if len(joint) > 1 else [],
         "rows": joint,
         "best_epoch": material.configs.get("joint_model", {}).get("best_epoch"),
         "alarms": [(m, str(material.configs[m]["alarm"])) for m in MODELS if material.configs.get(m, {}).get("alarm")],
@@ -177,9 +182,9 @@ def ids_section(material: Material, config: ReportConfig) -> dict[str, Any] | No
 
 def data_section(material: Material) -> dict[str, Any]:
     validated = [
-        {"stage": stage, "rows": material.checks(stage), "quarantine": material.quarantine(stage)}
+        {"stage": stage, "rows": checks, "zeros": _zeros(checks), "quarantine": material.quarantine(stage)}
         for stage in ("validated_items", "validated_interactions")
-        if material.checks(stage) is not None
+        if (checks := material.checks(stage)) is not None
     ]
     panels = [figures.popularity_panel(material.visits), figures.sequence_lengths_panel(material.offsets)]
     return {
@@ -187,6 +192,23 @@ def data_section(material: Material) -> dict[str, Any]:
         "sequences": pictures(panels, "sequences"),
         "embeddings": pictures([figures.embedding_panel(material.vectors)], "embeddings") if material.has("embeddings") else [],
     }
+
+
+def _zeros(checks: dict[str, Any]) -> list[str]:
+    """Names of the counts that are zero: told in one line instead of a row each."""
+    return sorted(text.printable(key).replace("_", " ") for key, number in (checks.get("counts") or {}).items() if number == 0)
+
+
+def commands(material: Material) -> list[tuple[str, str]]:
+    """What to type to see, verify and repeat what this page tells, with the hashes filled in: (what it does, the command)."""
+    lines = [("Build the same results from the same snapshot; what exists is reused:", "diger run --snapshot DIR_OR_URL --params params.yaml")]
+    if material.has("joint_model"):
+        lines.append(("Train the joint model again from its stored inputs, and compare:", f"diger reproduce {material.inputs['joint_model'].hash}"))
+    if material.has("evaluation"):
+        lines.append(("Rank and count again:", f"diger reproduce {material.inputs['evaluation'].hash}"))
+    if material.gate is not None:
+        lines.append(("Everything that the judged bundle was made from, verified file by file:", f"diger why {material.gate['candidate']}"))
+    return lines
 
 
 def sizes(material: Material) -> list[tuple[str, str]]:

@@ -74,6 +74,25 @@ def fake_curves(epochs: int = 12, levels: int = 3, scale: float = 1.0) -> list[d
     ]
 
 
+def fake_verdict(gain: tuple[float, float, float] | None, refused: str | None = None) -> dict[str, Any]:
+    """verdict.json against a champion with the given difference in NDCG@10 and its interval; None: a first release. `refused`: a rule not met."""
+    rules = [
+        {"name": name, "passed": name != refused, "observed": 0.3, "wanted": 0.05, "message": f"{name} as measured"}
+        for name in ("servable", "coverage", "relative_ndcg")
+    ]
+    metrics: dict[str, Any] = {"users": 900, "models": {"candidate": {"ndcg@10": 0.08, "intervals": {"ndcg@10": [0.07, 0.09]}}}}
+    if gain is not None:
+        row = {"candidate": 0.08, "champion": 0.08 - gain[0], "difference": dict(zip(("mean", "low", "high"), gain, strict=True))}
+        metrics |= {"slices": {name: {"users": users, "ndcg@10": row} for name, users in (("all", 900), ("head", 500))}, "fresh_targets": None}
+    return {
+        "verdict": "refuse" if refused else "accept",
+        "candidate": "c" * 64,
+        "champion": None if gain is None else "d" * 64,
+        "rules": rules,
+        "metrics": metrics,
+    }
+
+
 def fake_inputs(
     root: Path,
     items: int = 300,
@@ -82,6 +101,7 @@ def fake_inputs(
     frozen: bool = True,
     titles: dict[int, str] | None = None,
     gain: tuple[float, float, float] = (0.005, 0.001, 0.009),
+    verdict: dict[str, Any] | None = None,
 ) -> dict[str, Artefact]:
     """Artefacts of every stage before `report`, published to a store under `root`. Events and codes are random with a fixed seed."""
     store, random = Store(root), np.random.default_rng(0)
@@ -160,6 +180,8 @@ def fake_inputs(
     publish("joint_model", lambda out: model(out, 1.0))
     publish("semantic_ids", lambda out: out.table("semantic_ids.parquet", table, sort_by=("item_id",)))
     publish("evaluation", evaluation)
+    if verdict is not None:
+        publish("gate", lambda out: out.json("verdict.json", verdict))
     return made
 
 

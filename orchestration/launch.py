@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,11 @@ from diger_core.progress import Progress
 from diger_core.store import Store
 from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
 from orchestration.params import Params, load_params
+from orchestration.private import ended, identity
 from orchestration.registry import Registered
 from orchestration.runner import Result, Session, refuse_failed
 
+OWNER = "diger/owner"  # tag of a run: the process that works on it
 HOME_FILE = """telemetry:
   enabled: false
 concurrency:
@@ -74,6 +77,7 @@ def _materialise(store: Store, snapshot: Registered, params_file: str | None, ov
     try:
         with dg.DagsterInstance.get() as instance:
             instance.add_dynamic_partitions(str(SNAPSHOTS.name), [snapshot.key])
+            _close_killed_runs(instance)
             pipeline = Pipeline(store=store.url, params_file=params_file, overrides=list(overrides))
             selected = [asset for asset in ASSETS if asset.key.to_user_string() in chosen]
             dg.materialize(
@@ -84,13 +88,25 @@ def _materialise(store: Store, snapshot: Registered, params_file: str | None, ov
                 resources={"pipeline": pipeline},
                 raise_on_error=True,
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-                tags={"diger/launched_by": "diger run"},
+                tags={"diger/launched_by": "diger run", OWNER: json.dumps(identity(os.getpid()))},
             )
     except dg.DagsterError as error:
         _explain(error, store, snapshot, params_file, overrides)
         raise
     finally:
         TERMINAL.reset(token)
+
+
+def _close_killed_runs(instance: Any) -> None:
+    """Runs of `diger run` whose process was killed count as failed and give their pool's slot back. Dagster's daemon would do so, where one runs;
+    without it the next run would wait for the slot of a dead one for ever."""
+    import dagster as dg
+
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={"diger/launched_by": "diger run"})
+    for run in instance.get_runs(filters=unfinished):
+        if OWNER in run.tags and ended(json.loads(run.tags[OWNER])):
+            instance.report_run_failed(run, "its process was killed; the next run goes on from what it had stored")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _explain(error: BaseException, store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ def private_directory(prefix: str, parent: str | None = None) -> Path:
     base = Path(parent or tempfile.gettempdir())
     sweep(base)
     directory = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
-    (directory / _OWNER).write_text(json.dumps(_identity(os.getpid())), encoding="utf-8")
+    (directory / _OWNER).write_text(json.dumps(identity(os.getpid())), encoding="utf-8")
     return directory
 
 
@@ -33,7 +33,12 @@ def sweep(base: Path) -> list[Path]:
     return removed
 
 
-def _identity(pid: int) -> dict[str, object]:
+def ended(owner: dict[str, object]) -> bool:
+    """Whether the process that `identity` described is certainly gone: one on another host never is."""
+    return owner.get("host") == os.uname().nodename and identity(int(str(owner.get("pid", 0)))) != owner
+
+
+def identity(pid: int) -> dict[str, object]:
     """A process id is used again after a while: its start time and the boot tell two owners apart."""
     try:
         started = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
@@ -46,9 +51,7 @@ def _identity(pid: int) -> dict[str, object]:
 def _abandoned(path: Path) -> bool:
     try:
         owner = json.loads((path / _OWNER).read_text(encoding="utf-8"))
-        if path.stat().st_uid != os.getuid() or owner["host"] != os.uname().nodename:
-            return False
-        return bool(_identity(int(owner["pid"])) != owner)
+        return path.stat().st_uid == os.getuid() and ended(owner)
     except (OSError, ValueError, KeyError, TypeError):
         return False  # without a readable owner it is not ours to remove
 

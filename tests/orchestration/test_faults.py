@@ -174,12 +174,14 @@ def test_a_killed_dagster_run_is_taken_up_under_a_new_run_id_and_leaves_one_mode
     first = diger(tmp_path, *given)
     saved = tmp_path / "store" / "checkpoints"
     deadline = time.monotonic() + 120
-    while not (saved.is_dir() and any(len(checkpoints.steps(folder)) >= 2 for folder in saved.iterdir())):
-        assert first.poll() is None, first.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    first.kill()
-    first.wait()
+    try:
+        while not (saved.is_dir() and any(len(checkpoints.steps(folder)) >= 2 for folder in saved.iterdir())):
+            assert first.poll() is None, first.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        first.kill()
+        first.wait()
     assert list((tmp_path / "tmp").glob("diger-joint_model-*")), "a killed run cannot clean up"
     second = diger(tmp_path, *given)
     told, _ = second.communicate(timeout=200)

@@ -93,6 +93,11 @@ class Material:
     def offsets(self) -> np.ndarray:
         return self._sequences["offsets"]
 
+    @property
+    def events(self) -> np.ndarray:
+        """Item indices of all users' events, one user after the other."""
+        return self._sequences["events"]
+
     @cached_property
     def visits(self) -> np.ndarray:
         """Events of each item, [N]."""

@@ -15,8 +15,12 @@ from orchestration.report.tree import TITLE_LIMIT, tree
 from orchestration.report.verdict import NAMES, verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jinja2 import Environment
     from markupsafe import Markup
+
+    from orchestration.report.found import Cost
 
 HERE = Path(__file__).parent
 ORDER = ("joint_model", "frozen_model", "markov", "most_popular")
@@ -48,13 +52,13 @@ class Picture:
     svg: Markup
 
 
-def page(material: Material, config: ReportConfig) -> str:
-    """The whole HTML page; the same inputs give the same bytes."""
+def page(material: Material, config: ReportConfig, costs: Sequence[Cost] = ()) -> str:
+    """The whole HTML page; the same inputs give the same bytes. `costs`: from the records, for a copy beside the stored page."""
     conclusion = verdict(material.metrics)
     context = {
         "config": config,
-        "css": _asset("style.css"),
-        "script": _asset("page.js"),
+        "css": asset("style.css"),
+        "script": asset("page.js"),
         "text": text,
         "names": NAMES,
         "what": WHAT,
@@ -69,6 +73,7 @@ def page(material: Material, config: ReportConfig) -> str:
         "examples": examples(material, config.examples),
         "data": data_section(material),
         "cost": sizes(material),
+        "costs": costs,
         "commands": commands(material),
         "lineage": [(s, WHAT.get(s, ""), material.inputs[s].hash) for s in material.stages],
         "settings": [(s, json.dumps(c, indent=2, sort_keys=True, ensure_ascii=False)) for s, c in material.configs.items()],
@@ -85,7 +90,7 @@ def environment() -> Environment:
     return made
 
 
-def _asset(name: str) -> Markup:
+def asset(name: str) -> Markup:
     from markupsafe import Markup
 
     return Markup((HERE / name).read_text(encoding="utf-8"))

@@ -1,0 +1,83 @@
+"""`diger report`: a stored report with what its run cost, and two reports side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestration.cli.options import json_option, open_store, store_option
+
+_NAMES = (
+    "the beginning of a hash (of the report, or of a model, bundle or anything else behind it), a snapshot, `champion`, `champion~1`, "
+    "a path in the store, or `report` for the newest"
+)
+
+
+@click.group()
+def report() -> None:
+    """Show a stored report with what its run cost, or two side by side."""
+
+
+@report.command("show", help=f"Write the page of report X, with time, memory and rows/s from the records.\n\nX: {_NAMES}.")
+@click.argument("what", metavar="X", default="report")
+@click.option("--out", metavar="FILE", help="Where to write the page [default: report-HASH.html].")
+@store_option
+def show(what: str, out: str | None, store: str) -> None:
+    from orchestration.audit.index import Index
+    from orchestration.report import ReportConfig
+    from orchestration.report.found import find_report
+    from orchestration.report.page import page
+
+    found = find_report(Index(open_store(store)), what)
+    config = ReportConfig(**found.record["params"]["report"])
+    print(f"Report: {_write(out or f'report-{found.hash[:12]}.html', page(found.material, config, found.costs))}")
+
+
+@report.command(
+    "compare", help=f"Write one page with reports A and B side by side: metrics, curves, code usage, IDs, parameters.\n\nA and B: {_NAMES}."
+)
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--out", metavar="FILE", help="Where to write the page [default: compare-HASH-HASH.html].")
+@store_option
+@json_option
+def compare(a: str, b: str, out: str | None, store: str, as_json: bool) -> None:
+    from orchestration.audit.index import Index
+    from orchestration.console import print_json
+    from orchestration.report.compare import compare_page, summary
+    from orchestration.report.found import find_report
+
+    index = Index(open_store(store))
+    left, right = find_report(index, a), find_report(index, b)
+    place = _write(out or f"compare-{left.hash[:8]}-{right.hash[:8]}.html", compare_page(left, right))
+    found = summary(left, right)
+    if as_json:
+        print_json({**found, "page": place})
+        return
+    _tell(found)
+    print(f"Comparison: {place}")
+
+
+def _tell(found: dict[str, Any]) -> None:
+    from orchestration.console import print_table
+
+    rows = [[name, *(f"{value:.4f}" for value in values), ""] for name, values in found["metrics"].items()]
+    if found["paired"]:
+        rows += [
+            [f"{row['label']}, same users", f"{row['a']:.4f}", f"{row['b']:.4f}", f"{row['mean']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"]
+            for row in found["paired"]["rows"]
+        ]
+    print_table(f"Joint models of A {found['a'][:12]} and B {found['b'][:12]}", ["", "A", "B", "B minus A (95% interval)"], rows)
+    print(f"{len(found['params'])} parameters differ" + (": " + ", ".join(key for key, *_ in found["params"][:6]) if found["params"] else ""))
+
+
+def _write(path: str, html: str) -> str:
+    from diger_core.storage import describe_os_error
+
+    try:
+        Path(path).write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise describe_os_error(error, path) from error
+    return path

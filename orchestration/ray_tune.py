@@ -55,7 +55,7 @@ class Halving:
     def __init__(self, config: SearchConfig, epochs: int, known: Mapping[int, Told]) -> None:
         from ray.tune.schedulers import AsyncHyperBandScheduler
 
-        self.scheduler = AsyncHyperBandScheduler(
+        self.scheduler: Any = AsyncHyperBandScheduler(
             time_attr="epoch",
             metric="score",
             mode="max",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def parallel_coordinates(trials: Sequence[Told], pareto: Sequence[int], winner: 
         for index, column in enumerate(columns):
             ax.axvline(index, color=GREY, linewidth=0.8, zorder=1)
             for text, height in column.ticks():
-                away = {"xytext": (-5, 0), "ha": "right", "va": "center"} if column.names is not None else {}
+                away: dict[str, Any] = {"xytext": (-5, 0), "ha": "right", "va": "center"} if column.names is not None else {}
                 away = away or {"xytext": (0, 6 if height > 0.5 else -6), "ha": "center", "va": "bottom" if height > 0.5 else "top"}
                 ax.annotate(text, (index, height), textcoords="offset points", fontsize=8, zorder=4, **away)
         order = sorted(scored, key=lambda t: (t.trial.number == winner, t.trial.number in pareto, t.state == "finished"))

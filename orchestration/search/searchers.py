@@ -59,7 +59,8 @@ class Optuna(Searcher):
                 "decay_search.searcher = 'optuna': Optuna is not installed: pip install 'diger[tune]', or choose random or grid"
             ) from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.optuna, self.config, self.schedule = optuna, config, schedule
+        self.optuna: Any = optuna
+        self.config, self.schedule = config, schedule
         self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=5))
         self.asked: dict[int, Any] = {}
 
@@ -74,7 +75,8 @@ class Optuna(Searcher):
 
     def _suggest(self, trial: Any, name: str, dimension: Any) -> Value:
         if dimension.is_range:
-            return trial.suggest_float(name, *dimension.values, log=dimension.loguniform is not None)
+            low, high = dimension.values
+            return float(trial.suggest_float(name, low, high, log=dimension.loguniform is not None))
         return trial.suggest_categorical(name, list(dimension.values))
 
     def tell(self, number: int, config: Config, score: float | None) -> None:
@@ -87,7 +89,8 @@ class Optuna(Searcher):
 
     def _distribution(self, dimension: Any) -> Any:
         if dimension.is_range:
-            return self.optuna.distributions.FloatDistribution(*dimension.values, log=dimension.loguniform is not None)
+            low, high = dimension.values
+            return self.optuna.distributions.FloatDistribution(low, high, log=dimension.loguniform is not None)
         return self.optuna.distributions.CategoricalDistribution(list(dimension.values))
 
 

@@ -38,10 +38,11 @@ class Lines:
         if not finished and now - self._last.get(what, started) < self._every:
             return
         self._last[what] = now
-        elapsed = max(now - started, 1e-9)
+        elapsed = now - started
         share = f"{done:,}/{total:,}" if total else f"{done:,}"
         left = f"  {_clock(elapsed / done * (total - done))} left" if total and done and not finished else ""
-        self._write(f"{what}: {share}  {done / elapsed:,.0f}/s{left}  {_values(values)}".rstrip())
+        rate = f"  {done / elapsed:,.0f}/s" if elapsed > 0.01 else ""  # a first call that is the last one has no rate to tell
+        self._write(f"{what}: {share}{rate}{left}  {_values(values)}".rstrip())
         if finished:
             self._started.pop(what, None)
             self._last.pop(what, None)

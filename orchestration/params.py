@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from diger_core.config import STRICT, EvaluationConfig, JointModelConfig, RecommenderConfig, TableConfig, TokenizerConfig, TrainingConfig
 from diger_core.errors import DigerError
+from orchestration.automation.config import ArrivalConfig
 from orchestration.baseline import RetrainingConfig
 from orchestration.catalogue import CatalogueDiffConfig, ColdStartConfig, IdDiffConfig
 from orchestration.encoders import EmbeddingsConfig
@@ -70,6 +71,7 @@ class Params:
     decay_search: SearchConfig = field(default_factory=SearchConfig)
     tuned_model: PromotionConfig = field(default_factory=PromotionConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
 
     def section(self, names: Iterable[str]) -> dict[str, Any]:
         """The named sections as plain data: what a record's key is computed from."""

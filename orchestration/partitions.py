@@ -7,16 +7,22 @@ from orchestration.registry import Registered
 
 def add_snapshots(store_url: str, urls: list[str]) -> list[Registered]:
     """Registers snapshots in the store and as partitions of the Dagster instance."""
-    import dagster as dg
-
-    from assets import SNAPSHOTS
     from diger_core.store import Store
-    from orchestration.launch import dagster_home
     from orchestration.registry import register
 
     store = Store(store_url)
     entries = [register(store, url) for url in urls]
+    show_snapshots([entry.key for entry in entries])
+    return entries
+
+
+def show_snapshots(keys: list[str]) -> None:
+    """Makes registered snapshots partitions of the Dagster instance."""
+    import dagster as dg
+
+    from assets import SNAPSHOTS
+    from orchestration.launch import dagster_home
+
     dagster_home()
     with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions(str(SNAPSHOTS.name), [entry.key for entry in entries])
-    return entries
+        instance.add_dynamic_partitions(str(SNAPSHOTS.name), keys)

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diger_core.canonical import jsonable
 from diger_core.errors import DigerError
 from diger_core.storage import safe_name
 from diger_core.store import Store
+
+if TYPE_CHECKING:
+    from orchestration.snapshot import SnapshotFiles
 
 _SECTION = "snapshots"
 FILES_OF = {"raw_interactions": ("interactions.parquet",), "raw_items": ("items.parquet", "vectors.parquet")}
@@ -44,11 +47,11 @@ def snapshot_key(url: str, content_hash: str) -> str:
     return f"{name}-{content_hash[:8]}"
 
 
-def register(store: Store, url: str) -> Registered:
-    """Describes the snapshot at `url` and registers it; registering the same bytes under the same name again changes nothing."""
+def register(store: Store, url: str, described: SnapshotFiles | None = None) -> Registered:
+    """Describes the snapshot at `url`, unless the caller just has, and registers it; the same bytes under the same name again change nothing."""
     from orchestration.snapshot import describe
 
-    described = describe(url)
+    described = described or describe(url)
     key = snapshot_key(described.url, described.content_hash)
     known = registered(store)
     for entry in known:

@@ -1,4 +1,4 @@
-"""`diger ui`: Dagster's UI and daemon on loopback, with the demo snapshots as partitions."""
+"""`diger ui`: Dagster's UI and daemon on loopback, with the demo snapshots as partitions unless others are watched for."""
 
 from __future__ import annotations
 
@@ -25,19 +25,30 @@ PATIENCE = 20.0  # seconds that Dagster gets to stop by itself before its proces
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port on 127.0.0.1.")
 @store_option
 def ui(port: int, store: str) -> None:
-    """Open Dagster's UI and daemon on http://127.0.0.1:PORT; stop with Ctrl-C."""
+    """Open Dagster's UI and daemon on http://127.0.0.1:PORT; stop with Ctrl-C.
+
+    Where params.yaml says `arrival.enabled: true`, snapshots that arrive are processed without a click (docs/retraining.md).
+    """
     refuse_taken(port)
     from diger_core.store import Store
     from orchestration.cli.demo import demo_snapshots
     from orchestration.launch import dagster_home
-    from orchestration.partitions import add_snapshots
+    from orchestration.params import load_params
+    from orchestration.partitions import add_snapshots, show_snapshots
+    from orchestration.registry import registered
 
-    home = dagster_home()
-    entries = add_snapshots(store, demo_snapshots(None))
-    print(f"Snapshots: {', '.join(entry.key for entry in entries)}")
+    home, arrival = dagster_home(), load_params().arrival
+    if arrival.enabled or arrival.watch:
+        entries = registered(Store(store))  # a shop of one's own: the demo's would be the newest of all
+        show_snapshots([entry.key for entry in entries])
+        print(f"Arrival: {'on' if arrival.enabled else 'off until started in the UI'}; watched: {arrival.watch or 'nothing'}; cron: {arrival.cron}")
+    else:
+        entries = add_snapshots(store, demo_snapshots(None))
+    print(f"Snapshots: {', '.join(entry.key for entry in entries) or 'none yet'}")
     print(f"Dagster's UI: http://{LOOPBACK}:{port}  (home {home}; Ctrl-C stops it)", flush=True)
     # Runs that the UI launches use the store whose snapshots it shows.
     environment = {**os.environ, "DAGSTER_DISABLE_TELEMETRY": "yes", "DIGER_STORE": Store(store).url}
+    environment.setdefault("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "900")  # a look reads a new snapshot in full, for its content hash
     # The module, not a workspace file: it loads from any working directory.
     advice = "ignore:Function `dev_command`"  # Dagster's own advice to its developers about another command
     command = [sys.executable, "-W", advice, "-m", "dagster", "dev", "-m", "orchestration.definitions", "-h", LOOPBACK, "-p", str(port)]

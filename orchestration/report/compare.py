@@ -178,7 +178,14 @@ def _id_table(material: Material) -> Any:
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(key, A's value, B's value) of every parameter that differs; "not used" where a side's stages do not read it."""
     names = sorted(key for key in {*a, *b} if a.get(key, ...) != b.get(key, ...))
-    return [(key, *("not used" if key not in values else text.printable(values[key], 60) for values in (a, b))) for key in names]
+    return [(key, _written(a, key), _written(b, key)) for key in names]
+
+
+def _written(values: Mapping[str, Any], key: str) -> str:
+    """A parameter as params.yaml has it."""
+    if key not in values:
+        return "not used"
+    return "null" if values[key] is None else str(values[key]).lower() if isinstance(values[key], bool) else text.printable(values[key], 60)
 
 
 def cost_rows(a: Found, b: Found) -> list[dict[str, Any]]:

@@ -200,12 +200,12 @@ def draw_lines(ax: Axes, lines: Sequence[tuple[str, str, np.ndarray, np.ndarray]
     if from_zero:
         ax.set_ylim(bottom=0)
     low, high = ax.get_ylim()
-    gap, previous, right = 0.085 * (high - low), -math.inf, max(x[-1] for _, _, x, _ in drawn)
-    for label, colour, _, y in sorted(drawn, key=lambda line: line[3][-1]):
+    gap, previous = 0.085 * (high - low), -math.inf
+    for label, colour, x, y in sorted(drawn, key=lambda line: line[3][-1]):
         height = max(y[-1], previous + gap)
         previous = height
         ax.annotate(
-            label, (right, height), xytext=(6, 0), textcoords="offset points", va="center", color=colour, annotation_clip=False, fontweight="bold"
+            label, (x[-1], height), xytext=(6, 0), textcoords="offset points", va="center", color=colour, annotation_clip=False, fontweight="bold"
         )
 
 

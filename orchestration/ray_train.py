@@ -284,11 +284,12 @@ def _trainer(config: dict[str, Any], job: Job, cluster: ClusterConfig, gpu: bool
     from ray.train.torch import TorchConfig, TorchTrainer
 
     least = cluster.workers if cluster.min_workers is None else cluster.min_workers
+    size: Any = cluster.workers if least == cluster.workers else (least, cluster.workers)  # ray.train re-exports the older class to type checkers
     return TorchTrainer(
         _worker,
         train_loop_config=config,
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=cluster.workers if least == cluster.workers else (least, cluster.workers), use_gpu=gpu),
+        scaling_config=ScalingConfig(num_workers=size, use_gpu=gpu),
         run_config=RunConfig(
             name=f"{job.stage}-{job.key[:16]}", storage_path=storage, failure_config=FailureConfig(max_failures=cluster.max_failures)
         ),

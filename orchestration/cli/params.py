@@ -1,4 +1,4 @@
-"""`diger params`: what a run would use."""
+"""`diger params`: what a run would use, and the reference of every key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from orchestration.cli.options import params_options
 
 @click.command()
 @params_options
-def params(params_file: str | None, overrides: tuple[str, ...]) -> None:
+@click.option("--markdown", "as_reference", is_flag=True, help="Print the reference of all sections and keys (docs/configuration.md) instead.")
+def params(params_file: str | None, overrides: tuple[str, ...], as_reference: bool) -> None:
     """Show all parameters with defaults filled in, as YAML; wrong keys and values are named."""
     import dataclasses
 
@@ -17,6 +18,11 @@ def params(params_file: str | None, overrides: tuple[str, ...]) -> None:
 
     from orchestration.params import load_params
 
+    if as_reference:
+        from orchestration.params_reference import markdown
+
+        print(markdown(), end="")
+        return
     loaded = load_params(params_file, overrides)
     print(yaml.safe_dump(_plain(dataclasses.asdict(loaded)), sort_keys=False, allow_unicode=True), end="")
 

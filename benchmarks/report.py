@@ -160,6 +160,16 @@ def audit() -> str:
     return "\n".join(parts)
 
 
+def faults() -> str:
+    """What was provoked, by which tests, and whether it was survived."""
+    found = rows("faults", "fault")
+    body = [
+        [r["fault"], r["what"], r["passed"], "yes" if not r["failed"] else f"NO ({r['failed']} failed)", f"{r['seconds']:.0f}", *where(r)[2:]]
+        for r in sorted(found, key=lambda r: r["fault"])
+    ]
+    return "## Faults (`make faults`)\n\n" + table(["number", "fault", "scenarios passed", "survived", "seconds", *WHERE[2:]], body) if found else ""
+
+
 def _shortened(text: str) -> str:
     """Hashes by their beginnings, and no more than a table's cell can hold."""
     text = re.sub(r"[0-9a-f]{40,64}", lambda m: m[0][:8] + "…", text).replace("|", "\\|")
@@ -186,6 +196,7 @@ def main() -> None:
         retraining(),
         cpu(),
         audit(),
+        faults(),
         commands(),
         notes.read_text(encoding="utf-8") if notes.exists() else "",
     ]

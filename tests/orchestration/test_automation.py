@@ -501,3 +501,16 @@ def test_the_command_tells_what_would_be_processed_and_registers_nothing(place, 
     assert "tuesday: not complete yet" in told
     assert "next: monday-" in told
     assert not (place / "store").exists()
+
+
+def test_a_second_training_waits_for_the_one_slot_of_the_pool(tmp_path, monkeypatch):
+    from orchestration.launch import dagster_home
+
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default("training")
+        first, second = (storage.claim_concurrency_slot("training", run, "joint_model") for run in ("run-1", "run-2"))
+    assert first.is_claimed
+    assert not second.is_claimed

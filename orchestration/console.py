@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from diger_core.progress import Progress
+from diger_core.progress import Progress, Silent
 
 _EVERY = 5.0  # seconds between plain progress lines
 
@@ -70,9 +70,12 @@ class Bars:
 
 
 @contextmanager
-def console_progress(stream: TextIO | None = None) -> Iterator[Progress]:
-    """Bars on a terminal, plain lines anywhere else; both on standard error, so that standard output stays machine-readable."""
+def console_progress(stream: TextIO | None = None, quiet: bool = False) -> Iterator[Progress]:
+    """Bars on a terminal, plain lines anywhere else; both on standard error, so that standard output stays machine-readable. Quiet: nothing."""
     stream = stream or sys.stderr
+    if quiet:
+        yield Silent()
+        return
     if not stream.isatty():
         yield Lines(lambda text: print(text, file=stream, flush=True))
         return

@@ -17,8 +17,11 @@ from orchestration.cli.options import json_option, open_store, params_options, s
 @params_options
 @store_option
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress; at the end the verdict and the report's place alone.")
 @json_option
-def run(snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, until: str | None, as_json: bool) -> None:
+def run(
+    snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, until: str | None, quiet: bool, as_json: bool
+) -> None:
     """Run the whole flow on a snapshot: from raw events to the report and, where the gate accepts, the release.
 
     Stages whose inputs and parameters are unchanged are reused. The run also shows in Dagster's UI (`make ui`).
@@ -30,9 +33,9 @@ def run(snapshot: str | None, params_file: str | None, overrides: tuple[str, ...
     if until is not None and until not in BY_NAME:
         raise click.BadParameter(f"{until} is not a stage; the stages are {', '.join(BY_NAME)}", param_hint="--until")
     source = snapshot or load_params(params_file, overrides).snapshot
-    with console_progress() as progress:
+    with console_progress(quiet=quiet) as progress:
         summary = run_snapshot(source, params_file, overrides, store, progress, [until] if until else [])
-    show(summary, as_json)
+    show(summary, as_json, quiet)
     if "refused" in summary:
         raise DigerError(summary["refused"])
 
@@ -74,25 +77,27 @@ def run_snapshot(
     return summary
 
 
-def show(summary: dict[str, Any], as_json: bool) -> None:
-    """The metrics table and the report's path, or JSON."""
+def show(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
+    """The metrics table and the report's path, or JSON; quiet: without the table, the champion and the time."""
     from orchestration.console import print_json, print_table
 
     if as_json:
         print_json(summary)
         return
-    if "metrics" in summary:
+    if "metrics" in summary and not quiet:
         models = summary["metrics"]["models"]
         names = [n for n in ("recall@5", "recall@10", "ndcg@10") if all(n in m for m in models.values())]
         rows = [[model.replace("_", " "), *(_cell(values, name) for name in names)] for model, values in models.items()]
         print_table(f"Test events, full ranking, {summary['metrics']['users']:,} users (± half of the 95% interval)", ["", *names], rows)
     if "gate" in summary:
-        champion = summary["champion"]
         print(summary["gate"])
+    if "champion" in summary and not quiet:
+        champion = summary["champion"]
         print(f"Champion: {'none' if champion is None else champion['bundle'][:12] + ', entry ' + str(champion['number']) + ' of the log'}")
     if "report" in summary:
         print(f"Report: {summary['report']}")
-    print(f"Done in {summary['seconds']} s; snapshot {summary['snapshot']}")
+    if not quiet:
+        print(f"Done in {summary['seconds']} s; snapshot {summary['snapshot']}")
 
 
 def _cell(values: dict[str, Any], name: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from diger_core.canonical import bytes_sha256, canonical_json
 from diger_core.errors import DigerError
 from diger_core.store import MANIFEST, Artefact, Store, artefact_hash
+from orchestration.audit.removal import was_forgotten
 from orchestration.runner import Result
 
 PIPELINE = "pipeline"  # where dvc.yaml's outs lie
@@ -92,12 +93,16 @@ def adopt(store: Store, pipeline: str | Path = PIPELINE) -> int:
     count = 0
     for manifest_path in sorted([*Path(pipeline).glob(f"*/{MANIFEST}"), *Path(pipeline).glob(f"*/*/{MANIFEST}")]):
         manifest, directory = _read(manifest_path), manifest_path.parent
+        if was_forgotten(store, manifest["hash"]):
+            continue
         if store.find(manifest["stage"], manifest["hash"]) is None:
             _adopt_files(store, directory, manifest)
             count += 1
         _adopt_facts(store, directory, manifest["stage"])
     for path in sorted(Path(pipeline).glob(f"release/{LOG}/*.json")):
-        store.root.create(path.read_bytes(), "champion", path.name)  # where this store's log has the number already, it stays
+        # Only the same log may grow: behind another entry of that number, what follows belongs to another store's history.
+        if not store.root.create(path.read_bytes(), "champion", path.name) and store.root.read("champion", path.name) != path.read_bytes():
+            break
     return count
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from diger_core.canonical import jsonable
 from diger_core.storage import Root
-from diger_core.store import MANIFEST, Store, seal
+from diger_core.store import MANIFEST, Artefact, Store, seal
 
 SECTION = "removed"
 
@@ -25,7 +25,32 @@ def note(store: Store, stage: str, hash_: str, why: str, reason: str, replaced_b
     at = datetime.now(UTC).isoformat()
     value = jsonable({"artefact": hash_, "stage": stage, "why": why, "reason": reason, "at": at, "replaced_by": replaced_by, **more})
     value["seal"] = seal(value)
-    store.root.create(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode(), SECTION, f"{hash_}.json")
+    data, name = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode(), f"{hash_}.json"
+    if store.root.create(data, SECTION, name) or why != "forget" or was_forgotten(store, hash_):
+        return
+    store.root.remove(SECTION, name)  # collected once and made again since: that it was forgotten says more
+    store.root.create(data, SECTION, name)
+
+
+def was_forgotten(store: Store, hash_: str) -> bool:
+    """Whether the artefact was taken out because it held a user who asked to be forgotten: no copy of it may come back."""
+    return _noted(store, hash_).get("why") == "forget"
+
+
+def present(store: Store, stage: str, hash_: str) -> Artefact:
+    """The artefact, or what was left of it under another hash when users were forgotten; DigerError where there is neither."""
+    left = hash_
+    while store.find(stage, left) is None:
+        following = _noted(store, left).get("replaced_by")
+        if not following or following == left:
+            return store.artefact(stage, hash_)  # raises, naming it
+        left = following
+    return store.artefact(stage, left)
+
+
+def _noted(store: Store, hash_: str) -> dict[str, Any]:
+    name = f"{hash_}.json"
+    return dict(json.loads(store.root.read(SECTION, name))) if store.root.exists(SECTION, name) else {}
 
 
 def take_out(root: Root, *names: str) -> None:

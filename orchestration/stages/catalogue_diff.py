@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
+from orchestration.audit.removal import present
 from orchestration.baseline import BASELINE, extra_inputs
 from orchestration.catalogue import STATUSES, changed_columns, changed_items, decide, drift, remapped
 
@@ -26,7 +27,7 @@ def catalogue_diff(run: StageRun) -> None:
 
     config, baseline = run.params.catalogue_diff, run.inputs.get(BASELINE)
     bundle = None if baseline is None else load_bundle(run.store, baseline.hash)
-    old = {name: run.store.artefact(name, bundle.components[name]) for name in _COMPARED} if bundle is not None else None
+    old = {name: present(run.store, name, bundle.components[name]) for name in _COMPARED} if bundle is not None else None
     diff = _diff(run, bundle, old)
     diff["decision"], diff["reasons"] = decide(diff, config)
     diff["refused"] = bool(diff["remapped"]) and not config.allow_remap

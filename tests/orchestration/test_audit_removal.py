@@ -253,3 +253,29 @@ def test_forgetting_goes_on_after_a_crash(store, monkeypatch):
 @pytest.mark.parametrize("user", ["nobody", "05", "5.0", "-5", "", "5 OR 1=1"])
 def test_an_id_that_is_not_the_users_own_spelling_touches_nothing(store, user):
     assert find(fresh(store), user).holders == []
+
+
+def test_a_later_run_compares_its_catalogue_with_what_forgetting_left_of_the_baselines_data(store, audit_world):
+    index = fresh(store)
+    replaced = forget(index, find(index, "5"))
+    session = Session(store, build_params(SMALL | LENIENT), audit_world.snapshots[1])
+    result = session.materialise(BY_NAME["catalogue_diff"])
+    left = store.artefact("sequences", replaced[audit_world.runs[0]["sequences"]])
+    assert not result.reused
+    assert result.artefact.json("diff.json")["events"]["old"] == left.facts["events"]
+
+
+def test_what_was_collected_and_made_again_is_noted_as_forgotten(store):
+    removal.note(store, "sequences", "a" * 64, "gc", "a test")
+    removal.note(store, "sequences", "a" * 64, "forget", "a test", "b" * 64)
+    removal.note(store, "sequences", "a" * 64, "gc", "a test")
+    entry = fresh(store).removed["a" * 64]
+    assert (entry["why"], entry["replaced_by"]) == ("forget", "b" * 64)
+    assert verify_store(fresh(store)).faults == []
+
+
+def test_nothing_is_collected_where_a_record_is_damaged(store):
+    record = next(Path(store.root.at("records", "joint_model")).rglob("*.json"))
+    record.write_text("{")
+    with pytest.raises(DigerError, match=r"gc: .*not valid JSON.*nothing is removed"):
+        plan(fresh(store), NOW)

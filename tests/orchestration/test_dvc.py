@@ -14,6 +14,7 @@ import yaml
 from diger_core.errors import DigerError
 from diger_core.store import Store
 from orchestration import dvc as bridge
+from orchestration.audit import removal
 from orchestration.cli.demo import DIRECTORY
 from orchestration.graph import BY_NAME, FLOW
 from orchestration.params import build_params
@@ -89,6 +90,28 @@ def test_adopting_twice_changes_nothing(linked):
     before = sorted(Path("other").rglob("*"))
     assert bridge.adopt(other) == 0
     assert [p for p in sorted(Path("other").rglob("*")) if p not in before] == []
+
+
+def test_what_was_forgotten_does_not_come_back_from_the_outs(linked):
+    _, results = linked
+    other, gone = Store("other"), results[1].artefact
+    removal.note(other, gone.stage, gone.hash, "forget", "a test")
+    assert bridge.adopt(other) == 2
+    assert other.find(gone.stage, gone.hash) is None
+
+
+def test_the_champion_log_of_another_history_is_not_continued_here(linked):
+    log = Path("pipeline/release/champion")
+    log.mkdir(parents=True)
+    for number in (1, 2):
+        (log / f"{number:06d}.json").write_text(f"theirs {number}")
+    same, other = Store("same"), Store("other")
+    same.root.create(b"theirs 1", "champion", "000001.json")
+    other.root.create(b"ours 1", "champion", "000001.json")
+    bridge.adopt(same)
+    bridge.adopt(other)
+    assert same.root.list("champion") == ["000001.json", "000002.json"]
+    assert other.root.list("champion") == ["000001.json"]
 
 
 def test_a_snapshot_inside_the_project_is_found_in_every_clone(linked, tmp_path, monkeypatch):

@@ -45,7 +45,9 @@ class Request:
     def key(self) -> str:
         """SHA-256 of the request: what an earlier, interrupted one must agree with."""
         plain = {name: getattr(self, name) for name in ("bundle", "sequences", "cold_start", "k", "beams", "shard_users", "remove_seen")}
-        ids = ["all" if column is None else table_hash(pa.table({"id": column}), None) for column in (self.users, self.items)]
+        orders: tuple[tuple[str, ...] | None, ...] = ((), None)  # a shard's users follow from their order; items are a set
+        columns = zip((self.users, self.items), orders, strict=True)
+        ids = ["all" if column is None else table_hash(pa.table({"id": column}), order) for column, order in columns]
         return digest("recommendations", canonical_json(plain), *ids)
 
 

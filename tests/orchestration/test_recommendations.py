@@ -220,6 +220,12 @@ def test_a_directory_of_another_request_is_refused(world, made, tmp_path):
 # The stage
 
 
+def test_users_in_another_order_are_another_request_and_items_are_not(world, made):
+    base = request(world, made, users=pa.array([1, 2, 3]), items=pa.array(["a", "b"]))
+    assert dataclasses.replace(base, users=pa.array([3, 2, 1])).key != base.key
+    assert dataclasses.replace(base, items=pa.array(["b", "a"])).key == base.key
+
+
 def test_the_stage_serves_the_present_champion_and_resumes_from_the_store(tmp_path, monkeypatch):
     world = ReleaseWorld(tmp_path / "store")
     made = world.candidate(seed=1)

@@ -25,6 +25,7 @@ from orchestration.audit.chain import Chain, Node, chain, load
 from orchestration.audit.compare import compare
 from orchestration.audit.index import Index
 from orchestration.audit.names import Thing
+from orchestration.baseline import BASELINE
 from orchestration.graph import BY_NAME, STAGES
 from orchestration.registry import FILES_OF
 
@@ -111,7 +112,9 @@ def rebuild(index: Index, thing: Thing, how: How) -> Reproduction:
         store = Store(scratch / "store")
         _lend(index, store, given, target)
         _snapshot(index, store, built, target, how, scratch)
-        hashes = _run(code, scratch, {"store": store.url, "params": _params(built), "snapshot": target.record["snapshot"], "stages": _names(built)})
+        hashes = _run(
+            code, scratch, {"store": store.url, "params": _params(index, built), "snapshot": target.record["snapshot"], "stages": _names(built)}
+        )
         for node in built:
             rebuilt, seconds = hashes[node.stage]
             differences = [] if rebuilt == node.hash or node.status != "present" else _differences(index, store, node, rebuilt)
@@ -226,8 +229,9 @@ def _snapshot(index: Index, store: Store, built: list[Node], target: Node, how: 
     store.root.create(json.dumps(entry).encode(), "snapshots", f"{entry['key']}.json")
 
 
-def _params(built: list[Node]) -> dict[str, Any]:
-    """All recorded sections; two stages of one run always agree."""
+def _params(index: Index, built: list[Node]) -> dict[str, Any]:
+    """All recorded sections; two stages of one run always agree. Stages that took no baseline do not record the section that chooses it: where the
+    snapshot had found a champion, that choice was "none"."""
     sections: dict[str, Any] = {}
     for node in built:
         for name, value in (node.record.get("params") or {}).items():
@@ -236,6 +240,9 @@ def _params(built: list[Node]) -> dict[str, Any]:
                     f"the records of the chain have two values of section {name}: the stages were not made by one run; reproduce them one by one"
                 )
         sections["cluster"] = node.record.get("cluster") or sections.get("cluster") or {}
+    found = dict(index.pointers).get(f"{BASELINE}/{built[-1].record['snapshot']}", {}).get("bundle")
+    if found is not None and not any(name == BASELINE for node in built for name, _ in node.inputs):
+        sections["retraining"] = {"baseline": "none"}
     return _numbers(sections)
 
 

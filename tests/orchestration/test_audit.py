@@ -276,6 +276,23 @@ def test_a_result_is_rebuilt_bit_for_bit_and_the_store_is_only_read(audit_world,
     assert {path: path.stat().st_mtime_ns for path in Path(audit_world.store.root.base).rglob("*")} == before
 
 
+def test_a_run_that_took_no_baseline_is_rebuilt_without_one(audit_world, monkeypatch):
+    """The snapshot had found a champion, which run 2 was told to leave alone and run 1 went on from."""
+    from orchestration.audit import reproduce
+
+    asked = []
+
+    def runs(code, scratch, given):
+        asked.append(given["params"].get("retraining", {}))
+        raise DigerError("far enough")
+
+    monkeypatch.setattr(reproduce, "_run", runs)
+    for run in audit_world.runs:
+        with pytest.raises(DigerError, match="far enough"):
+            reproduce.rebuild(Index(audit_world.store, cached=False), Thing("artefact", run["tokenizer"]), reproduce.How(here=True))
+    assert [retraining.get("baseline") for retraining in asked] == [None, "champion", "none"]
+
+
 def test_differences_come_with_their_sizes(audit_world):
     from orchestration.audit.compare import compare
 

@@ -68,7 +68,7 @@ def _opened(job: Job) -> tuple[dict[str, Any], Tensor]:
     """The inputs, and the table that churn is counted against: the champion's where there is one, else the warm-up's."""
     from diger_core.id_table import argmin_codes
 
-    name = "|".join([job.store, *(hash_ for _, hash_ in job.inputs.values())])
+    name = "|".join([job.store, repr(job.retraining), *(hash_ for _, hash_ in job.inputs.values())])
     if name not in _inputs:
         _inputs.clear()
         _inputs[name] = training_inputs(job)

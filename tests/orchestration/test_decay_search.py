@@ -247,3 +247,21 @@ def test_promotion_trains_the_winner_as_the_flows_own_joint_model(tmp_path: Path
     assert found.artefact.hash == promotion["joint_model"]
     with pytest.raises(DigerError, match=r"tuned_model\.trial = 99: no finalist"):
         Session(store, replace(chosen, tuned_model=replace(chosen.tuned_model, trial=99)), session.snapshot).materialise(BY_NAME["tuned_model"])
+
+
+def test_inputs_are_shared_only_by_trials_that_go_on_in_the_same_way(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diger_core.config import RecommenderConfig, TableConfig, TrainingConfig
+    from diger_core.id_table import IdTable
+    from orchestration.baseline import RetrainingConfig
+    from orchestration.ray_train import Job
+    from orchestration.search import trial
+
+    def inputs(job: Job) -> dict[str, Any]:
+        return {"start": job.retraining.start, "previous": IdTable(torch.zeros((2, 3)), torch.zeros(2))}
+
+    monkeypatch.setattr(trial, "training_inputs", inputs)
+    given = {"sequences": ("sequences", "a" * 64)}
+    warm = Job(world.store.url, "k", "decay_search", given, RecommenderConfig(), TrainingConfig(), JointModelConfig(), TableConfig(), None, None)
+    scratch = replace(warm, retraining=RetrainingConfig(start="scratch"))
+    assert [trial._opened(job)[0]["start"] for job in (warm, scratch)] == ["warm", "scratch"]
+    assert trial._opened(scratch)[0] is trial._opened(replace(scratch, key="other"))[0]

@@ -31,6 +31,7 @@ def ui(port: int, store: str) -> None:
     """
     refuse_taken(port)
     from diger_core.store import Store
+    from orchestration.automation.lost_runs import fail_lost_runs
     from orchestration.cli.demo import demo_snapshots
     from orchestration.launch import dagster_home
     from orchestration.params import load_params
@@ -44,6 +45,8 @@ def ui(port: int, store: str) -> None:
         print(f"Arrival: {'on' if arrival.enabled else 'off until started in the UI'}; watched: {arrival.watch or 'nothing'}; cron: {arrival.cron}")
     else:
         entries = add_snapshots(store, demo_snapshots(None))
+    for lost in fail_lost_runs():
+        print(f"A run was lost when Dagster stopped: {lost}; re-execute it in the UI")
     print(f"Snapshots: {', '.join(entry.key for entry in entries) or 'none yet'}")
     print(f"Dagster's UI: http://{LOOPBACK}:{port}  (home {home}; Ctrl-C stops it)", flush=True)
     # Runs that the UI launches use the store whose snapshots it shows.

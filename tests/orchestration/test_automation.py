@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import multiprocessing
+import socket
 import subprocess
 import sys
 import threading
@@ -21,11 +22,12 @@ import yaml
 
 from diger_core.errors import DigerError
 from diger_core.store import Store
-from orchestration.automation.arrival import look, newest_event, scan
+from orchestration.automation.arrival import CONTENTS, look, newest_event, scan
 from orchestration.automation.config import ArrivalConfig, NotifyConfig
 from orchestration.automation.notify import Trouble, notify
 from orchestration.params import build_params, load_params
 from orchestration.registry import registered
+from orchestration.snapshot import describe
 from tests.orchestration.retraining_world import FIRST, RENAMED, SECOND, SMALL, RetrainingWorld, shop
 from tests.orchestration.snapshot_material import START, interactions, items, write
 
@@ -288,6 +290,14 @@ def test_two_sensors_at_once_agree_on_one_registration_of_equal_bytes_under_two_
     assert set(found) == {entry.key}
 
 
+def test_a_place_whose_bytes_another_watcher_has_just_claimed_takes_that_name(place):
+    left, _ = drop("left"), drop("right")
+    (Path("incoming") / "left" / "_SUCCESS").unlink()  # this watcher sees the copy only
+    Store("store").create_pointer(CONTENTS, describe(str(left)).content_hash, {"url": "incoming/left"})
+    assert _look(place).startswith("left-")
+    assert [entry.url for entry in registered(Store("store"))] == ["incoming/left"]
+
+
 # The schedule
 
 
@@ -432,6 +442,24 @@ def test_release_is_launched_for_an_accepting_verdict_alone(place, monkeypatch, 
         assert (found.job_name, found.run_key) == ("gate_and_release", f"gate_and_release:snap-00000000:{judged.hash}")
 
 
+@pytest.mark.parametrize(("job", "stage"), [("gate_and_release", "release"), ("assign_new_items", "cold_start")])
+def test_recommendations_follow_a_release_or_a_cold_start_where_params_ask_for_them(place, monkeypatch, job, stage):
+    from orchestration.automation import sensors
+
+    with Store("store").writer(stage) as out:
+        out.json("made.json", {})
+        artefact = Store("store").publish(out)
+    monkeypatch.setattr(sensors, "_versions", lambda *_: {stage: artefact.hash})
+    given = {"resources": {"pipeline": {"config": {"store": "store", "overrides": ["arrival.recommend=true"]}}}}
+    run = dg.DagsterRun(job_name=job, run_id=str(uuid.uuid4()), tags={"dagster/partition": "snap-00000000"}, run_config=given)
+    found = sensors.next_step(Judged(None, run))
+    assert (found.job_name, found.run_key) == ("recommend", f"recommend:snap-00000000:{artefact.hash}")
+    assert found.run_config == given  # the parameters of the run that asked for it
+    assert isinstance(sensors.next_step(Judged(None, run.with_tags({}))), dg.SkipReason)
+    configure()
+    assert isinstance(sensors.next_step(Judged(None, dg.DagsterRun(job_name=job, run_id="r", tags=run.tags))), dg.SkipReason)
+
+
 # Notifications
 
 
@@ -514,3 +542,20 @@ def test_a_second_training_waits_for_the_one_slot_of_the_pool(tmp_path, monkeypa
         first, second = (storage.claim_concurrency_slot("training", run, "joint_model") for run in ("run-1", "run-2"))
     assert first.is_claimed
     assert not second.is_claimed
+
+
+def test_a_run_whose_server_is_gone_is_failed_and_one_whose_server_answers_goes_on(tmp_path, monkeypatch):
+    from orchestration.automation.lost_runs import fail_lost_runs
+    from orchestration.launch import dagster_home
+
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    dagster_home()
+    with socket.socket(socket.AF_UNIX) as server, dg.DagsterInstance.get() as instance:
+        server.bind(str(tmp_path / "alive"))
+        server.listen()
+        for name in ("alive", "gone"):
+            tags = {".dagster/grpc_info": json.dumps({"host": "localhost", "socket": str(tmp_path / name)})}
+            instance.add_run(dg.DagsterRun(job_name=name, run_id=str(uuid.uuid4()), tags=tags, status=dg.DagsterRunStatus.STARTED))
+        assert [lost.split()[0] for lost in fail_lost_runs()] == ["gone"]
+        statuses = {run.job_name: run.status for run in instance.get_runs()}
+    assert statuses == {"alive": dg.DagsterRunStatus.STARTED, "gone": dg.DagsterRunStatus.FAILURE}

@@ -8,6 +8,7 @@ import pytest
 
 from orchestration.definitions import defs
 from orchestration.graph import BY_NAME, FLOW, upstream
+from tests.orchestration import definitions_snapshot
 
 
 def test_jobs_select_what_they_say():
@@ -24,6 +25,12 @@ def test_jobs_select_what_they_say():
         "tune": upstream({"decay_search"}),
     }
     assert jobs["retrain"] | jobs["gate_and_release"] <= {k.to_user_string() for k in graph.get_all_asset_keys()}
+
+
+def test_assets_jobs_schedules_and_sensors_are_what_was_last_read():
+    assert definitions_snapshot.text() == definitions_snapshot.FILE.read_text(encoding="utf-8"), (
+        "read what changed, then: python -m tests.orchestration.definitions_snapshot"
+    )
 
 
 def test_selection_strings_parse():

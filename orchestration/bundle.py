@@ -162,3 +162,15 @@ def reserved_table(released_RQ: np.ndarray, held_NQ: np.ndarray) -> pa.Table:
     free = np.ones(len(both), dtype=bool)
     free[place.reshape(-1)[: len(held_NQ)]] = False
     return pa.table({name: pa.array(both[free, column]) for column, name in enumerate(tuple_columns(held_NQ.shape[1] - 1))})
+
+
+def reused_tuples(model: Model, released: Bundle) -> int:
+    """Items of the model's table on a tuple that the released bundle, or an ancestor of it, gave to another item. 0 where the levels differ."""
+    held_NQ, old_NQ = model.table.tuples.numpy(), released.table.tuples.numpy()
+    if old_NQ.shape[1] != held_NQ.shape[1]:
+        return 0
+    released_RQ = np.concatenate([released.reserved_RQ, old_NQ])
+    own_N = index_of(model.item_ids, released.item_ids)
+    kept_N = (own_N >= 0) & (old_NQ[own_N] == held_NQ).all(axis=1)
+    _, place = np.unique(np.concatenate([released_RQ, held_NQ]), axis=0, return_inverse=True)
+    return int((np.isin(place.reshape(-1)[len(released_RQ) :], place.reshape(-1)[: len(released_RQ)]) & ~kept_N).sum())

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from diger_core.config import EvaluationConfig
 from diger_core.errors import DigerError
-from orchestration.bundle import index_of
+from orchestration.bundle import index_of, reused_tuples
 
 if TYPE_CHECKING:
     from diger_core.evaluation import EvaluationResult
@@ -57,7 +57,7 @@ def measures(
         "users_with_a_target": int((np.diff(seq.offsets_U1) >= 3).sum()),
         "models": {name: {m: values[m] for m in (*METRICS, "intervals")} for name, values in metrics["models"].items()},
         "coverage": {name: _coverage(result, seq.items) for name, result in results.items()},
-        "ids": _ids(candidate),
+        "ids": _ids(candidate, champion),
         "alarm": candidate.model.config.get("alarm"),
     }
     if champion is not None:
@@ -163,7 +163,7 @@ def _coverage(result: EvaluationResult, items: int) -> float:
     return len(np.unique(result.items_Tk[result.items_Tk >= 0])) / items
 
 
-def _ids(bundle: Bundle) -> dict[str, Any]:
+def _ids(bundle: Bundle, champion: Bundle | None) -> dict[str, Any]:
     from diger_core.monitors import table_monitors
 
     figures = table_monitors(bundle.table.codes_NM, int(bundle.model.config["codes"]))
@@ -174,8 +174,17 @@ def _ids(bundle: Bundle) -> dict[str, Any]:
         "items": items,
         "unique_prefix_share": figures["unique_prefixes"] / items,
         "duplicates": bundle.table.duplicates(),
-        "reused_tuples": int(bundle.document.get("reused_tuples", 0)),
+        "reused_tuples": _reused(bundle, champion),
     }
+
+
+def _reused(bundle: Bundle, champion: Bundle | None) -> int:
+    """Against the released bundle that the candidate went on from and, where another was released meanwhile, against that one too. A candidate
+    that went on from none has an ID space of its own."""
+    counted = int(bundle.document.get("reused_tuples", 0))
+    if champion is None or bundle.document.get("parent") in (None, champion.hash):
+        return counted
+    return max(counted, reused_tuples(bundle.model, champion))
 
 
 def churn(old: Bundle, new: Bundle, catalogue: Catalogue) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from diger_core.canonical import table_hash
 from diger_core.errors import DigerError
 from orchestration.baseline import extra_inputs
-from orchestration.bundle import DOCUMENT, ENCODER_FILES, FACTORS, RESERVED, index_of, load_bundle, reserved_table, tuple_columns
+from orchestration.bundle import DOCUMENT, ENCODER_FILES, FACTORS, RESERVED, load_bundle, reserved_table, reused_tuples, tuple_columns
 from orchestration.model_artefact import ASSIGNMENT, Model, load_model
 from orchestration.stages.tokenizer import check_items
 
@@ -83,12 +83,7 @@ def _reserved(run: StageRun, parent: Artefact | None, model: Model) -> tuple[pa.
     old_NQ = before.table.tuples.numpy()
     if old_NQ.shape[1] != held_NQ.shape[1]:
         return reserved_table(none_RQ, held_NQ), 0  # other levels: no tuple can be the same
-    released_RQ = np.concatenate([before.reserved_RQ, old_NQ])
-    own_N = index_of(model.item_ids, before.item_ids)
-    kept_N = (own_N >= 0) & (old_NQ[own_N] == held_NQ).all(axis=1)
-    _, place = np.unique(np.concatenate([released_RQ, held_NQ]), axis=0, return_inverse=True)
-    reused_N = np.isin(place.reshape(-1)[len(released_RQ) :], place.reshape(-1)[: len(released_RQ)]) & ~kept_N
-    return reserved_table(released_RQ, held_NQ), int(reused_N.sum())
+    return reserved_table(np.concatenate([before.reserved_RQ, old_NQ]), held_NQ), reused_tuples(model, before)
 
 
 def _events(sequences: Artefact) -> dict[str, Any]:

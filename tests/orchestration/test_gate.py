@@ -387,3 +387,15 @@ def test_an_item_on_the_tuple_of_a_removed_or_living_one_is_refused(world, data,
         verdict = judged(world, with_tuple_of(item))
         assert failed(verdict) == ["reserved_ids"]
         assert verdict["metrics"]["ids"]["reused_tuples"] == reused
+
+
+def test_ids_that_a_bundle_released_meanwhile_gave_out_are_not_given_out_again(world, champion):
+    """Two snapshots went on from one champion; the second release must respect what the first gave its new item."""
+    held = load_bundle(world.store, champion["bundle"].hash).table
+    free = next(s for s in range(SUFFIXES) if not ((held.codes_NM == held.codes_NM[0]).all(1) & (held.suffix_N == s)).any())
+    more = IdTable(torch.cat([held.codes_NM, held.codes_NM[:1]]), torch.cat([held.suffix_N, torch.tensor([free], dtype=torch.int32)]))
+    made = [world.candidate(seed=1, data=world.data(items=[*range(40), new]), table=more, baseline=champion["bundle"]) for new in (50, 51)]
+    assert failed(judged(world, made[1], champion["bundle"])) == []
+    verdict = judged(world, made[1], made[0]["bundle"])
+    assert failed(verdict) == ["reserved_ids"]
+    assert verdict["metrics"]["ids"]["reused_tuples"] == 1

@@ -33,6 +33,7 @@ def release(run: StageRun) -> None:
     entry = current(run.store)
     if entry is None or entry.bundle != bundle.hash:
         refuse_outdated(verdict["champion"], entry)
+        refuse_replaced(run.store, bundle.hash, judged.hash)
     document = {
         "format": 1,
         "bundle": bundle.hash,
@@ -65,6 +66,18 @@ def published(store: Store, key: str) -> None:
         release=artefact.hash,
         check=lambda entry: refuse_outdated(document["champion"], entry),
     )
+
+
+def refuse_replaced(store: Store, bundle: str, verdict: str) -> None:
+    """DigerError where the bundle was champion before and was replaced: its run, given again, would be judged anew and take over from a later one."""
+    from orchestration.champion import origin
+
+    before = origin(store, bundle)
+    if before is not None and before.verdict != verdict:
+        raise DigerError(
+            f"release: bundle {bundle[:12]} was champion before (entry {before.number} of {before.at[:19]}) and was replaced; repeating its run "
+            f"takes nothing back: `diger promote {bundle[:12]}` does, with a reason"
+        )
 
 
 def refuse_outdated(wanted: str | None, entry: Entry | None) -> None:

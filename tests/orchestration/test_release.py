@@ -149,6 +149,16 @@ def test_repeating_a_run_does_not_undo_a_rollback(world, made):
     assert current(world.store).bundle == made[0]["bundle"].hash
 
 
+def test_the_repeated_run_of_a_replaced_champion_does_not_take_over_from_the_later_one(world, made):
+    released(world, made[0])
+    released(world, made[1])
+    again = launched(world, made[0])
+    assert again.materialise(BY_NAME["gate"]).artefact.facts["verdict"] == "accept"
+    with pytest.raises(DigerError, match=r"was champion before \(entry 1 .*diger promote"):
+        again.materialise(BY_NAME["release"])
+    assert current(world.store).bundle == made[1]["bundle"].hash
+
+
 # Killed at each named step
 
 STEPS = ("before the artefact", "while the artefact is named", "after the artefact, before its record", "after the record, before the entry",

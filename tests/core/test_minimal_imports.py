@@ -8,10 +8,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 NEEDED = ("torch", "numpy", "pyarrow", "safetensors", "fsspec")
 BLOCK = """
 import importlib, sys
-for name in ("pandas", "scipy", "yaml", "matplotlib", "sklearn", "pydantic", "s3fs", "tqdm"):
+for name in ("scipy", "yaml", "matplotlib", "sklearn", "pydantic", "s3fs", "tqdm"):
     sys.modules[name] = None  # the needed ones use some of these where they find them; they must do without
 for name in ("torch", "numpy", "pyarrow.parquet", "pyarrow.compute", "pyarrow.dataset", "safetensors.torch", "fsspec"):
     importlib.import_module(name)
+sys.modules["pandas"] = None  # only now: what looks for it by find_spec stumbles over None
 before = {name.partition(".")[0] for name in sys.modules} | set(sys.stdlib_module_names) | {"diger_core"}
 
 class Blocker:

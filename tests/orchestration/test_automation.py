@@ -290,6 +290,15 @@ def test_two_sensors_at_once_agree_on_one_registration_of_equal_bytes_under_two_
     assert set(found) == {entry.key}
 
 
+def test_bytes_that_were_registered_by_hand_keep_that_name(place):
+    from orchestration.registry import register
+
+    by_hand = register(Store("store"), str(write(Path("elsewhere"), interactions(), items())))
+    drop("monday")
+    assert _look(place) == by_hand.key
+    assert registered(Store("store")) == [by_hand]
+
+
 def test_a_place_whose_bytes_another_watcher_has_just_claimed_takes_that_name(place):
     left, _ = drop("left"), drop("right")
     (Path("incoming") / "left" / "_SUCCESS").unlink()  # this watcher sees the copy only

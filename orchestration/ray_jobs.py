@@ -10,6 +10,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,17 +39,29 @@ def _address(params: Params) -> str:
     return params.cluster.address or os.environ.get("RAY_ADDRESS") or ""
 
 
-def run_as_job(stage: Stage, key: str, params: Params, store: Store, snapshot: Registered, progress: Progress) -> None:
-    """Submits the stage (or finds its job running) and returns when it has succeeded. The job is stopped where this process is interrupted."""
+def run_as_job(
+    stage: Stage, key: str, params: Params, store: Store, snapshot: Registered, progress: Progress, provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Submits the stage (or finds its job running) and returns when it has succeeded. The job is stopped where this process is interrupted.
+
+    `provenance`: what the job's record shall say of the run that submitted it; the job's own name is added."""
     address = _address(params)
     client = _client(address)
     prefix = f"diger-{stage.name}-{key[:16]}-"
     job = next((j.submission_id for j in client.list_jobs() if (j.submission_id or "").startswith(prefix) and not j.status.is_terminal()), None)
     if job is None:
-        given = {"stage": stage.name, "store": store.url, "snapshot": snapshot.key, "params": asdict(replace(params, cluster=_inside(params)))}
+        name = prefix + uuid.uuid4().hex[:8]
+        said = {**(provenance or {}), "launched_by": "ray job", "ray_job": name}
+        given = {
+            "provenance": said,
+            "stage": stage.name,
+            "store": store.url,
+            "snapshot": snapshot.key,
+            "params": asdict(replace(params, cluster=_inside(params))),
+        }
         environment = dict(params.cluster.runtime_env)
         environment["env_vars"] = {**environment.get("env_vars", {}), VARIABLE: json.dumps(given)}
-        job = _submit(client, prefix + uuid.uuid4().hex[:8], environment)
+        job = _submit(client, name, environment)
         progress.message(f"{stage.name}: submitted to {address} as {job}")
     else:
         progress.message(f"{stage.name}: job {job} of an earlier launch is still running at {address}: followed")
@@ -136,7 +149,7 @@ def main() -> None:
         session = Session(
             store, build_params(given["params"], VARIABLE), lookup(store, given["snapshot"]), Lines(lambda text: print(text, flush=True))
         )
-        session.provenance = {"launched_by": "ray job"}
+        session.provenance = given["provenance"]
         session.materialise(BY_NAME[given["stage"]])
     except DigerError as error:
         print(f"diger: {error}", flush=True)

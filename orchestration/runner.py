@@ -132,7 +132,7 @@ class Session:
 
         if not is_remote(stage, self.params) or self.store.lookup(stage.name, key) is not None:
             return False
-        run_as_job(stage, key, self.params, self.store, self.snapshot, self.progress)
+        run_as_job(stage, key, self.params, self.store, self.snapshot, self.progress, self.provenance)
         if self.store.lookup(stage.name, key) is None:
             raise DigerError(f"{stage.name}: its job succeeded, but {self.store.url} holds no result: the cluster must see the same store (s3://…)")
         return True

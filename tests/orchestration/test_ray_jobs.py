@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -84,7 +85,7 @@ def follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Server, prog
     store = Store(tmp_path / "store")
     snapshot = register(store, str(write(tmp_path / "snap", interactions(), items())))
     there = replace(Params(), cluster=ClusterConfig(address="http://head:8265", runtime_env={"working_dir": "."}))
-    ray_jobs.run_as_job(BY_NAME["joint_model"], "k" * 64, there, store, snapshot, progress)
+    ray_jobs.run_as_job(BY_NAME["joint_model"], "k" * 64, there, store, snapshot, progress, {"dagster_run_id": "r1"})
 
 
 def test_a_job_is_named_by_its_key_and_told_everything_but_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +96,7 @@ def test_a_job_is_named_by_its_key_and_told_everything_but_the_address(tmp_path:
     assert given["runtime_env"]["working_dir"] == "."
     told = given["runtime_env"]["env_vars"]["DIGER_JOB"]
     assert '"address": null' in told
+    assert json.loads(told)["provenance"] == {"dagster_run_id": "r1", "launched_by": "ray job", "ray_job": given["submission_id"]}
     assert "joint_model: epoch 1/5" in recorder.messages
     assert "noise" not in recorder.messages
 

@@ -11,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-slow lint format bench bench-audit lock clean
+.PHONY: help setup demo ui test test-slow lint format bench faults bench-audit docs lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,6 +56,10 @@ bench: $(READY) ## Benchmarks of the CPU part
 
 faults: $(READY) ## The fault bench: what the system survives (up to half an hour)
 	@$(BIN)/python -m benchmarks.faults
+
+docs: $(READY) ## Write the configuration reference and the definitions' snapshot anew
+	@diger params --markdown > docs/configuration.md
+	@$(BIN)/python -m tests.orchestration.definitions_snapshot
 
 lock: ## Pin what is installed in .venv
 	@echo "# Every dependency, pinned: \`make setup\` installs exactly these. Made by \`make lock\` on Linux x86-64, Python 3.11." > requirements.lock

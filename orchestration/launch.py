@@ -16,7 +16,7 @@ from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
 from orchestration.params import Params, load_params
 from orchestration.private import ended, identity
 from orchestration.registry import Registered
-from orchestration.runner import Result, Session, refuse_failed
+from orchestration.runner import MissingInput, Result, Session, refuse_failed
 
 OWNER = "diger/owner"  # tag of a run: the process that works on it
 HOME_FILE = """telemetry:
@@ -117,10 +117,13 @@ def _explain(error: BaseException, store: Store, snapshot: Registered, params_fi
             raise cause from error
         cause = cause.__cause__ or cause.__context__
     session = Session(store, load_params(params_file, overrides), snapshot)
-    for stage in STAGES:
-        if stage.name.startswith("validated_"):
-            refuse_failed(session.find(stage))
-    verdict = session.find(BY_NAME["gate"]).json("verdict.json")
+    try:
+        for stage in STAGES:
+            if stage.name.startswith("validated_"):
+                refuse_failed(session.find(stage))
+        verdict = session.find(BY_NAME["gate"]).json("verdict.json")
+    except MissingInput:
+        return  # it ended before a check could stop it: Dagster's own error is the one to tell
     if verdict["verdict"] != "accept":
         from orchestration.report.gate import conclusion
 

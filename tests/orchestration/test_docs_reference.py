@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestration.cli import _COMMANDS, _HELP
 from orchestration.params import Params
@@ -70,3 +71,23 @@ def test_every_make_target_that_the_pages_name_exists():
     for page in PAGES:
         named = set(re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8")))
         assert named <= targets, f"{page.name}: {named - targets}"
+
+
+def test_pre_commit_runs_local_tools_only():
+    repos = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert [repo["repo"] for repo in repos] == ["local"]
+    hooks = {hook["id"]: hook for hook in repos[0]["hooks"]}
+    assert {"ruff", "ruff-format", "mypy"} <= set(hooks)
+    assert all(hook["language"] == "system" and ".venv/bin/" in hook["entry"] for hook in hooks.values())
+
+
+def test_every_picture_of_the_pages_is_small_and_described():
+    for page in PAGES:
+        for description, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+            assert len(description) > 20, f"{page.name}: {target}"
+            assert (page.parent / target).stat().st_size < 60_000, f"{page.name}: {target}"
+
+
+def test_contributing_fits_a_screen_and_the_readme_reaches_a_result_on_the_first():
+    assert len((PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 50
+    assert "make demo" in "\n".join((PROJECT / "README.md").read_text(encoding="utf-8").splitlines()[:25])

@@ -16,7 +16,8 @@ from orchestration.search.space import Config, Value, grid, relevant
 
 
 class Searcher(ABC):
-    """`propose(number)`: the configuration of trial 1, 2, …, or None where the space is exhausted; `tell`: what came of one."""
+    """`propose(number)`: proposal 1, 2, …, or None where the space is exhausted; `tell`: what came of one. Number 0 is the present configuration,
+    the study's first trial: proposal n is trial n + 1."""
 
     @abstractmethod
     def propose(self, number: int) -> Config | None: ...
@@ -84,7 +85,8 @@ class Optuna(Searcher):
         if number in self.asked:
             self.study.tell(self.asked.pop(number), score, state=state.COMPLETE if score is not None else state.FAIL)
         elif score is not None:  # from the journal
-            known = {name: self._distribution(self.config.space.named[name]) for name in config if name in self.config.space.named}
+            named = self.config.space.named
+            known = {name: self._distribution(named[name]) for name, value in config.items() if name in named and _within(named[name], value)}
             self.study.add_trial(self.optuna.trial.create_trial(params={n: config[n] for n in known}, distributions=known, value=score))
 
     def _distribution(self, dimension: Any) -> Any:
@@ -92,6 +94,14 @@ class Optuna(Searcher):
             low, high = dimension.values
             return self.optuna.distributions.FloatDistribution(low, high, log=dimension.loguniform is not None)
         return self.optuna.distributions.CategoricalDistribution(list(dimension.values))
+
+
+def _within(dimension: Any, value: Value) -> bool:
+    """Whether the space could have proposed the value; the present configuration may lie outside, and Optuna takes no such trial."""
+    if dimension.is_range:
+        low, high = dimension.values
+        return not isinstance(value, str) and low <= value <= high
+    return value in dimension.values
 
 
 SEARCHERS: dict[str, type] = {"random": Random, "grid": Grid, "optuna": Optuna}
@@ -102,7 +112,7 @@ def searcher(config: SearchConfig, schedule: str, known: Mapping[int, Told] | Se
     made: Searcher = SEARCHERS[config.searcher](config, schedule)
     for told in known.values() if isinstance(known, Mapping) else known:
         if told.state != "running" and told.trial.repeats is None:
-            made.tell(told.trial.number, told.trial.config, told.score)
+            made.tell(told.trial.number - 1, told.trial.config, told.score)
     return made
 
 

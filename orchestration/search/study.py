@@ -65,7 +65,7 @@ class Source:
 
     def done(self, trial: Trial, score: float | None) -> None:
         if self.searcher is not None:
-            self.searcher.tell(trial.number, trial.config, score)
+            self.searcher.tell(trial.number - 1, trial.config, score)  # the first trial is nobody's proposal
 
 
 class Execute(Protocol):

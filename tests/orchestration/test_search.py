@@ -18,6 +18,7 @@ from orchestration.search.journal import Journal, Told, Trial, described, studie
 from orchestration.search.ranking import finalists, importance, pareto, ranked_finalists
 from orchestration.search.searchers import searcher
 from orchestration.search.space import Dimension, SpaceConfig, applied, grid, overrides, present, relevant
+from orchestration.search.study import Source
 from tests.orchestration.training_world import Recorder
 
 # The space
@@ -126,6 +127,21 @@ def test_optuna_learns_from_the_journal_and_repeats_itself() -> None:
     source = searcher(config, "frqud", known)
     near = [float(source.propose(n)["tau"]) for n in range(31, 51)]
     assert np.mean(np.abs(np.array(near) - 2.8) < 0.5) > 0.6, "most proposals lie where the scores were high"
+
+
+def test_a_score_goes_to_the_proposal_that_it_belongs_to_also_where_trials_run_beside_each_other() -> None:
+    pytest.importorskip("optuna")
+    schedule, tau = Dimension(choice=("frqud", "gumbel")), Dimension(uniform=(1.0, 3.0))
+    space = SpaceConfig(schedule=schedule, sigma_0=None, lambda_=None, r=None, tau=tau, codebook_learning_rate=None)
+    source = searcher(SearchConfig(searcher="optuna", space=space), "frqud")
+    present = Trial(1, {"schedule": "sdud", "tau": 5.0}, 0)  # outside the space
+    queue = Source([present], lambda number: Trial(number, source.propose(number - 1), 0), [2, 3], source)
+    trials = [queue.next() for _ in range(3)]
+    for trial, score in ((trials[0], 0.9), (trials[2], 0.3), (trials[1], 0.2)):
+        queue.done(trial, score)
+    told = sorted((t.value, t.params.get("tau")) for t in source.study.trials)
+    assert [value for value, _ in told] == [0.2, 0.3, 0.9]
+    assert [round(tau, 2) for _, tau in told[:2]] == [round(trials[n].config["tau"], 2) for n in (1, 2)]
 
 
 def test_a_missing_optuna_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

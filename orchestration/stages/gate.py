@@ -56,7 +56,8 @@ def gate(run: StageRun) -> None:
 def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], fit: bool, **_: Any) -> dict[str, Artefact]:
     """The champion to compare with, if there is one.
 
-    A candidate that is the champion already is compared with the one that its release replaced, so that a repeated run finds its verdict.
+    A candidate that was released before is compared with the one that its release replaced, so that a repeated run finds its verdict, and an old
+    bundle that a later one has replaced is not judged anew.
     """
     hash_ = opponent(store, inputs["bundle"].hash)
     return {} if hash_ is None else {"champion": store.artefact("bundle", hash_)}
@@ -66,10 +67,9 @@ def opponent(store: Store, candidate: str) -> str | None:
     """The bundle that the gate sets beside `candidate`; None for a first release."""
     from orchestration.champion import current, origin
 
-    champion = current(store)
-    if champion is not None and champion.bundle == candidate:
-        made = origin(store, candidate)
-        return made.previous if made else None
+    champion, made = current(store), origin(store, candidate)
+    if champion is not None and made is not None and (made.action == "release" or champion.bundle == candidate):
+        return made.previous
     return champion.bundle if champion else None
 
 

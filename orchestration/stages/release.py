@@ -32,8 +32,8 @@ def release(run: StageRun) -> None:
         raise DigerError(f"release: the gate did not accept bundle {bundle.hash[:12]}, the champion stays: {summary(verdict)}")
     entry = current(run.store)
     if entry is None or entry.bundle != bundle.hash:
-        refuse_outdated(verdict["champion"], entry)
         refuse_replaced(run.store, bundle.hash, judged.hash)
+        refuse_outdated(verdict["champion"], entry)
     document = {
         "format": 1,
         "bundle": bundle.hash,
@@ -69,14 +69,14 @@ def published(store: Store, key: str) -> None:
 
 
 def refuse_replaced(store: Store, bundle: str, verdict: str) -> None:
-    """DigerError where the bundle was champion before and was replaced: its run, given again, would be judged anew and take over from a later one."""
+    """DigerError where the bundle was champion before, by another verdict, and was replaced: its run, given again, takes nothing back."""
     from orchestration.champion import origin
 
     before = origin(store, bundle)
     if before is not None and before.verdict != verdict:
         raise DigerError(
             f"release: bundle {bundle[:12]} was champion before (entry {before.number} of {before.at[:19]}) and was replaced; repeating its run "
-            f"takes nothing back: `diger promote {bundle[:12]}` does, with a reason"
+            f"takes nothing back: `diger rollback --to {before.number}` does, with a reason"
         )
 
 

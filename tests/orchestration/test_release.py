@@ -153,9 +153,11 @@ def test_the_repeated_run_of_a_replaced_champion_does_not_take_over_from_the_lat
     released(world, made[0])
     released(world, made[1])
     again = launched(world, made[0])
-    assert again.materialise(BY_NAME["gate"]).artefact.facts["verdict"] == "accept"
-    with pytest.raises(DigerError, match=r"was champion before \(entry 1 .*diger promote"):
-        again.materialise(BY_NAME["release"])
+    assert [again.materialise(BY_NAME[name]).reused for name in ("gate", "release")] == [True, True]
+    stricter = launched(world, made[0], easy(min_unique_prefixes=0.01))
+    assert stricter.materialise(BY_NAME["gate"]).artefact.facts["verdict"] == "accept"
+    with pytest.raises(DigerError, match=r"was champion before \(entry 1 .*diger rollback --to 1"):
+        stricter.materialise(BY_NAME["release"])
     assert current(world.store).bundle == made[1]["bundle"].hash
 
 

@@ -118,7 +118,7 @@ def promote(store: Store, bundle: str, reason: str, *, force: bool = False) -> E
         if not force and accepting_verdict(store, bundle, against) is None:
             raise DigerError(
                 f"bundle {bundle[:12]} has no accepting verdict against the present champion ({against[:12] if against else 'none'}): "
-                "materialise gate for its snapshot, or promote it with --force (the log keeps that)"
+                "materialise gate for its snapshot, or promote it with --force (the log keeps that); one that served before: diger rollback --to N"
             )
 
     at_present = current(store)

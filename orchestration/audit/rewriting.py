@@ -6,6 +6,7 @@ events without the user.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def matching(column: pa.ChunkedArray, user: str) -> np.ndarray:
     import pyarrow.compute as pc
 
     if pa.types.is_integer(column.type):
-        if not user.lstrip("-").isdigit() or str(int(user)) != user:
+        if not re.fullmatch(r"-?[0-9]{1,20}", user) or str(int(user)) != user:
             return np.zeros(len(column), dtype=bool)
         column = column.cast(pa.string())
     equal = pc.equal(column.cast(pa.string()) if not pa.types.is_string(column.type) else column, user)

@@ -250,7 +250,7 @@ def test_forgetting_goes_on_after_a_crash(store, monkeypatch):
     assert verify_store(fresh(store)).faults == []
 
 
-@pytest.mark.parametrize("user", ["nobody", "05", "5.0", "-5", "", "5 OR 1=1"])
+@pytest.mark.parametrize("user", ["nobody", "05", "5.0", "-5", "--5", "5²", "", "5 OR 1=1"])
 def test_an_id_that_is_not_the_users_own_spelling_touches_nothing(store, user):
     assert find(fresh(store), user).holders == []
 

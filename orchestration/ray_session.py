@@ -121,6 +121,9 @@ def _keep_private() -> None:
 def _start(ray: Any, address: str, cluster: ClusterConfig) -> None:
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.WARNING}
     if address == "local":
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = False  # as `_keep_private` says it, also where something had imported Ray before
         _State.cpus = max(_available_cpus(), cluster.workers, 1)
         _State.directory = str(private_directory("diger-", _short_directory()))
         options |= {

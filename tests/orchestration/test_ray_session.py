@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -101,3 +103,17 @@ def test_one_private_cluster_serves_the_whole_process_and_leaves_nothing_behind(
     ray_session.shutdown()
     assert not os.path.exists(directory)
     assert not ray.is_initialized()
+
+
+def test_a_private_cluster_listens_on_loopback_even_where_ray_was_imported_before() -> None:
+    script = """
+import ray, psutil
+from orchestration.ray_session import ClusterConfig, ray_session, shutdown
+with ray_session(ClusterConfig(workers=1)):
+    mine = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = {c.laddr.ip.removeprefix("::ffff:") for process in mine for c in process.net_connections("inet") if c.status == "LISTEN"}
+shutdown()
+print("LISTENING", sorted(listening))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip().endswith("LISTENING ['127.0.0.1']"), done.stdout + done.stderr

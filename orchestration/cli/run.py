@@ -19,9 +19,7 @@ from orchestration.cli.options import json_option, open_store, params_options, s
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; at the end the verdict and the report's place alone.")
 @json_option
-def run(
-    snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, until: str | None, quiet: bool, as_json: bool
-) -> None:
+def run(snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, until: str | None, quiet: bool, as_json: bool) -> None:
     """Run the whole flow on a snapshot: from raw events to the report and, where the gate accepts, the release.
 
     Stages whose inputs and parameters are unchanged are reused. The run also shows in Dagster's UI (`make ui`).

@@ -122,9 +122,11 @@ class _ShardActor:
         self.function = make(*arguments)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        shard = batch["shard"][0].as_py()
-        rows = self.function(shard)
-        return rows.append_column("shard", pa.array(np.full(len(rows), shard, dtype=np.int64)))
+        rows, stream = self.function(batch["shard"][0].as_py()), pa.BufferOutputStream()
+        with pa.ipc.new_stream(stream, rows.schema) as writer:
+            writer.write_table(rows)
+        # one row a shard, whatever it holds: a table without rows would get lost between Ray Data's blocks
+        return batch.select(["shard"]).append_column("rows", pa.array([stream.getvalue().to_pybytes()], pa.large_binary()))
 
 
 def map_shards(
@@ -137,7 +139,7 @@ def map_shards(
     what: str,
 ) -> None:
     """`make(*arguments)` is built once in each of `cluster.workers` actors and called on every shard's number; `keep` gets each table here, in
-    whatever order they come. A shard must have rows. After the loss of a worker only what was not kept is computed again, once."""
+    whatever order they come. After the loss of a worker only what was not kept is computed again, once."""
     left = list(shards)
 
     def kept(shard: int, rows: pa.Table) -> None:
@@ -162,9 +164,8 @@ def map_shards(
 
 def _collect_shards(dataset: Any, kept: Callable[[int, pa.Table], None]) -> None:
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        numbers = block["shard"].to_numpy()
-        for shard in np.unique(numbers):
-            kept(int(shard), block.filter(pa.array(numbers == shard)).drop_columns(["shard"]))
+        for shard, rows in zip(block["shard"].to_pylist(), block["rows"], strict=True):
+            kept(shard, pa.ipc.open_stream(rows.as_buffer()).read_all())
 
 
 def _shard_dataset(ray: Any, make: Callable[..., Any], arguments: Sequence[Any], shards: Sequence[int], cluster: ClusterConfig) -> Any:

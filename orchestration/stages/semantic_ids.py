@@ -45,7 +45,8 @@ def _check_codes(run: StageRun, model: Model, vectors_ND: torch.Tensor) -> None:
     bundle = None if baseline is None else load_bundle(run.store, baseline.hash)
     if bundle is not None and run.params.retraining.start == "warm" and run.params.retraining.stability.mode != "free":
         hold = held(run.params.retraining, Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors")))
-        z_Ne = torch.cat([model.tokenizer.encode(rows) for rows in vectors_ND.split(config.chunk)]).detach()
+        with torch.no_grad():
+            z_Ne = torch.cat([model.tokenizer.encode(rows) for rows in vectors_ND.split(config.chunk)])
         codes_NM = held_codes(model.tokenizer, z_Ne, released_table(bundle, model.item_ids).codes_NM, hold, config.chunk)
     elif config.method == "sinkhorn":
         codes_NM = sinkhorn_codes(model.tokenizer, vectors_ND, config.sinkhorn_epsilon, config.sinkhorn_iterations, config.chunk)

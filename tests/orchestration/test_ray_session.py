@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from diger_core.errors import DigerError
+from diger_core.progress import Silent
 from orchestration import encoders, ray_session
 from orchestration.encoders import EmbeddingsConfig
-from orchestration.ray_data import map_batches_to_numpy
+from orchestration.ray_data import map_batches_to_numpy, map_shards
 from orchestration.ray_session import ClusterConfig
 
 
@@ -89,6 +91,17 @@ def test_a_lost_worker_costs_a_new_start_and_a_fault_of_the_data_is_told(tmp_pat
     np.testing.assert_array_equal(out, [[1], [2], [3]])
     with pytest.raises(DigerError, match=r"^item 'x': cannot be encoded: correct its text$"):
         map_batches_to_numpy(_refuses, (), ["a"], 1, ClusterConfig(workers=1))
+
+
+def _up_to() -> Callable[[int], pa.Table]:
+    return lambda shard: pa.table({"value": pa.array(range(shard), pa.int32())})
+
+
+def test_shards_come_back_whole_also_those_without_rows() -> None:
+    kept: dict[int, pa.Table] = {}
+    map_shards(_up_to, (), [0, 1, 3], ClusterConfig(workers=2), lambda shard, rows: kept.update({shard: rows}), Silent(), "counting")
+    assert {shard: rows["value"].to_pylist() for shard, rows in kept.items()} == {0: [], 1: [0], 3: [0, 1, 2]}
+    assert kept[0].schema == kept[3].schema
 
 
 def test_one_private_cluster_serves_the_whole_process_and_leaves_nothing_behind() -> None:

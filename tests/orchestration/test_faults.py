@@ -236,6 +236,5 @@ def test_training_goes_on_with_one_node_when_the_second_is_lost(tmp_path: Path) 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_failure_threshold": "2", "RAY_health_check_period_ms": "1000"}
     done = subprocess.run([sys.executable, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert "ENDED 40" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "ENDED 40 2 True" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]  # epochs, starts of the group, the node was taken away
     assert "resumed at" in done.stdout
-    assert done.stdout.rstrip().endswith("True")

@@ -72,8 +72,8 @@ def ids() -> None:
 def diff(old: str, new: str, out: str | None, store: str, as_json: bool) -> None:
     """Which IDs were kept, moved, added and removed from OLD to NEW.
 
-    Each is `champion`, `previous`, the hash (or its beginning) of an artefact with an ID table, or a Parquet file. Shares are weighted by the
-    training events of NEW's data, where NEW is a bundle.
+    Each is `champion`, `champion~1`, `previous`, a snapshot, an assignment's hash, the hash (or its beginning) of an artefact with an ID table, or
+    a Parquet file. Shares are weighted by the training events of NEW's data, where NEW is a bundle.
     """
     from diger_core.id_diff import changed_histories, id_diff, migration
     from orchestration.console import print_json, print_table
@@ -134,14 +134,37 @@ def named_table(store: Store, name: str) -> tuple[pa.Table, Artefact | None]:
         artefact = named_bundle(store, name)
         return artefact.table(_TABLES["bundle"]), artefact
     found = [(stage, hash_) for stage in _TABLES for hash_ in store.root.list("artefacts", stage) if len(name) >= 6 and hash_.startswith(name)]
-    if len(found) != 1:
+    if len(found) > 1:
         many = ", ".join(f"{stage} {hash_[:12]}" for stage, hash_ in found)
-        raise DigerError(
-            f"{name!r} names {'several artefacts: ' + many if found else 'no artefact with an ID table'}: give at least 6 digits of the hash of a "
-            f"{', '.join(_TABLES)}, or champion, previous, or a .parquet file"
-        )
-    artefact = store.artefact(*found[0])
-    return artefact.table(_TABLES[found[0][0]]), artefact
+        raise DigerError(f"{name!r} names several artefacts: {many}: give more digits")
+    artefact = store.artefact(*found[0]) if found else _resolved(store, name)
+    return artefact.table(_TABLES[artefact.stage]), artefact
+
+
+def _resolved(store: Store, name: str) -> Artefact:
+    """The artefact with an ID table behind anything that `diger why` takes; of a snapshot or an assignment the newest one, a bundle first."""
+    from diger_core.errors import DigerError
+    from orchestration.audit.index import Index
+    from orchestration.audit.names import resolve, with_assignment
+
+    index = Index(store)
+    thing = resolve(index, name)
+    hashes = [thing.value]
+    if thing.kind == "release":
+        hashes = [entry.bundle for entry in index.releases if str(entry.number) == thing.value]
+    elif thing.kind == "snapshot":
+        hashes = [made.artefact for made in index.made if made.snapshot == thing.value]
+    elif thing.kind == "assignment":
+        hashes = with_assignment(index, thing.value)
+    for stage in _TABLES:
+        for hash_ in reversed(hashes):
+            artefact = index.artefact(hash_) if index.present.get(hash_) == stage else None
+            if artefact is not None and _TABLES[stage] in artefact.names:
+                return artefact
+    raise DigerError(
+        f"{name!r} names no artefact with an ID table in {store.url}: give a {', '.join(_TABLES)}, a snapshot that was trained on, champion, "
+        "champion~1 or a .parquet file"
+    )
 
 
 def _traffic(store: Store, holder: Artefact | None) -> tuple[Any, Any] | None:

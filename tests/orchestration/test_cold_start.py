@@ -160,6 +160,8 @@ def test_ids_diff_compares_aliases_hashes_and_files(world, cli, tmp_path):
     child = world.arrived["cold_start"].artefact
     found = json.loads(cli("ids", "diff", "champion", child.hash[:12], "--json"))
     assert found["counts"] == {"kept": 60, "suffix": 0, "moved": 0, "added": 6, "removed": 0}
+    for name in ("champion~0", world.champion.assignment_hash[:16], world.first().key):
+        assert json.loads(cli("ids", "diff", name, "cold_start", "--json"))["counts"] == found["counts"]
     file, out = tmp_path / "old.parquet", tmp_path / "migration.parquet"
     pq.write_table(child.table("id_table.parquet"), file)
     shown = cli("ids", "diff", str(file), "champion", "--migration", str(out))
@@ -169,7 +171,13 @@ def test_ids_diff_compares_aliases_hashes_and_files(world, cli, tmp_path):
 
 
 def test_ids_diff_names_what_it_cannot_find(world, capsys):
-    for name, told in (("123456", "no artefact with an ID table"), ("previous", "no previous bundle yet"), ("nothing.parquet", "no such file")):
+    for name, told in (
+        ("123456", "no artefact"),
+        ("champion~7", "1 entries"),
+        ("sequences", "no artefact with an ID table"),
+        ("previous", "no previous bundle yet"),
+        ("nothing.parquet", "no such file"),
+    ):
         with pytest.raises(SystemExit):
             main(["ids", "diff", "champion", name, "--store", world.store.url])
         assert told in capsys.readouterr().err

@@ -7,16 +7,18 @@ kept. Every fault names the file, what was expected, what was found, and what to
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from diger_core.canonical import file_hash
+from diger_core.canonical import digest, file_hash
 from diger_core.errors import DigerError
 from diger_core.store import Artefact, seal
 from orchestration.audit import links
@@ -40,6 +42,8 @@ class Outcome:
     bytes: int = 0
     seconds: float = 0.0
     content: bool = False
+    passed_over: int = 0  # artefacts that an interrupted run had verified and whose files have not been touched since
+    interrupted_at: str = ""
 
     @property
     def summary(self) -> str:
@@ -48,7 +52,16 @@ class Outcome:
         verdict = f"{len(self.faults)} FAULT{'S' if len(self.faults) > 1 else ''}" if self.faults else "all as recorded"
         return (
             f"verified {what} of {self.artefacts:,} artefacts ({self.files:,} files, {self.bytes:,} bytes) and {self.records:,} records: "
-            f"{verdict} ({self.seconds:.2f} s{speed})"
+            f"{verdict} ({self.seconds:.2f} s{speed}){self._earlier}"
+        )
+
+    @property
+    def _earlier(self) -> str:
+        if not self.passed_over:
+            return ""
+        return (
+            f"; {self.passed_over:,} more were verified by the run that was interrupted at {self.interrupted_at} and not read again: "
+            "their files are untouched since (--again reads them)"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -83,12 +96,12 @@ def _removal(node: Node) -> str:
 
 
 def verify_store(index: Index, content: bool = False, journal: Journal | None = None) -> Outcome:
-    """Every artefact, record, snapshot and log entry; those that `journal` says were verified before are passed over."""
+    """Every artefact, record, snapshot and log entry; what `journal` says was verified before and is untouched is not read again."""
     outcome, started = Outcome(content=content), time.perf_counter()
-    done = journal.done if journal is not None else set()
+    done = journal.untouched(index) if journal is not None else set()
     hashes = [hash_ for hash_ in index.present if hash_ not in done]
-    if len(hashes) < len(index.present):
-        outcome.notes.append(f"{len(index.present) - len(hashes):,} artefacts were verified by the interrupted run before and are passed over")
+    if journal is not None and done:
+        outcome.passed_over, outcome.interrupted_at = len(done), journal.at
     _artefacts(index, hashes, outcome, journal)
     _records(index, index.made, outcome)
     outcome.faults += index.faults
@@ -105,20 +118,52 @@ def verify_store(index: Index, content: bool = False, journal: Journal | None = 
 
 
 class Journal:
-    """Which artefacts an interrupted `diger verify` has found sound: a scratch file outside the store, removed when the run is complete."""
+    """Which artefacts an interrupted `diger verify` has found sound, and how their files stood before it read them: a scratch file outside the
+    store, removed when the run is complete."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.done = set(path.read_text(encoding="ascii").split()) if path.exists() else set[str]()
+        self.path, self.at = path, ""
+        self._done: dict[str, str] = {}
+        if path.exists():
+            self.at = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+            self._done = {words[0]: words[1] for words in lines if len(words) == 2}  # a line cut short by a crash counts for nothing
+        self._marks: dict[str, str] = {}
         self._file = open(path, "a", encoding="ascii", buffering=1)  # noqa: SIM115
 
+    def untouched(self, index: Index) -> set[str]:
+        """The artefacts that were verified and whose files stand as they did; notes how all stand before any is read."""
+        hashes = list(index.present)
+        self._marks = dict(zip(hashes, index.each(lambda hash_: _standing(index, hash_), hashes), strict=True))
+        return {hash_ for hash_ in hashes if self._marks[hash_] and self._done.get(hash_) == self._marks[hash_]}
+
     def add(self, hash_: str) -> None:
-        self._file.write(f"{hash_}\n")
+        if self._marks.get(hash_):
+            self._file.write(f"{hash_} {self._marks[hash_]}\n")
 
     def close(self) -> None:
         self._file.close()
         self.path.unlink()
+
+
+def _standing(index: Index, hash_: str) -> str:
+    """What changes whenever a file of the artefact is written, replaced or copied: sizes, times and inodes, or an object store's entity tags.
+    Empty where that cannot be told."""
+    root, place = index.root, index.root.at("artefacts", index.present[hash_], hash_)
+    if root.is_local:
+        try:
+            stats = {entry.name: os.stat(entry.path) for entry in os.scandir(place)}
+        except OSError:  # damaged; the verification itself says how
+            return ""
+        parts = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev) for name, s in sorted(stats.items())]
+    else:
+        with root.faults("artefacts", index.present[hash_], hash_):
+            found = root.fs.ls(place, detail=True, refresh=True)
+        if not all(entry.get("ETag") for entry in found):
+            return ""
+        parts = sorted((str(entry["name"]), int(entry["size"]), str(entry["ETag"])) for entry in found)
+    return digest("standing", json.dumps(parts))
 
 
 # Artefacts

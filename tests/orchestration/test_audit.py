@@ -238,18 +238,53 @@ def test_exit_code_1_where_something_is_missing(audit_world, tmp_path, capsys):
     assert f"{audit_world.runs[1]['embeddings']}: missing" in capsys.readouterr().out
 
 
-def test_an_interrupted_verification_goes_on_where_it_stopped(audit_world, tmp_path):
+def interrupted(store: Store, path: Path, monkeypatch) -> None:
+    """A verification that breaks off after the artefacts."""
+    from orchestration.audit import verify
+
+    def broken(*_):
+        raise DigerError("broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "_records", broken)
+        with pytest.raises(DigerError, match="broken off"):
+            verify.verify_store(Index(store, cached=False), journal=verify.Journal(path))
+
+
+def test_an_interrupted_verification_goes_on_where_it_stopped(audit_world, tmp_path, monkeypatch):
     from orchestration.audit.verify import Journal, verify_store
 
-    journal = Journal(tmp_path / "journal")
-    done = sorted(Index(audit_world.store, cached=False).present)[:10]
-    for hash_ in done:
-        journal.add(hash_)
+    interrupted(audit_world.store, tmp_path / "journal", monkeypatch)
     outcome = verify_store(Index(audit_world.store, cached=False), journal=Journal(tmp_path / "journal"))
     total = len(Index(audit_world.store, cached=False).present)
-    assert outcome.artefacts == total - len(done)
-    assert "verified by the interrupted run" in outcome.notes[0]
+    assert (outcome.artefacts, outcome.passed_over, outcome.faults) == (0, total, [])
+    assert f"{total} more were verified by the run that was interrupted at 20" in outcome.summary
     assert not (tmp_path / "journal").exists()
+
+
+@pytest.mark.parametrize("change", ["damaged", "replaced by a copy"])
+def test_what_changed_since_an_interrupted_verification_is_read_again(audit_world, tmp_path, monkeypatch, change):
+    import os
+
+    from orchestration.audit.verify import Journal, verify_store
+
+    store = audit_world.copy(tmp_path)
+    interrupted(store, tmp_path / "journal", monkeypatch)
+    base = Path(store.root.base)
+    if change != "damaged":
+        shutil.copytree(base, tmp_path / "another", copy_function=shutil.copy2)
+        shutil.rmtree(base)
+        (tmp_path / "another").rename(base)
+    victim = next((base / "artefacts" / "joint_model").glob("*/model.safetensors"))
+    before = victim.stat()
+    victim.chmod(0o644)
+    with open(victim, "r+b") as f:
+        f.seek(-1, os.SEEK_END)
+        f.write(b"x")
+    os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
+    outcome = verify_store(Index(store, cached=False), journal=Journal(tmp_path / "journal"))
+    assert [str(victim) in fault for fault in outcome.faults] == [True]
+    assert outcome.artefacts == (1 if change == "damaged" else len(Index(store, cached=False).present))
 
 
 def test_an_edited_note_of_removal_explains_nothing(audit_world, tmp_path):

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import click
 
 from orchestration.cli.options import json_option, open_store, params_options, store_option
+
+if TYPE_CHECKING:
+    from diger_core.store import Artefact
+    from orchestration.runner import Session
 
 
 @click.command()
@@ -30,14 +37,14 @@ def lookup(
         raise click.UsageError("give either --item or --codes")
     from diger_core.errors import DigerError
     from orchestration.console import print_json, print_table
-    from orchestration.graph import BY_NAME
     from orchestration.params import load_params
     from orchestration.registry import register
     from orchestration.runner import Session
 
     params = load_params(params_file, overrides)
     opened = open_store(store)
-    table = Session(opened, params, register(opened, snapshot or params.snapshot)).find(BY_NAME["semantic_ids"]).table("items_by_code.parquet")
+    artefact = id_table_of(Session(opened, params, register(opened, snapshot or params.snapshot)))
+    table = artefact.table("items_by_code.parquet")
     rows = by_item(table, item) if item is not None else by_codes(table, str(codes))
     if not rows:
         raise DigerError(f"no item {item!r} in the ID table: check its spelling" if item is not None else f"no item has the ID or prefix {codes}")
@@ -46,6 +53,25 @@ def lookup(
         return
     columns = list(rows[0])
     print_table(f"{len(rows):,} item(s)", columns, [[str(row[c]) for c in columns] for row in rows[:limit]])
+
+
+def id_table_of(session: Session) -> Artefact:
+    """The table that the session's params lead to; where there is none, the newest of its snapshot, and a line on stderr says so."""
+    from orchestration.audit.index import Index
+    from orchestration.graph import BY_NAME
+    from orchestration.runner import MissingInput
+
+    try:
+        return session.find(BY_NAME["semantic_ids"])
+    except MissingInput:
+        index = Index(session.store)
+        for made in reversed(index.made):
+            found = index.artefact(made.artefact) if made.stage == "semantic_ids" and made.snapshot == session.snapshot.key else None
+            if found is not None:
+                told = f"made {made.at[:16].replace('T', ' ')} with other parameters or another baseline"
+                print(f"the newest IDs of snapshot {session.snapshot.key}: {found.hash[:12]}, {told}", file=sys.stderr)
+                return found
+        raise
 
 
 def by_item(table, item: str) -> list[dict]:  # type: ignore[no-untyped-def]

@@ -181,3 +181,11 @@ def test_ids_diff_names_what_it_cannot_find(world, capsys):
         with pytest.raises(SystemExit):
             main(["ids", "diff", "champion", name, "--store", world.store.url])
         assert told in capsys.readouterr().err
+
+
+def test_lookup_falls_back_on_the_newest_ids_of_the_snapshot_and_says_so(world, capsys):
+    main(["lookup", "--snapshot", str(world.folder / "first"), "--item", "7", "--json", "--store", world.store.url])  # not the parameters of the run
+    shown = capsys.readouterr()
+    assert [row["item_id"] for row in json.loads(shown.out)] == [7]
+    table = world.first_results["semantic_ids"].artefact
+    assert f"the newest IDs of snapshot {world.first().key}: {table.hash[:12]}" in shown.err

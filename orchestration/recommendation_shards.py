@@ -83,7 +83,7 @@ def recommend(request: Request, shards: Shards, cluster: ClusterConfig, progress
     missing = [shard for shard in range(opened.shards) if shard not in done]
     reused = len(done)
     if reused:
-        progress.message(f"recommendations: {reused} of {opened.shards} shards are there and verified")
+        progress.message(f"recommendations: {reused} of {counted(opened.shards, 'shard')} there and verified")
 
     def keep(shard: int, rows: pa.Table) -> None:
         done[shard] = shards.write(shard, rows)
@@ -97,11 +97,16 @@ def recommend(request: Request, shards: Shards, cluster: ClusterConfig, progress
     return {"counts": opened.counts, "shards": [done[shard] for shard in range(opened.shards)], "reused_shards": reused, "child": opened.child}
 
 
+def counted(number: int, noun: str) -> str:
+    """1 user, 1,000 users."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _tell(opened: Recommender, progress: Progress) -> None:
     counts = opened.counts
     progress.message(
-        f"recommendations: {counts['users']:,} users, {counts['items']:,} items; {counts['users_without_history']:,} users without history "
-        "get the most popular items"
+        f"recommendations: {counted(counts['users'], 'user')}, {counted(counts['items'], 'item')}; "
+        f"{counted(counts['users_without_history'], 'user')} without history: the most popular items"
     )
     if counts["items_unknown"]:
         assert opened.request.items is not None

@@ -61,7 +61,7 @@ class RecommendationsConfig:
     __pydantic_config__: ClassVar = STRICT
     k: int = 10
     beams: int = 50
-    shard_users: int = 10_000  # users of one Parquet file, the unit of resumption
+    shard_users: int = 1_000  # users of one Parquet file, the unit of resumption
     batch_size: int = 512
     remove_seen: bool = False  # leave out what the user's history holds
 

@@ -61,6 +61,7 @@ _HELP = {
     "forget": "Remove one user's events from what is stored.",
     "reproduce": "Build a stored result again and compare.",
 }
+_KEPT = {"recommend": "finished shards"}  # by an interruption, where it is not stages
 
 
 class _Lazy(click.Group):
@@ -100,7 +101,8 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(2 if isinstance(error, click.UsageError) else 1)
     except (click.Abort, KeyboardInterrupt):
-        print("diger: interrupted; finished stages are kept, run the same command to go on", file=sys.stderr)
+        kept = next((what for command, what in _KEPT.items() if command in given), "finished stages")
+        print(f"diger: interrupted; {kept} are kept, run the same command to go on", file=sys.stderr)
         sys.exit(130)
     except DigerError as error:
         if debug:

@@ -44,6 +44,7 @@ def recommend(
     """
     from orchestration.console import console_progress, print_json
     from orchestration.params import load_params
+    from orchestration.recommendation_shards import counted
 
     params = load_params(params_file, overrides)
     with console_progress() as progress:
@@ -52,8 +53,10 @@ def recommend(
         print_json(document)
         return
     counts = document["counts"]
-    print(f"{counts['users']:,} users, {counts['users_without_history']:,} of them without history; {counts['items']:,} items to choose from")
-    print(f"Champion {document['champion'][:12]}; {len(document['shards'])} shard(s) in {out}")
+    print(
+        f"{counted(counts['users'], 'user')}, {counts['users_without_history']:,} without history; {counted(counts['items'], 'item')} to choose from"
+    )
+    print(f"Champion {document['champion'][:12]}; {counted(len(document['shards']), 'shard')} in {out}")
 
 
 def to_directory(

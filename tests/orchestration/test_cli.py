@@ -145,3 +145,19 @@ def test_the_demos_second_run_changes_no_key_up_to_the_id_table():
 
     read = {section for stage in upstream({"semantic_ids", "cold_start", "catalogue_diff"}) for section in BY_NAME[stage].params}
     assert load_params(overrides=LATER).section(read) == load_params().section(read)
+
+
+@pytest.mark.parametrize(("arguments", "kept"), [(["recommend", "--out", "x"], "finished shards are kept"), (["run"], "finished stages are kept")])
+def test_an_interruption_tells_what_is_kept(here, capsys, monkeypatch, arguments, kept):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestration.params.load_params", interrupted)
+    assert call(*arguments, "--snapshot", "snap") == 130
+    assert kept in one_line(capsys)
+
+
+def test_one_user_is_no_users():
+    from orchestration.recommendation_shards import counted
+
+    assert [counted(number, "user") for number in (0, 1, 1000)] == ["0 users", "1 user", "1,000 users"]

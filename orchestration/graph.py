@@ -164,7 +164,7 @@ STAGES: tuple[Stage, ...] = (
         ("report",),
         ("html", "matplotlib"),
         "One self-contained page: verdict, metrics with intervals, what changed, curves, code usage, the ID tree, slices, examples, lineage.",
-        version="2",
+        version="3",
     ),
     Stage(
         "release",

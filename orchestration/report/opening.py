@@ -1,4 +1,4 @@
-"""The page's first words: may this model serve, and is it better than what serves now? Then what joint training gains over its control."""
+"""The page's first words: may this model serve, and is it better than the champion? Then what joint training gains over its control."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def _against(stored: Mapping[str, Any]) -> str | None:
     relative = f", {100 * gain['mean'] / row['champion']:+.1f}%" if row["champion"] > 0 else ""
     users = stored["metrics"]["slices"]["all"]["users"]
     return (
-        f"On the same {users:,} users the new model reaches NDCG@10 {row['candidate']:.4f}, the model that serves now {row['champion']:.4f}: {says} "
+        f"On the same {users:,} users the new model reaches NDCG@10 {row['candidate']:.4f}, "
+        f"the champion it was compared with {row['champion']:.4f}: {says} "
         f"({gain['mean']:+.4f}{relative}; 95% interval {gain['low']:+.4f} to {gain['high']:+.4f})."
     )
 

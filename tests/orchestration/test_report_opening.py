@@ -49,7 +49,14 @@ def test_without_a_gate_the_comparison_with_the_control_opens_the_page():
 def test_the_page_opens_with_the_gate_and_names_the_rule_that_was_not_met(tmp_path):
     made = page(Material(fake_inputs(tmp_path, verdict=fake_verdict((0.01, 0.002, 0.018), refused="coverage"))), ReportConfig())
     first = made.index("Verdict: refused")
-    assert first < made.index("catalogue coverage:</strong>") < made.index("Does joint training help? Yes.") < made.index('id="evaluation"')
+    box_ends = made.index("</section>", first)
+    asked = made.index("Does joint training help? Yes.")
+    assert first < made.index("catalogue coverage:</strong>") < box_ends < asked < made.index('id="evaluation"')
+
+
+def test_the_champions_figure_is_of_the_one_compared_with():
+    """The page outlives the release: then another model serves."""
+    assert "the champion it was compared with" in opening(fake_verdict((0.01, 0.002, 0.018)), METHOD).lead
 
 
 def test_the_commands_name_the_stored_results(tmp_path):

@@ -142,6 +142,15 @@ def test_the_report_shows_what_changed_and_says_nothing_of_it_in_a_first_trainin
     assert change_part(Material({})) is None
 
 
+def test_the_report_says_that_a_warm_start_had_no_warm_up(world, warm):
+    from orchestration.report.material import Material
+    from orchestration.report.page import training_section
+
+    pages = [training_section(Material({"tokenizer": results["tokenizer"].artefact})) for results in (world.results, warm)]
+    assert [bool(page["tokenizer"]) for page in pages] == [True, False]
+    assert [page["taken_over"] for page in pages] == [None, world.champion.hash]
+
+
 def test_from_scratch_codes_are_named_like_the_champions(world):
     scratch = world.run(world.arrived, ("tokenizer", "joint_model", "semantic_ids", "id_diff"), retraining={"start": "scratch"})
     facts = scratch["tokenizer"].artefact.facts

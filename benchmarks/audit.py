@@ -128,7 +128,8 @@ def hashing(folder: Path, place: Callable[[str], str], where: str, given: Any) -
         for number in range(8):
             out.bytes(f"part-{number}.bin", os.urandom(given.megabytes * (1 << 20) // 8))
         artefact = store.publish(out)
-    store.append_record("raw_items", "0" * 64, {"artefact": artefact.hash, "inputs": {}, "started_at": "2026-01-01T00:00:00+00:00"})
+    made = {"artefact": artefact.hash, "manifest": artefact.manifest_hash, "inputs": {}, "started_at": "2026-01-01T00:00:00+00:00"}
+    store.append_record("raw_items", "0" * 64, made)
     files = [str(artefact.path(name)) for name in artefact.names]
     total = sum(int(entry["bytes"]) for entry in artefact.manifest["files"])
     ours, theirs, parallel = [], [], []

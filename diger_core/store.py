@@ -44,6 +44,13 @@ def artefact_hash(stage: str, files: Iterable[Mapping[str, Any]], facts: Mapping
     return digest("artefact", str(FORMAT), stage, canonical_json(facts), *(part for pair in listed for part in pair))
 
 
+def manifest_hash(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest, which a record seals: the artefact's name covers the files' content, this their bytes too. Without the files' places,
+    which differ between a disk and an object store."""
+    files = [{name: value for name, value in entry.items() if name != "path"} for entry in manifest["files"]]
+    return digest("manifest", canonical_json({**manifest, "files": files}))
+
+
 def seal(record: Mapping[str, Any]) -> str:
     """SHA-256 over a record's other fields: what an edit or a damaged byte of the record changes."""
     return digest("record file", canonical_json({name: value for name, value in record.items() if name != "seal"}))
@@ -62,6 +69,10 @@ class Artefact:
     @property
     def facts(self) -> Mapping[str, Any]:
         return self.manifest["facts"]
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        return manifest_hash(self.manifest)
 
     @cached_property
     def files(self) -> dict[str, Mapping[str, Any]]:

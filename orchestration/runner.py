@@ -159,6 +159,7 @@ class Session:
         source = {} if stage.inputs else {"snapshot_file": self.snapshot.file_hash(stage.name)}
         record = {
             "artefact": artefact.hash,
+            "manifest": artefact.manifest_hash,
             "inputs": {name: a.hash for name, a in inputs.items()},
             "snapshot": self.snapshot.key,
             **source,

@@ -154,7 +154,8 @@ def _record(index: Index, each: Made, old: Artefact, new: Artefact, replaced: Ma
     own = ("format", "stage", "key", "number", "seal")
     kept = {name: value for name, value in record.items() if name not in own}
     forgotten = {"replaces": old.hash, "subject": who, "at": datetime.now(UTC).isoformat()}
-    index.store.append_record(each.stage, key, {**kept, "artefact": new.hash, "inputs": inputs, "forgotten": forgotten})
+    made = {"artefact": new.hash, "manifest": new.manifest_hash, "inputs": inputs}
+    index.store.append_record(each.stage, key, {**kept, **made, "forgotten": forgotten})
 
 
 def _key(index: Index, record: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

@@ -145,6 +145,13 @@ class Index:
             self._manifests[hash_] = self.store.find(self.present[hash_], hash_) if hash_ in self.present else None
         return self._manifests[hash_]
 
+    def complete(self, hash_: str) -> bool:
+        """Whether the artefact was finished; a damaged manifest counts, too."""
+        try:
+            return self.artefact(hash_) is not None
+        except DigerError:
+            return True
+
     def artefacts(self, stages: Iterable[str] | None = None) -> list[Artefact]:
         """All complete artefacts of the stages (default: all); a damaged manifest is passed over: `diger verify` names it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -9,13 +10,49 @@ from typing import TYPE_CHECKING
 from diger_core.canonical import table_hash
 from diger_core.errors import DigerError
 from diger_core.store import seal
-from orchestration.audit.index import Index
+from orchestration.audit.index import Index, manifest_path
 
 if TYPE_CHECKING:
     from diger_core.store import Artefact
 
 ASSIGNMENT = "diger.assignment_hash"
 _TABLES = ("id_table.parquet", "semantic_ids.parquet")
+
+
+def manifest(index: Index, found: Artefact) -> list[str]:
+    """The manifest against the hash that the records of the artefact seal: its own name does not cover the files' bytes."""
+    makers = index.makers.get(found.hash, [])
+    said = []
+    for made in makers:
+        with contextlib.suppress(DigerError):  # a damaged record is named where records are verified
+            said.append(str(index.record(made).get("manifest")))
+    if not makers or found.manifest_hash in said:
+        return []
+    where = f"{manifest_path(index.store, found.stage, found.hash)}: edited or replaced: it hashes to {found.manifest_hash[:16]}"
+    names = ", ".join(sorted({value[:16] for value in said})) or "nothing that can be read"
+    return [f"{where}, its records say {names}: restore it (dvc pull), or remove {found.directory} and run stage {found.stage} again"]
+
+
+def unrecorded(index: Index) -> list[str]:
+    """Complete artefacts that no record mentions: nothing says what made them."""
+    return [
+        f"{index.store.url}/artefacts/{stage}/{hash_}: no record of stage {stage} mentions it, so nothing says what made it: restore the records "
+        f"from a copy of the store (dvc pull), run stage {stage} again, which records it, or let `diger gc --delete` remove it"
+        for hash_, stage in index.present.items()
+        if hash_ not in index.makers and index.complete(hash_)
+    ]
+
+
+def unentered(index: Index) -> list[str]:
+    """Releases that were made, but that left no entry in the champion log. One whose bundle was champion by another entry needs none of its own."""
+    entered = {name for entry in index.releases for name in (entry.release, entry.bundle)}
+    made = {artefact.hash: artefact.facts.get("bundle") for artefact in index.artefacts(["release"]) if artefact.hash in index.makers}
+    return [
+        f"{index.store.url}/artefacts/release/{hash_}: no entry of the champion log names this release: it was interrupted before its entry: run "
+        "release again; if an entry was deleted, restore champion/ from a copy of the store"
+        for hash_, bundle in made.items()
+        if hash_ not in entered and bundle not in entered
+    ]
 
 
 def artefact(index: Index, found: Artefact) -> list[str]:
@@ -123,14 +160,16 @@ def release(index: Index, number: int) -> list[str]:
     for what, hash_ in named:
         if hash_ and hash_ not in index.present and hash_ not in index.removed:
             faults.append(f"{where}: its {what} {hash_[:16]} is not in the store: restore it (dvc pull)")
-    verdict = index.artefact(entry.verdict) if entry.verdict else None
-    if verdict is not None:
-        document = verdict.json("verdict.json")
-        if document["candidate"] != entry.bundle or document["verdict"] != "accept":
-            faults.append(
-                f"{where}: its verdict {verdict.hash[:16]} is {document['verdict']} for bundle {document['candidate'][:16]}, "
-                f"the entry makes {entry.bundle[:16]} champion: roll back to an accepted bundle"
-            )
+    document = None
+    with contextlib.suppress(DigerError, ValueError):  # a damaged verdict is named among the artefacts
+        verdict = index.artefact(entry.verdict) if entry.verdict else None
+        document = verdict.json("verdict.json") if verdict is not None else None
+    said = (document.get("verdict"), document.get("candidate")) if isinstance(document, dict) else None
+    if said is not None and said != ("accept", entry.bundle):
+        faults.append(
+            f"{where}: its verdict {str(entry.verdict)[:16]} is {said[0]} for bundle {str(said[1])[:16]}, "
+            f"the entry makes {entry.bundle[:16]} champion: roll back to an accepted bundle"
+        )
     return faults
 
 

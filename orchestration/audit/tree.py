@@ -164,13 +164,16 @@ def gate_line(index: Index, hash_: str) -> str:
     try:
         artefact = index.artefact(hash_)
         verdict = artefact.json("verdict.json") if artefact is not None else None
-    except DigerError as error:
+    except (DigerError, ValueError) as error:
         return f"FAULT the verdict cannot be read: {error}"
     if verdict is None:
         return "the verdict is missing"
-    failed = [f"{rule['name']}: {rule['message']}" for rule in verdict["rules"] if not rule["passed"]]
-    against = f"against {str(verdict['champion'])[:SHORT]}" if verdict.get("champion") else "with no champion to beat"
-    return f"verdict {verdict['verdict']} {against}, {len(verdict['rules'])} rules" + (f"; failed: {'; '.join(failed)}" if failed else "")
+    try:
+        failed = [f"{rule['name']}: {rule['message']}" for rule in verdict["rules"] if not rule["passed"]]
+        against = f"against {str(verdict['champion'])[:SHORT]}" if verdict.get("champion") else "with no champion to beat"
+        return f"verdict {verdict['verdict']} {against}, {len(verdict['rules'])} rules" + (f"; failed: {'; '.join(failed)}" if failed else "")
+    except (KeyError, TypeError, AttributeError):
+        return "FAULT the verdict cannot be read: its fields are not those of a verdict: it was edited"
 
 
 def changed_params(sections: dict[str, Any]) -> dict[str, Any]:

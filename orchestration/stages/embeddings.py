@@ -176,7 +176,8 @@ def _fit(store: Store, config: EmbeddingsConfig, items: Artefact) -> Artefact:
         write_state(out, encoder.state())
         out.facts.update(encoder=config.encoder, width=encoder.width)
         artefact = store.publish(out)
-    record: dict[str, Any] = {"artefact": artefact.hash, "inputs": {"validated_items": items.hash}, "params": {"embeddings": config.identity()}}
+    made = {"artefact": artefact.hash, "manifest": artefact.manifest_hash}
+    record: dict[str, Any] = {**made, "inputs": {"validated_items": items.hash}, "params": {"embeddings": config.identity()}}
     times = {"started_at": started.isoformat(), "seconds": round(time.monotonic() - clock, 3)}
     store.append_record("encoder", digest("encoder", config.identity_hash(), items.hash), record | times)
     return artefact

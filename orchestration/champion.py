@@ -19,7 +19,7 @@ from typing import Literal
 
 from diger_core.canonical import jsonable
 from diger_core.errors import DigerError
-from diger_core.store import Store, seal
+from diger_core.store import MANIFEST, Store, seal
 from orchestration.bundle import Bundle, load_bundle
 
 __all__ = ["Action", "Bundle", "Entry", "append", "current", "history", "load_bundle", "origin", "promote", "rollback"]
@@ -149,7 +149,16 @@ def rollback(store: Store, reason: str, to: int | None = None) -> Entry:
     try:
         return append(store, target.bundle, "rollback", reason, verdict=target.verdict, check=check)
     except DigerError as error:
-        raise DigerError(f"no rollback to entry {target.number}, the champion stays {start.bundle[:12]}: {error}") from error
+        told = _taken_out(store, target.bundle) or str(error)
+        raise DigerError(f"no rollback to entry {target.number}, the champion stays {start.bundle[:12]}: {told}") from error
+
+
+def _taken_out(store: Store, bundle: str) -> str | None:
+    """What a missing bundle was removed by, where the store has a note of it; None where it was not removed on purpose, or is there again."""
+    if not store.root.exists("removed", f"{bundle}.json") or store.root.exists("artefacts", "bundle", bundle, MANIFEST):
+        return None
+    found = json.loads(store.root.read("removed", f"{bundle}.json"))
+    return f"bundle {bundle[:12]} was removed by `diger {found['why']}` on {str(found['at'])[:10]}: roll back to another entry (diger champion --history)"
 
 
 def accepting_verdict(store: Store, bundle: str, against: str | None) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 from diger_core.errors import DigerError
 from diger_core.storage import Root
 from diger_core.store import Store
+from orchestration.audit.removal import note, take_out
 from orchestration.champion import Entry, append, current, history, origin, promote, rollback
 from orchestration.cli import main
 from tests.orchestration.release_world import ReleaseWorld
@@ -230,6 +231,15 @@ def test_rollback_to_a_bundle_that_is_gone_is_refused_and_the_champion_stays(sto
     with pytest.raises(DigerError, match=f"no rollback to entry 1, the champion stays {bundles[1][:12]}"):
         rollback(store, "it was better")
     assert current(store).bundle == bundles[1]
+
+
+def test_rollback_to_a_bundle_that_gc_removed_says_so(store, bundles):
+    append(store, bundles[0], "release", "first")
+    append(store, bundles[1], "release", "second")
+    note(store, "bundle", bundles[0], "gc", "nothing needs it")
+    take_out(store.root, "artefacts", "bundle", bundles[0])
+    with pytest.raises(DigerError, match=f"bundle {bundles[0][:12]} was removed by `diger gc`"):
+        rollback(store, "it was better")
 
 
 def test_origin_is_the_entry_that_released_a_bundle(store, bundles):

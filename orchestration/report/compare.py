@@ -41,8 +41,14 @@ def compare_page(a: Found, b: Found) -> str:
         "params": differing(a.params, b.params),
         "inputs": [(s, a.made.inputs.get(s), b.made.inputs.get(s)) for s in dict.fromkeys([*a.material.stages, *b.material.stages])],
         "costs": cost_rows(a, b),
+        "other_data": other_data(a, b),
     }
     return environment().get_template("compare.html.j2").render(context)
+
+
+def other_data(a: Found, b: Found) -> bool:
+    """Whether A and B were validated and tested on different sequences."""
+    return a.made.inputs.get("sequences") != b.made.inputs.get("sequences")
 
 
 def side(name: str, found: Found) -> dict[str, Any]:
@@ -204,5 +210,6 @@ def summary(a: Found, b: Found) -> dict[str, Any]:
         "b": b.hash,
         "metrics": {name: [float(np.float64(model.get(name, np.nan))) for model in models] for name in names},
         "paired": both,
+        "other_data": other_data(a, b),
         "params": differing(a.params, b.params),
     }

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -149,6 +150,16 @@ def test_the_page_is_whole_self_contained_and_without_users(world):
     assert "training.epochs" in read.text
     assert "compare the intervals below with care" in " ".join(read.text.split())
     assert json.dumps(summary(a, b))
+
+
+def test_figures_of_different_data_are_called_so(world):
+    store, hashes, _ = world
+    a, b = (find_report(Index(store, cached=False), hash_) for hash_ in hashes)
+    other = replace(b, made=replace(b.made, inputs={**b.made.inputs, "sequences": "0" * 64}))
+    other.__dict__["material"] = b.material
+    assert (summary(a, b)["other_data"], summary(a, other)["other_data"]) == (False, True)
+    assert "of different data" not in compare_page(a, b)
+    assert compare_page(a, other).count("of different data") == 2  # beside the metrics and beside the curves
 
 
 def test_the_commands_write_pages_and_name_them(world, tmp_path, monkeypatch, capsys):

@@ -213,7 +213,7 @@ def commands(material: Material) -> list[tuple[str, str]]:
     if material.has("evaluation"):
         lines.append(("Rank and count again:", f"diger reproduce {material.inputs['evaluation'].hash}"))
     if material.gate is not None:
-        lines.append(("Everything that the judged bundle was made from, verified file by file:", f"diger why {material.gate['candidate']}"))
+        lines.append(("Everything that the judged bundle was made from, verified file by file:", f"diger why {material.gate['candidate']} --verify"))
     return lines
 
 

@@ -63,7 +63,7 @@ def test_the_commands_name_the_stored_results(tmp_path):
     inputs = fake_inputs(tmp_path, verdict=fake_verdict(None))
     lines = [line for _, line in commands(Material(inputs))]
     assert f"diger reproduce {inputs['joint_model'].hash}" in lines
-    assert f"diger why {fake_verdict(None)['candidate']}" in lines
+    assert f"diger why {fake_verdict(None)['candidate']} --verify" in lines
 
 
 def test_the_heat_map_tells_every_levels_first_and_last_perplexity():

@@ -117,10 +117,13 @@ def where_used(what: str, item: str | None, as_json: bool, store: str) -> None:
     index = Index(open_store(store))
     uses = forward.where_used(index, resolve(index, what))
     customers = _customers(index, uses, item)
+    nobody = _nobody(index, customers, item)
     if as_json:
-        print_json({**forward.as_json(index, uses), **({"customers": customers} if item is not None else {})})
+        print_json({**forward.as_json(index, uses), **({"customers": customers, "customers_note": nobody} if item is not None else {})})
         return
     _print_uses(index, uses)
+    if nobody:
+        print(nobody)
     for hash_, users in customers.items():
         print(f"item {item} was recommended to {len(users):,} users in {hash_[:12]}" + (f": {', '.join(users[:20])}" if users else ""))
 
@@ -131,6 +134,25 @@ def _customers(index: Index, uses: Uses, item: str | None) -> dict[str, list[str
     from orchestration.audit.customers import recommended_to
 
     return recommended_to(index, uses.reached.get("recommendations", []), item)
+
+
+def _nobody(index: Index, customers: dict[str, list[str]], item: str | None) -> str | None:
+    """Why nobody is listed, where that is no answer: the item is unknown, or no recommendations were stored."""
+    from diger_core.errors import DigerError
+    from orchestration.audit.items import history
+
+    if item is None or any(customers.values()):
+        return None
+    try:
+        history(index, item)
+    except DigerError as error:
+        return f"item {item}: nobody can be listed: {error}"
+    if customers:
+        return None
+    return (
+        f"item {item}: no stored recommendations were made with this, so nobody can be listed: stage recommendations (`diger run`) stores them, "
+        "`diger recommend --out` writes them elsewhere"
+    )
 
 
 def _print_uses(index: Index, uses: Uses) -> None:

@@ -34,6 +34,7 @@ class Thing:
     row: int | None = None  # of `file`, where a row was asked for
     file: str | None = None
     item: str | None = None
+    path: str | None = None  # of a table outside the store, which `value`, the champion of its time, has made
 
 
 def resolve(index: Index, text: str) -> Thing:
@@ -43,7 +44,7 @@ def resolve(index: Index, text: str) -> Thing:
     path, separator, row = text.rpartition("#")
     if separator and row.isdigit():
         holder = _by_path(index, path) or resolve(index, path)
-        return Thing(holder.kind, holder.value, int(row), holder.file)
+        return Thing(holder.kind, holder.value, int(row), holder.file, path=holder.path)
     champion = _CHAMPION.fullmatch(text)
     if champion:
         return Thing("release", str(_entry(index, int(champion[1] or 0)).number))
@@ -159,7 +160,7 @@ def _by_path(index: Index, text: str) -> Thing | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return Thing("artefact", str(json.loads((directory / MANIFEST).read_bytes())["hash"]), file=file)
     if os.path.isfile(path):  # False, too, for what can be no path at all
-        return _by_bytes(index, path)
+        return _recommended(index, path) or _by_bytes(index, path)
     return _snapshot_at(index, path)
 
 
@@ -180,6 +181,27 @@ def _inside(index: Index, text: str) -> bool:
     if index.root.is_local:
         return Path(text.removeprefix("file://")).absolute().is_relative_to(index.root.base)
     return text.startswith(index.store.url + "/")
+
+
+def _recommended(index: Index, path: Path) -> Thing | None:
+    """A shard that `diger recommend --out` wrote: the document beside it names the champion, the snapshot and the shard's SHA-256."""
+    from diger_core.canonical import bytes_sha256
+    from orchestration.recommendation_shards import DOCUMENT
+
+    try:
+        document = json.loads((path.parent / DOCUMENT).read_bytes())
+        champion, shards = str(document["champion"]), {str(entry["file"]): str(entry["sha256"]) for entry in document["shards"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if path.name not in shards:
+        return None
+    if bytes_sha256(path) != shards[path.name]:
+        raise DigerError(f"{path}: changed since `diger recommend` wrote it (SHA-256 differs from {DOCUMENT} beside it): write it again")
+    if champion not in index.present and champion not in index.makers and champion not in index.removed:
+        raise DigerError(
+            f"{path}: made by champion {champion[:16]}, which {index.store.url} does not know: give the --store that it was written from"
+        )
+    return Thing("artefact", champion, path=str(path))
 
 
 def _by_bytes(index: Index, path: Path) -> Thing:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
 from orchestration.audit.forward import closure, period
 from orchestration.audit.index import Index
 from orchestration.audit.names import Thing, with_assignment
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def as_json(index: Index, thing: Thing) -> dict[str, Any]:
@@ -19,6 +22,8 @@ def text(index: Index, thing: Thing) -> Iterator[str]:
     if thing.row is not None:
         values = ", ".join(f"{name}={value}" for name, value in _row(index, thing).items())
         yield f"row {thing.row}: {values[:400]}"
+    if thing.path is not None:
+        yield f"{thing.path}: written by `diger recommend` with champion {thing.value[:12]}"
     if thing.item is not None:
         found = _item(index, thing)
         yield f"item {thing.item}: ID {tuple(found['id'])}, assignment {thing.value[:12]}"
@@ -26,6 +31,10 @@ def text(index: Index, thing: Thing) -> Iterator[str]:
 
 def _row(index: Index, thing: Thing) -> dict[str, Any]:
     """The row, with user and item indices of an evaluation's sample left as they are."""
+    if thing.path is not None:
+        import pyarrow.parquet as pq
+
+        return _at(pq.read_table(thing.path), thing, thing.path)
     artefact = index.artefact(thing.value)
     if artefact is None:
         raise DigerError(f"{thing.value[:16]}: not in the store any more")
@@ -33,10 +42,13 @@ def _row(index: Index, thing: Thing) -> dict[str, Any]:
     file = thing.file if thing.file in tables else next((name for name in ("recommendations.parquet", *tables) if name in tables), None)
     if file is None:
         raise DigerError(f"{artefact.directory} holds no table: give the path of a Parquet file before #")
-    table = artefact.table(file)
+    return _at(artefact.table(file), thing, f"{artefact.directory}/{file}")
+
+
+def _at(table: pa.Table, thing: Thing, where: str) -> dict[str, Any]:
     assert thing.row is not None
     if thing.row >= len(table):
-        raise DigerError(f"{artefact.directory}/{file}: has {len(table)} rows, numbered from 0; there is no row {thing.row}")
+        raise DigerError(f"{where}: has {len(table)} rows, numbered from 0; there is no row {thing.row}")
     return table.slice(thing.row, 1).to_pylist()[0]
 
 

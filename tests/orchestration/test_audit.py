@@ -198,6 +198,39 @@ def test_the_item_command_agrees_with_the_table(audit_world, capsys):
     assert episode["id"] == [row["code_1"], row["code_2"], row["suffix"]]
 
 
+def test_where_used_says_why_nobody_is_listed(audit_world, tmp_path, capsys):
+    store, tuesday = audit_world.copy(tmp_path), audit_world.snapshots[1].key
+    assert diger(store, "where-used", tuesday, "--item", "no-such-item") == 0
+    assert "item no-such-item: nobody can be listed: " in capsys.readouterr().out
+    for folder in (Path(store.root.base) / "records" / "recommendations", Path(store.root.base) / "artefacts" / "recommendations"):
+        shutil.rmtree(folder, ignore_errors=True)
+    assert diger(store, "where-used", tuesday, "--item", "12") == 0
+    assert "item 12: no stored recommendations were made with this" in capsys.readouterr().out
+    assert diger(store, "where-used", tuesday, "--item", "12", "--json") == 0
+    assert "no stored recommendations" in json.loads(capsys.readouterr().out)["customers_note"]
+
+
+def test_a_row_that_recommend_wrote_elsewhere_leads_to_its_champion(audit_world, tmp_path, capsys):
+    import pyarrow as pa
+
+    from diger_core.storage import Root
+    from orchestration.recommendation_shards import DOCUMENT, Shards
+
+    champion, store = audit_world.runs[1]["bundle"], audit_world.store
+    entry = Shards(Root(tmp_path / "out")).write(0, pa.table({"user_id": [7], "item_id": [58], "rank": [1], "score": [-1.0]}))
+    (tmp_path / "out" / DOCUMENT).write_text(json.dumps({"champion": champion, "shards": [entry]}))
+    shard = tmp_path / "out" / entry["file"]
+    assert diger(store, "why", f"{shard}#0") == 0
+    shown = capsys.readouterr().out
+    assert "row 0: user_id=7, item_id=58" in shown
+    assert f"written by `diger recommend` with champion {champion[:12]}" in shown
+    assert f"bundle {champion[:12]}" in shown
+    shard.chmod(0o644)
+    shard.write_bytes(shard.read_bytes() + b"x")
+    assert diger(store, "why", f"{shard}#0") != 0
+    assert "changed since `diger recommend` wrote it" in capsys.readouterr().err
+
+
 # Speed and the cache
 
 

@@ -158,7 +158,8 @@ def _taken_out(store: Store, bundle: str) -> str | None:
     if not store.root.exists("removed", f"{bundle}.json") or store.root.exists("artefacts", "bundle", bundle, MANIFEST):
         return None
     found = json.loads(store.root.read("removed", f"{bundle}.json"))
-    return f"bundle {bundle[:12]} was removed by `diger {found['why']}` on {str(found['at'])[:10]}: roll back to another entry (diger champion --history)"
+    by = f"`diger {found['why']}` on {str(found['at'])[:10]}"
+    return f"bundle {bundle[:12]} was removed by {by}: roll back to another entry (diger champion --history)"
 
 
 def accepting_verdict(store: Store, bundle: str, against: str | None) -> str | None:

@@ -25,11 +25,11 @@ def manifest(index: Index, found: Artefact) -> list[str]:
     said = []
     for made in makers:
         with contextlib.suppress(DigerError):  # a damaged record is named where records are verified
-            said.append(str(index.record(made).get("manifest")))
+            said.append(str(index.record(made).get("manifest") or ""))
     if not makers or found.manifest_hash in said:
         return []
     where = f"{manifest_path(index.store, found.stage, found.hash)}: edited or replaced: it hashes to {found.manifest_hash[:16]}"
-    names = ", ".join(sorted({value[:16] for value in said})) or "nothing that can be read"
+    names = ", ".join(sorted({value[:16] for value in said if value})) or "nothing about it"
     return [f"{where}, its records say {names}: restore it (dvc pull), or remove {found.directory} and run stage {found.stage} again"]
 
 

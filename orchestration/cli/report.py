@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,19 @@ def report() -> None:
 @click.option("--out", metavar="FILE", help="Where to write the page [default: report-HASH.html].")
 @store_option
 def show(what: str, out: str | None, store: str) -> None:
+    from diger_core.canonical import jsonable
     from orchestration.audit.index import Index
+    from orchestration.params import load_params
     from orchestration.report import ReportConfig
-    from orchestration.report.found import find_report
+    from orchestration.report.found import find_report, flat, overrides
     from orchestration.report.page import page
 
     found = find_report(Index(open_store(store)), what)
     config = ReportConfig(**found.record["params"]["report"])
-    print(f"Report: {_write(out or f'report-{found.hash[:12]}.html', page(found.material, config, found.costs))}")
+    sections = jsonable(asdict(load_params()))
+    present = {key: leaf for name, section in sections.items() for key, leaf in flat(section, name).items()}
+    made = page(found.material, config, found.costs, overrides(found.params, present))
+    print(f"Report: {_write(out or f'report-{found.hash[:12]}.html', made)}")
 
 
 @report.command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,6 +88,11 @@ class Found:
             for section, given in (self.index.record(made).get("params") or {}).items():
                 values |= flat(given, section)
         return values
+
+
+def overrides(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """section.key=value of every recorded parameter that is another one in the present params (both flat, as `Found.params`)."""
+    return [f"{key}={json.dumps(value)}" for key, value in sorted(recorded.items()) if key in present and present[key] != value]
 
 
 def _cost(stage: str, record: Mapping[str, Any]) -> Cost:

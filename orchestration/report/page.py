@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,8 @@ class Picture:
     svg: Markup
 
 
-def page(material: Material, config: ReportConfig, costs: Sequence[Cost] = ()) -> str:
-    """The whole HTML page; the same inputs give the same bytes. `costs`: from the records, for a copy beside the stored page."""
+def page(material: Material, config: ReportConfig, costs: Sequence[Cost] = (), overrides: Sequence[str] = ()) -> str:
+    """The whole HTML page; the same inputs give the same bytes. `costs`, `overrides`: from the records, for a copy beside the stored page."""
     conclusion = verdict(material.metrics)
     context = {
         "config": config,
@@ -74,7 +75,7 @@ def page(material: Material, config: ReportConfig, costs: Sequence[Cost] = ()) -
         "data": data_section(material),
         "cost": sizes(material),
         "costs": costs,
-        "commands": commands(material),
+        "commands": commands(material, overrides),
         "lineage": [(s, WHAT.get(s, ""), material.inputs[s].hash) for s in material.stages],
         "settings": [(s, json.dumps(c, indent=2, sort_keys=True, ensure_ascii=False)) for s, c in material.configs.items()],
     }
@@ -205,9 +206,10 @@ def _zeros(checks: dict[str, Any]) -> list[str]:
     return sorted(text.printable(key).replace("_", " ") for key, number in (checks.get("counts") or {}).items() if number == 0)
 
 
-def commands(material: Material) -> list[tuple[str, str]]:
+def commands(material: Material, overrides: Sequence[str] = ()) -> list[tuple[str, str]]:
     """What to type to see, verify and repeat what this page tells, with the hashes filled in: (what it does, the command)."""
-    lines = [("Build the same results from the same snapshot; what exists is reused:", "diger run --snapshot DIR_OR_URL --params params.yaml")]
+    run = " ".join(["diger run --snapshot DIR_OR_URL --params params.yaml", *(f"--set {shlex.quote(override)}" for override in overrides)])
+    lines = [("Build the same results from the same snapshot; what exists is reused:", run)]
     if material.has("joint_model"):
         lines.append(("Train the joint model again from its stored inputs, and compare:", f"diger reproduce {material.inputs['joint_model'].hash}"))
     if material.has("evaluation"):

@@ -172,5 +172,7 @@ def test_the_commands_write_pages_and_name_them(world, tmp_path, monkeypatch, ca
     page = (tmp_path / "page.html").read_text()
     assert "A &lt;b&gt;title&lt;/b&gt;" in page
     assert 'class="number">12.5</td>' in page
+    assert "--params params.yaml --set report.examples=2 --set &#39;report.title=" in page  # what differs from params.yaml, fit for a shell
+    assert "--set training.epochs=6" in page
     assert "Shopper B" in page
     assert "Shopper C" not in page

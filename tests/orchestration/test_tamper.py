@@ -7,13 +7,13 @@ import json
 
 import pytest
 
-from benchmarks.tamper import CASES, Case, Damage, Scene, copy_store, outcome, try_case, undone
+from benchmarks.tamper import CASES, Case, Damage, Scene, copy_store, flip, outcome, try_case, undone
 from diger_core.store import Store
 from orchestration.audit import tree
 from orchestration.audit.chain import chain
 from orchestration.audit.index import Index
 from orchestration.audit.names import resolve
-from orchestration.audit.verify import verify_store
+from orchestration.audit.verify import Journal, verify_store
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,23 @@ def test_damage_is_detected_and_named_on_an_object_store(audit_world, s3_bucket)
     assert outcome(scene).faults == []
     wrong = {case.name: line for case in CASES if case.name in ON_S3 for right, line in [try_case(scene, case)] if not right}
     assert wrong == {}
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+def test_an_object_written_again_is_not_passed_over(s3_bucket, tmp_path):
+    store = Store(f"{s3_bucket}/journal")
+    with store.writer("raw_items") as out:
+        out.json("a.json", {"value": 1})
+        hash_ = store.publish(out).hash
+
+    def journal() -> Journal:
+        return Journal(tmp_path / "journal")
+
+    first = journal()
+    assert first.untouched(Index(store, cached=False)) == set()
+    first.add(hash_)
+    assert journal().untouched(Index(store, cached=False)) == {hash_}
+    names = ("artefacts", "raw_items", hash_, store.artefact("raw_items", hash_).files["a.json"]["path"])
+    store.root.fs.pipe_file(store.root.at(*names), flip(store.root.read(*names)))
+    assert journal().untouched(Index(store, cached=False)) == set()

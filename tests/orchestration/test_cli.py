@@ -153,6 +153,7 @@ def test_an_interruption_tells_what_is_kept(here, capsys, monkeypatch, arguments
         raise KeyboardInterrupt
 
     monkeypatch.setattr("orchestration.params.load_params", interrupted)
+    monkeypatch.setattr("orchestration.registry.register", interrupted)  # what `run` asks for first, whatever was imported before
     assert call(*arguments, "--snapshot", "snap") == 130
     assert kept in one_line(capsys)
 

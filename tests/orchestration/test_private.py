@@ -37,7 +37,10 @@ def test_a_directory_that_a_living_process_still_names_stays(tmp_path: Path) -> 
     killed, left = start(tmp_path)
     killed.kill()
     killed.wait()
-    server = subprocess.Popen([sys.executable, "-c", "input()", f"--temp_dir={left}"], stdin=subprocess.PIPE, text=True)
+    program = "print('up', flush=True); input()"
+    server = subprocess.Popen([sys.executable, "-c", program, f"--temp_dir={left}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    server.stdout.readline()  # its command line can be read from now on
     assert sweep(tmp_path) == []
     server.communicate("\n")
     assert sweep(tmp_path) == [left]

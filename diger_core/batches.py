@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diger_core.distillation import TeacherTargets
 from diger_core.distributed import Distributed
 from diger_core.errors import DigerError
 from diger_core.sequences import Sequences, training_rows
@@ -67,9 +68,18 @@ class Batches:
     """The training rows of `sequences` in batches of `batch_size` (over all ranks), histories cut to their last `history` items.
 
     `item_multiple`: pad unique items up to a multiple of it and rows up to `batch_size` (fixed shapes for captured graphs); None: no padding.
+    `teacher`: draws some of an epoch's targets instead of the items that followed.
     """
 
-    def __init__(self, sequences: Sequences, batch_size: int, history: int, seed: int, item_multiple: int | None = None) -> None:
+    def __init__(
+        self,
+        sequences: Sequences,
+        batch_size: int,
+        history: int,
+        seed: int,
+        item_multiple: int | None = None,
+        teacher: TeacherTargets | None = None,
+    ) -> None:
         self.batch_size, self.history, self.seed, self.item_multiple = batch_size, history, seed, item_multiple
         user_R, position_R = training_rows(sequences)
         if len(user_R) == 0:
@@ -78,6 +88,11 @@ class Batches:
         self.target_R = position_R  # the target's place in events_E
         self.length_R = np.minimum(position_R - sequences.offsets_U1[user_R], history)
         self.weight_R = self._weights(sequences)
+        if teacher is not None and len(teacher.items_Rk) != len(position_R):
+            raise DigerError(
+                f"teacher: candidates of {len(teacher.items_Rk)} rows for {len(position_R)} training rows; make them anew from these events"
+            )
+        self.teacher = teacher
 
     def _weights(self, sequences: Sequences) -> np.ndarray:
         """float32 [R], mean 1: L_gen stays in nats (SDUD compares it with lambda^2) while rows keep their proportions across batches."""
@@ -107,17 +122,22 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from batch `start` on: the same ones, whether or not those before were asked for."""
-        order = self.order(epoch)
+        order, item_R = self.order(epoch), self.target_items(epoch)
         for index in range(start, len(order)):
-            yield self.batch(order[index], index)
+            yield self.batch(order[index], index, item_R)
 
-    def batch(self, rows: np.ndarray, index: int = 0) -> Batch:
-        """The rows with these numbers as one batch."""
+    def target_items(self, epoch: int) -> np.ndarray:
+        """int64 [R]: the item that each row is to predict in this epoch."""
+        item_R = self.events_E[self.target_R]
+        return item_R if self.teacher is None else self.teacher.draw(item_R, self.seed, epoch)
+
+    def batch(self, rows: np.ndarray, index: int = 0, item_R: np.ndarray | None = None) -> Batch:
+        """The rows with these numbers as one batch; `item_R`: the rows' targets, if not the items that followed."""
         count, length_B, target_B = len(rows), self.length_R[rows], self.target_R[rows]
         time_T = np.arange(padded_length(int(length_B.max()), self.history))
         present_BT = time_T < length_B[:, None]
         history_BT = self.events_E[np.where(present_BT, (target_B - length_B)[:, None] + time_T, 0)]
-        target = self.events_E[target_B]
+        target = self.events_E[target_B] if item_R is None else item_R[rows]
         items_V, inverse = np.unique(np.concatenate([history_BT[present_BT], target]), return_inverse=True)
         history_BT[present_BT] = inverse[:-count]
         history_BT[~present_BT] = -1

@@ -21,6 +21,7 @@ from diger_core.batches import Batch, Batches
 from diger_core.capture import CapturedStep, obstacle
 from diger_core.checkpoint import Checkpoint
 from diger_core.config import JointModelConfig, RecommenderConfig, TableConfig, TrainingConfig
+from diger_core.distillation import TeacherTargets
 from diger_core.distributed import Distributed
 from diger_core.errors import CollapseError
 from diger_core.id_table import IdTable
@@ -83,6 +84,7 @@ def train(
     reserved: Tensor | None = None,
     held: Hold | None = None,
     start: Mapping[str, Tensor] | None = None,
+    teacher: TeacherTargets | None = None,
     distributed: Distributed | None = None,
     progress: Progress | None = None,
     on_checkpoint: OnCheckpoint | None = None,
@@ -94,6 +96,7 @@ def train(
     vectors_ND: the items' vectors in the order of `item_ids`. `previous`: the last released ID table in the same
     order, -1 in the rows of new items; `reserved` [R, M+1]: tuples of released tables, whose suffixes no other item gets; `held`: how far items may
     move from `previous`. `start`: a trained recommender's tensors to go on from (a warm start); it is then evaluated first, and counts as epoch 0.
+    `teacher`: draws some of the rows' targets (`distillation.py`).
     `on_checkpoint` is called on every rank after every `checkpoint_every` epochs (and every `checkpoint_steps` steps) with the complete state.
     `resume`: such a state of the same configuration and data; the result equals an uninterrupted run's. Raises DigerError where it does not fit.
     """
@@ -102,7 +105,7 @@ def train(
     with reproducible(training_config, device, ranks):
         loop = Loop(
             vectors_ND, sequences, item_ids, tokenizer, recommender_config, training_config, joint_config, table_config,
-            previous, reserved, ranks, device, progress or Silent(), on_checkpoint, checkpoint_steps, held, start,
+            previous, reserved, ranks, device, progress or Silent(), on_checkpoint, checkpoint_steps, held, start, teacher,
         )  # fmt: skip
         if resume is not None:
             loop.resume(resume)
@@ -131,15 +134,27 @@ class Loop:
         checkpoint_steps: int | None,
         held: Hold | None = None,
         start: Mapping[str, Tensor] | None = None,
+        teacher: TeacherTargets | None = None,
     ) -> None:
         self.training, self.joint, self.ranks, self.device, self.progress = training, joint, ranks, device, progress
         self.item_ids, self.on_checkpoint, self.checkpoint_steps = item_ids, on_checkpoint, checkpoint_steps
         self.learns, self.name = joint.tokenizer == "joint", "joint_model" if joint.tokenizer == "joint" else "frozen_model"
         self.fingerprint = fingerprint(
-            recommender_config, training, joint, table, sequences, item_ids, tokenizer, previous=previous, reserved=reserved, held=held, start=start
+            recommender_config,
+            training,
+            joint,
+            table,
+            sequences,
+            item_ids,
+            tokenizer,
+            previous=previous,
+            reserved=reserved,
+            held=held,
+            start=start,
+            teacher=teacher,
         )
         self.tokenizer = learning_copy(tokenizer, joint).to(device)
-        self.batches = Batches(sequences, training.batch_size, recommender_config.history, training.seed)
+        self.batches = Batches(sequences, training.batch_size, recommender_config.history, training.seed, teacher=teacher)
         self.total_steps = training.epochs * len(self.batches)
         self.recommender = built_recommender(recommender_config, tokenizer, training.seed, start).to(device)
         self.warm = start is not None

@@ -17,6 +17,7 @@ from torch import Tensor
 from diger_core.canonical import canonical_json, digest
 from diger_core.checkpoint import Checkpoint, Tensors
 from diger_core.config import JointModelConfig, RecommenderConfig, TableConfig, TrainingConfig
+from diger_core.distillation import TeacherTargets
 from diger_core.distributed import Distributed
 from diger_core.errors import DigerError
 from diger_core.id_table import IdTable, assignment_hash
@@ -102,12 +103,14 @@ def fingerprint(
     reserved: Tensor | None = None,
     held: Hold | None = None,
     start: Mapping[str, Tensor] | None = None,
+    teacher: TeacherTargets | None = None,
 ) -> str:
     """SHA-256 of all that decides the result: a checkpoint may be resumed only where it agrees. Device and saving habits do not count."""
     same = replace(training, device="auto", checkpoint_every=1, checkpoints_kept=1)
     configs = [asdict(config) for config in (recommender, same, joint, table)]
     arrays = [np.ascontiguousarray(sequences.events_E).tobytes(), np.ascontiguousarray(sequences.offsets_U1).tobytes()]
     arrays += [] if sequences.weights_E is None else [np.ascontiguousarray(sequences.weights_E).tobytes()]
+    arrays += [] if teacher is None else [teacher.items_Rk.tobytes(), teacher.cumulative_Rk.tobytes(), str(teacher.share).encode()]
     state = [value.detach().cpu().contiguous().numpy().tobytes() for _, value in sorted(tokenizer.state_dict().items())]
     return digest(canonical_json(configs), *arrays, *state, str(len(item_ids)), *_warm_parts(previous, reserved, held, start))
 

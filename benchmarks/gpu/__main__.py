@@ -17,7 +17,7 @@ from diger_core.tokenizer import Tokenizer
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["peer", "train", "decode", "evaluate", "table", "scale", "quality", "retraining"])
+    parser.add_argument("command", choices=["peer", "train", "decode", "evaluate", "table", "scale", "quality", "sasrec", "retraining"])
     parser.add_argument("--data", type=Path, default=Path(".device-inputs/beauty"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--preset", default="beauty")
@@ -27,7 +27,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10**6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=540.0, help="quality: the whole command's time")
-    parser.add_argument("--set", nargs="*", default=[], help="quality: training.key=value, joint.key=value, tokenizer.key=value")
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="quality, sasrec: SECTION.KEY=value; training, recommender, joint, schedule, tokenizer, teacher, sasrec"
+    )
     parser.add_argument("--label", default="", help="quality: names a changed setting")
     parser.add_argument("--cuts", type=int, nargs="+", default=[0, 1, 2, 3], help="retraining: of 0 (70%% of the events by date) to 3 (all)")
     parser.add_argument("--methods", nargs="+", default=["scratch", "cold", "anchored", "pinned", "free"], help="retraining; or anchored:COST")
@@ -54,6 +56,11 @@ def main() -> None:
         from benchmarks.gpu import quality
 
         quality.run(data, given)
+        return
+    if given.command == "sasrec":
+        from benchmarks.gpu import quality, teacher
+
+        teacher.run(data, given, quality.changed)
         return
     if given.command == "retraining":
         from benchmarks.gpu import retraining

@@ -10,21 +10,23 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.common import Data, device, record, wait
-from diger_core.config import EvaluationConfig, JointModelConfig, TableConfig, TokenizerConfig, TrainingConfig
+from benchmarks.gpu import teacher
+from benchmarks.gpu.teacher import TeacherConfig
+from diger_core.config import EvaluationConfig, TableConfig, TokenizerConfig
 from diger_core.distributed import Distributed
 from diger_core.errors import CollapseError
 from diger_core.evaluation import rank_targets
 from diger_core.item_factors import item_factors
 from diger_core.metrics import ndcg, recall
-from diger_core.presets import Preset, preset
+from diger_core.presets import preset
 from diger_core.progress import Silent
-from diger_core.tokenizer import Tokenizer, tokenizer
+from diger_core.tokenizer import tokenizer
 from diger_core.training import Loop
 
 
@@ -75,14 +77,16 @@ def changed(config: Any, prefix: str, changes: list[str]) -> Any:
     return config
 
 
-def warmed_up(data: Data, config: TokenizerConfig) -> Tokenizer:
-    """The seed's tokenizer: of text vectors, or with item factors of training events beside them where the configuration asks for them."""
-    vectors, weight = data.vectors_ND, None
+def vectors(data: Data, config: TokenizerConfig, teaching: TeacherConfig, folder: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """([N, D], the dimensions' weights [D]): text vectors, and beside them the item factors that the configurations ask for."""
+    parts, weights = [data.vectors_ND], [torch.ones(data.vectors_ND.shape[1])]
     if config.item_factors:
-        factors = torch.from_numpy(item_factors(data.sequences, config.item_factors, config.seed))
-        vectors = torch.cat((vectors, factors), 1)
-        weight = torch.cat((torch.ones(data.vectors_ND.shape[1]), torch.full((config.item_factors,), config.item_factors_weight)))
-    return tokenizer(vectors.to(device()), config, device=device(), weight_D=weight)[0]
+        parts.append(torch.from_numpy(item_factors(data.sequences, config.item_factors, config.seed)))
+        weights.append(torch.full((config.item_factors,), config.item_factors_weight))
+    if teaching.factors:
+        parts.append(teacher.factors(folder, teaching, seed))
+        weights.append(torch.full((teaching.factors,), teaching.factors_weight))
+    return torch.cat(parts, 1), torch.cat(weights)
 
 
 def test(run: Run, data: Data, first_codes: torch.Tensor, beams: int) -> dict[str, Any]:
@@ -109,25 +113,26 @@ def test(run: Run, data: Data, first_codes: torch.Tensor, beams: int) -> dict[st
     }  # fmt: skip
 
 
-def _loop(data: Data, tok: Tokenizer, vectors: torch.Tensor, chosen: Preset, joint: JointModelConfig, training: TrainingConfig, history: int) -> Loop:
-    recommender = replace(chosen.recommender, history=history)
-    return Loop(vectors, data.sequences, data.item_ids, tok, recommender, training, joint, TableConfig(), None, None,
-                Distributed(), device(), Silent(), None, None)  # fmt: skip
-
-
 def run(data: Data, given: argparse.Namespace) -> None:
     """All variants and seeds of the command."""
     chosen, begun = preset(given.preset), time.perf_counter()
     training = changed(replace(chosen.training, deterministic=False, compile=True, device=device().type), "training", given.set)
     settings = changed(chosen.tokenizer, "tokenizer", given.set)
-    toks = {seed: warmed_up(data, replace(settings, seed=seed)) for seed in given.seeds}
-    wait()
-    print(f"tokenizers after {time.perf_counter() - begun:.1f} s", flush=True)
-    for seed, tok in toks.items():
+    teaching = changed(TeacherConfig(), "teacher", given.set)
+    recommender = changed(replace(chosen.recommender, history=given.history), "recommender", given.set)
+    for seed in given.seeds:
+        vectors_ND, weight_D = vectors(data, replace(settings, seed=seed), teaching, given.data, seed)
+        tok = tokenizer(vectors_ND.to(device()), replace(settings, seed=seed), device=device(), weight_D=weight_D)[0]
+        taught = teacher.load(given.data, teaching, seed)
+        wait()
+        print(f"tokenizer {seed} after {time.perf_counter() - begun:.1f} s", flush=True)
         for variant in given.variants:
             joint = changed(chosen.variant(variant), "joint", given.set)
-            one = Run(variant, seed, _loop(data, tok, _vectors(data, tok), chosen, joint, replace(training, seed=seed), given.history))
-            first_codes = one.loop.table.codes_NM.clone()
+            joint = replace(joint, schedule=changed(joint.schedule, "schedule", given.set))
+            loop = Loop(vectors_ND, data.sequences, data.item_ids, tok, recommender, replace(training, seed=seed), joint, TableConfig(), None, None,
+                        Distributed(), device(), Silent(), None, None, teacher=taught)  # fmt: skip
+            one = Run(variant, seed, loop)
+            first_codes = loop.table.codes_NM.clone()
             one.run(begun + given.seconds)
             _written(one, data, first_codes, training.beams, given)
 
@@ -139,13 +144,3 @@ def _written(one: Run, data: Data, first_codes: torch.Tensor, beams: int, given:
     record("quality", {**of, "epochs": one.loop.training.epochs, "history": given.history, "changes": given.set, **figures}, given.out)
     rows = [{k: row[k] for k in ("epoch", "loss_gen", "sigma", "validation_ndcg_10", "unique_prefixes", "flipped")} for row in one.loop.curves]
     record("curves", {**of, "rows": rows}, given.out)
-
-
-def _vectors(data: Data, tok: Tokenizer) -> torch.Tensor:
-    """The vectors that the tokenizer was warmed up on."""
-    return data.vectors_ND if tok.dim == data.vectors_ND.shape[1] else _with_factors(data, tok)
-
-
-def _with_factors(data: Data, tok: Tokenizer) -> torch.Tensor:
-    width = tok.dim - data.vectors_ND.shape[1]
-    return torch.cat((data.vectors_ND, torch.from_numpy(np.asarray(item_factors(data.sequences, width, tok.config.seed)))), 1)

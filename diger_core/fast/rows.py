@@ -45,6 +45,7 @@ class EpochRows:
         self.length_R = torch.from_numpy(np.ascontiguousarray(batches.length_R, dtype=np.int64)).to(device)
         slots = len(batches) * self.batch_size
         self.order = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.target = torch.zeros(slots, dtype=torch.int64, device=device)
         self.weight = torch.zeros(slots, device=device)
         self.cursor = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -57,6 +58,7 @@ class EpochRows:
         real = np.arange(size) < counts[:, None]
         weight = np.where(real, self.batches.weight_R[rows].reshape(real.shape) / counts[:, None].astype(np.float32), np.float32(0))
         self.order.copy_(torch.from_numpy(rows), non_blocking=True)
+        self.target.copy_(torch.from_numpy(self.batches.target_items(epoch)[rows]), non_blocking=True)
         self.weight.copy_(torch.from_numpy(weight.astype(np.float32).ravel()), non_blocking=True)
         self.cursor.fill_(first)
         longest = self.batches.length_R[rows].reshape(real.shape).max(axis=1)
@@ -70,7 +72,7 @@ class EpochRows:
         time_L = torch.arange(length, device=self.device)
         present_BL = time_L < length_B[:, None]
         at_BL = torch.where(present_BL, (place_B - length_B)[:, None] + time_L, 0)
-        return DeviceRows(self.event_E[at_BL] * present_BL, present_BL, self.event_E[place_B], self.weight[slot_B], length_B)
+        return DeviceRows(self.event_E[at_BL] * present_BL, present_BL, self.target[slot_B], self.weight[slot_B], length_B)
 
 
 def unique_items(rows: DeviceRows, items: int) -> UniqueItems:

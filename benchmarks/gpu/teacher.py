@@ -1,0 +1,88 @@
+"""The item-level reference (full-softmax SASRec of the same width and history), which is also the teacher of distilled runs.
+
+`sasrec` trains it for each seed, writes its figures, and leaves `<data>/teacher-<seed>.safetensors`: each training row's candidates and the item
+embeddings. `quality --set teacher.share=0.5` reads that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks.common import Data, device, record, wait
+from diger_core.distillation import TeacherTargets
+from diger_core.metrics import ndcg, recall
+from diger_core.progress import Progress
+from diger_core.sasrec import SasRecConfig, candidates, rank, sasrec
+from diger_core.sequences import training_rows
+
+CANDIDATES = 20
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """`quality --set teacher.KEY=value`. share 0: no teacher. `factors`: width of its item embeddings beside the text (0: none)."""
+
+    share: float = 0.0
+    count: int = CANDIDATES
+    temperature: float = 1.0
+    factors: int = 0
+    factors_weight: float = 1.0
+    name: str = "teacher"
+
+
+class Shown(Progress):
+    def update(self, what: str, done: int, total: int, **figures: Any) -> None:
+        if done % 10 == 0:
+            print(what, done, figures, flush=True)
+
+
+def run(data: Data, given: argparse.Namespace, changed: Any) -> None:
+    """Each seed's reference: figures, and the file for its pupils."""
+    config = changed(SasRecConfig(history=given.history), "sasrec", given.set)
+    name = changed(TeacherConfig(), "teacher", given.set).name
+    for seed in given.seeds:
+        wait()
+        begun = time.perf_counter()
+        model, curve = sasrec(data.sequences, replace(config, seed=seed), device(), bf16=True, progress=Shown())
+        wait()
+        seconds = time.perf_counter() - begun
+        rank_T = rank(model, data.sequences, "test", device())
+        figures = {f"recall@{k}": float(recall(rank_T, k).mean()) for k in (1, 5, 10)}
+        figures |= {f"ndcg@{k}": float(ndcg(rank_T, k).mean()) for k in (5, 10)}
+        best = max(curve, key=lambda row: row["validation_ndcg_10"])
+        figures |= {"validation_ndcg@10": best["validation_ndcg_10"], "best_epoch": best["epoch"], "epochs_run": curve[-1]["epoch"]}
+        told = {"data": data.name, "label": given.label, "variant": "sasrec", "seed": seed, "history": given.history, "changes": given.set}
+        record("quality", {**told, **figures, "epochs": config.epochs, "seconds": seconds, "alarm": None}, given.out)
+        user_R, position_R = training_rows(data.sequences)
+        items_Rk, share_Rk = candidates(model, data.sequences, data.sequences.offsets_U1[user_R], position_R, CANDIDATES, 1.0, device())
+        kept = {"items": torch.from_numpy(items_Rk), "log_share": torch.from_numpy(np.log(np.maximum(share_Rk, 1e-7))).half()}
+        save_file({**kept, "embeddings": model.items.weight.detach().float().cpu().contiguous()}, _path(given.data, name, seed))
+
+
+def _path(folder: Path, name: str, seed: int) -> Path:
+    return folder / f"{name}-{seed}.safetensors"
+
+
+def load(folder: Path, config: TeacherConfig, seed: int) -> TeacherTargets | None:
+    """The seed's teacher: its first `count` candidates, their probabilities taken to the power 1/temperature."""
+    if not config.share:
+        return None
+    found = load_file(_path(folder, config.name, seed))
+    share_Rk = (found["log_share"][:, : config.count].float() / config.temperature).softmax(1)
+    return TeacherTargets.of(found["items"][:, : config.count].numpy(), share_Rk.numpy(), config.share)
+
+
+def factors(folder: Path, config: TeacherConfig, seed: int) -> torch.Tensor:
+    """[N, width]: the principal directions of the teacher's item embeddings."""
+    embeddings = load_file(_path(folder, config.name, seed))["embeddings"]
+    centred = embeddings - embeddings.mean(0)
+    directions = torch.linalg.svd(centred, full_matrices=False).Vh[: config.factors]
+    return centred @ directions.T

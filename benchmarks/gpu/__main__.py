@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import Data, device, load, record
-from benchmarks.gpu import peer, speed
+from benchmarks.gpu import fast, scale, speed
 from diger_core.id_table import IdTable, item_hash_order, refresh
 from diger_core.presets import preset
 from diger_core.tokenizer import Tokenizer
+from diger_core.validation import suffix_values
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["peer", "train", "decode", "evaluate", "table", "scale", "quality", "sasrec", "retraining"])
+    parser.add_argument("command", choices=["fast", "scale", "train", "quality", "sasrec", "retraining"])
     parser.add_argument("--data", type=Path, default=Path(".device-inputs/beauty"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--preset", default="beauty")
@@ -39,13 +40,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--warm-rate", type=float, default=None, help="retraining: the learning rate of warm runs [the preset's]")
     parser.add_argument("--state", type=Path, default=Path(".device-inputs/retraining"), help="retraining: where its runs are kept between commands")
     parser.add_argument("--eager", action="store_true", help="train: the reference step")
+    parser.add_argument("--parts", nargs="+", choices=fast.PARTS, default=list(fast.PARTS), help="fast: a table is of one run with all of them")
+    parser.add_argument("--quick", action="store_true", help="fast, scale: toy sizes, to try the code out; the figures mean nothing")
     return parser.parse_args()
 
 
 def _quick(data: Data, config: object) -> tuple[Tokenizer, IdTable]:
     tok = speed.quick_tokenizer(data.name, speed.Holder(data), config)  # type: ignore[arg-type]
     with torch.no_grad():
-        table, _ = refresh(tok, data.vectors_ND.to(device()), item_hash_order(data.item_ids), suffixes=256)
+        table, _ = refresh(tok, data.vectors_ND.to(device()), item_hash_order(data.item_ids), suffixes=suffix_values(tok))
     return tok, table
 
 
@@ -69,36 +72,19 @@ def main() -> None:
         return
     recommender = replace(chosen.recommender, history=given.history)
     tok, table = _quick(data, chosen.tokenizer)
-    common = {"data": data.name, "real_vectors": data.real_vectors}
-    if given.command == "peer":
-        token_NQ = peer.tokens(table.codes_NM, table.suffix_N, tok.codes)
-        vocabulary = peer.SHIFT + tok.levels * tok.codes + 256
-        for batch in given.batches:
-            record(
-                "peer_train",
-                {**common, "history": given.history, **peer.train(data, recommender, token_NQ, vocabulary, batch, min(given.steps, 40))},
-                given.out,
-            )
-    if given.command == "decode":
-        token_NQ = peer.tokens(table.codes_NM, table.suffix_N, tok.codes)
-        vocabulary = peer.SHIFT + tok.levels * tok.codes + 256
-        for constrained, batch, batches in ((False, 512, 4), (False, 1024, 3), (True, 64, 2)):
-            record("peer_decode", {**common, **peer.generate(data, recommender, token_NQ, vocabulary, batch, batches, 20, constrained)}, given.out)
     if given.command == "train":
+        common = {"data": data.name, "real_vectors": data.real_vectors}
         for variant in given.variants:
             for batch in given.batches:
                 record("train", {**common, **speed.train(data, tok, chosen, variant, recommender, batch, not given.eager, given.steps)}, given.out)
-    if given.command in ("decode", "evaluate"):
-        for batch in given.batches:
-            for constrained, fused in ((True, False), (False, False), (True, True)):
-                figures = speed.evaluate(data, tok, table, recommender, 20, batch, constrained, fused)
-                record("evaluate", {**common, "history": given.history, **figures}, given.out)
+    if given.command == "fast":
+        timed = fast.Fast(data, tok, table, chosen, recommender, fast.QUICK if given.quick else fast.FULL, given.out)
+        timed(given.parts)
+        timed.close()
     if given.command == "scale":
-        for items in (10**4, 10**5, 10**6):
-            record("scale", {**common, **speed.scale(data, tok, chosen, recommender, items)}, given.out)
-    if given.command == "table":
-        for items in (10**4, 10**5, 10**6, 10**7):
-            record("table", speed.table(items, tok), given.out)
+        scaled = scale.Scale(data, tok, chosen, recommender, scale.QUICK if given.quick else scale.FULL, given.out)
+        scaled()
+        scaled.close()
 
 
 if __name__ == "__main__":

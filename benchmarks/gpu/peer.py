@@ -82,7 +82,15 @@ def train(data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: i
 
 
 def generate(
-    data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: int, batch: int, batches: int, beams: int, constrained: bool
+    data: Data,
+    config: RecommenderConfig,
+    token_NQ: Tensor,
+    vocabulary: int,
+    batch: int,
+    batches: int,
+    beams: int,
+    constrained: bool,
+    bf16: bool = True,
 ) -> dict[str, Any]:
     """Users per second of `generate` with the KV cache; `constrained`: with `prefix_allowed_tokens_fn` over a dictionary of prefixes."""
     net = model(config, vocabulary).eval()
@@ -105,7 +113,7 @@ def generate(
             wait()
             started = time.perf_counter()
         rows = order[index * batch : (index + 1) * batch] if (index + 1) * batch <= len(order) else order[:batch]
-        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16):
+        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=bf16):
             net.generate(
                 **histories(begin_T[rows], end_T[rows]), num_beams=beams, num_return_sequences=10, max_new_tokens=depth, min_new_tokens=depth,
                 use_cache=True, do_sample=False, prefix_allowed_tokens_fn=prefix if constrained else None,

@@ -1,15 +1,13 @@
-"""Speed of this project's training, beams, evaluation and tables on the device."""
+"""Speed of this project's training, evaluation and tables on the device: one measurement each; `fast` and `scale` put them into tables."""
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from benchmarks.common import Data, device, seconds, wait
@@ -17,12 +15,13 @@ from diger_core.config import EvaluationConfig, RecommenderConfig, TableConfig, 
 from diger_core.distributed import Distributed
 from diger_core.evaluation import rank_targets
 from diger_core.id_table import IdTable, item_hash_order, refresh
+from diger_core.metrics import ndcg, recall
 from diger_core.presets import Preset
 from diger_core.progress import Silent
 from diger_core.recommender import Recommender
-from diger_core.sequences import Sequences
 from diger_core.tokenizer import Tokenizer, tokenizer
 from diger_core.training import Loop
+from diger_core.validation import suffix_values
 
 
 @lru_cache(maxsize=2)
@@ -52,6 +51,8 @@ def train(
     data: Data, tok: Tokenizer, preset: Preset, variant: str, recommender: RecommenderConfig, batch: int, compile: bool, steps: int
 ) -> dict[str, Any]:
     """Rows per second over one epoch's first `steps` steps (all of them: the epoch's mix of lengths), captures and warm-up apart."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     running = loop(data, tok, preset, variant, recommender, batch_size=batch, compile=compile)
     running.recommender.train()
     running.tokenizer.train()
@@ -70,24 +71,39 @@ def train(
     return {
         "variant": variant, "batch": batch, "history": recommender.history, "compile": compile, "rows_per_second": sum(rows[1:]) / taken[0],
         "ms_per_step": 1000 * taken[0] / (len(rows) - 1), "steps": len(rows) - 1, "ready_after_s": ready - started,
-        "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
+        "peak_memory_gib": peak_memory(),
         "loss_gen": float(running.sums[1]) / len(rows),
     }  # fmt: skip
 
 
+def peak_memory() -> float | None:
+    """GiB allocated at most since the statistics were last reset; None on a CPU."""
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
+
+
 def evaluate(
-    data: Data, tok: Tokenizer, table: IdTable, recommender: RecommenderConfig, beams: int, batch: int, constrained: bool, fused: bool
+    data: Data,
+    tok: Tokenizer,
+    table: IdTable,
+    recommender: RecommenderConfig,
+    beams: int,
+    batch: int,
+    constrained: bool,
+    fused: bool,
+    repeats: int = 3,
 ) -> dict[str, Any]:
-    """Seconds for the full ranking of all test users, the trie's construction included."""
+    """Seconds for the evaluation of all test users: the trie's construction, the full ranking, the metrics."""
     torch.manual_seed(0)
-    net = Recommender(recommender, tok.codes, tok.levels, 256).to(device()).eval()
+    net = Recommender(recommender, tok.codes, tok.levels, suffix_values(tok)).to(device()).eval()
     config = EvaluationConfig(beams=beams, batch_size=batch, constrained=constrained, recall_at=(1, 5, 10), ndcg_at=(5, 10))
 
     def work() -> None:
-        with torch.autocast(device().type, torch.bfloat16):
-            rank_targets(net, table.codes_NM, table.suffix_N, data.sequences, "test", config, device(), fused=fused)
+        with torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda"):
+            found = rank_targets(net, table.codes_NM, table.suffix_N, data.sequences, "test", config, device(), fused=fused)
+        for k in (5, 10):
+            recall(found.rank_T, k).mean(), ndcg(found.rank_T, k).mean()
 
-    taken = seconds(work)
+    taken = seconds(work, repeats)
     users = int((np.diff(data.sequences.offsets_U1) >= 3).sum())
     return {
         "seconds": taken,
@@ -118,19 +134,3 @@ def table(items: int, tok: Tokenizer) -> dict[str, Any]:
     widths = [layer.weight.shape for layer in tok.encoder if hasattr(layer, "weight")]
     flops = 2 * items * (sum(a * b for a, b in widths) + tok.levels * tok.codes * tok.config.code_dim)
     return {"items": items, "seconds": taken, "order_seconds": hashing, "tflop": flops / 1e12, "code_dim": tok.config.code_dim}
-
-
-def scale(data: Data, tok: Tokenizer, preset: Preset, recommender: RecommenderConfig, items: int) -> dict[str, Any]:
-    """Joint training at batch 256 on a catalogue of `items`: vectors near the data's, histories of random items. Memory and time per step."""
-    random = np.random.default_rng(0)
-    lengths = np.full(20_000, 12)
-    events = random.integers(0, items, int(lengths.sum())).astype(np.int32)
-    seq = Sequences(events, np.concatenate(([0], np.cumsum(lengths))), items)
-    vectors = data.vectors_ND[torch.from_numpy(random.integers(0, len(data.vectors_ND), items))]
-    vectors = vectors + 0.5 * vectors.std() * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
-    many = copy.deepcopy(tok)
-    many.config = replace(tok.config, suffixes=4096)
-    made = replace(data, sequences=seq, vectors_ND=vectors, item_ids=pa.array(np.arange(items)))
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    return {"items": items, **train(made, many, preset, "frqud", recommender, 256, True, 100)}

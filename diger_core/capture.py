@@ -61,6 +61,8 @@ class FastStep:
         recommender = loop.recommender
         sizes = [recommender.codes] * recommender.levels + [recommender.suffixes]
         self.offset_Q = torch.arange(len(sizes), device=device) * recommender.codes
+        catalogue = loop.catalogue  # frozen: the table never changes, so its tokens are made once
+        self.token_NQ = torch.empty(0) if loop.learns else torch.cat((catalogue.codes_NM, catalogue.suffix_N[:, None]), 1) + self.offset_Q
         self.codes = Codes(loop.tokenizer, loop.catalogue, loop.joint, loop.schedule, loop.training.seed) if loop.learns else None
         if loop.learns:
             loop.tokenizer.codebooks.grad = torch.zeros_like(loop.tokenizer.codebooks)
@@ -74,8 +76,7 @@ class FastStep:
         torch.add(self.step * _KEYS, self.seed_key, out=self.key)
         rows = self.rows.gather(length)
         if self.codes is None:
-            token_NQ = torch.cat((loop.catalogue.codes_NM, loop.catalogue.suffix_N[:, None]), 1) + self.offset_Q
-            out = self._recommend(rows, token_NQ, rows.item_BL, rows.target_B, False)
+            out = self._recommend(rows, self.token_NQ, rows.item_BL, rows.target_B, False)
             zero = torch.zeros_like(out.loss_gen)
             figures = [out.loss_gen, out.loss_gen, zero, zero, zero, zero, zero + 1]
         else:

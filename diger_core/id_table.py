@@ -69,6 +69,11 @@ def _z(tok: Tokenizer, rows: Tensor, encoded: bool) -> Tensor:
     return rows if encoded else tok.encode(rows)
 
 
+def _all_z(tok: Tokenizer, vectors_or_z: Tensor, encoded: bool, chunk: int) -> Tensor:
+    """z of the whole catalogue; without a copy where it is given."""
+    return _z(tok, vectors_or_z, True) if encoded else torch.cat([_z(tok, rows, False) for rows in vectors_or_z.split(chunk)])
+
+
 @torch.no_grad()
 def sinkhorn_codes(
     tok: Tokenizer, vectors_or_z: Tensor, epsilon: float = 0.003, iterations: int = 50, chunk: int = 65_536, *, encoded: bool = False
@@ -78,7 +83,7 @@ def sinkhorn_codes(
 
     An item's code then depends on which other items exist, and the balance hides a collapse: monitor the argmin table in any case. In the log domain
     with dual potentials, so epsilon 0.003 neither overflows nor needs an [N, K] plan in memory."""
-    residual = torch.cat([_z(tok, rows, encoded) for rows in vectors_or_z.split(chunk)])
+    residual = _all_z(tok, vectors_or_z, encoded, chunk)
     codes = []
     for level in range(tok.levels):
         codes.append(_sinkhorn_level(tok, level, residual, epsilon, iterations, chunk))
@@ -255,7 +260,7 @@ def _codes(tok: Tokenizer, vectors_or_z: Tensor, config: TableConfig, encoded: b
     if released is not None and held is not None and held.mode != "free":
         if config.method == "sinkhorn":
             raise DigerError("semantic_ids.method=sinkhorn cannot hold IDs: set it to argmin, or retraining.stability.mode=free")
-        z_Ne = torch.cat([_z(tok, rows, encoded) for rows in vectors_or_z.split(config.chunk)])
+        z_Ne = _all_z(tok, vectors_or_z, encoded, config.chunk)
         return held_codes(tok, z_Ne, released.codes_NM, held, config.chunk)
     if config.method == "sinkhorn":
         return sinkhorn_codes(tok, vectors_or_z, config.sinkhorn_epsilon, config.sinkhorn_iterations, config.chunk, encoded=encoded)

@@ -61,8 +61,11 @@ class TableRefresh:
     def encoded(self, tokenizer: Tokenizer) -> Tensor:
         """z [N, d_e] of the catalogue on the device: once for a frozen encoder, anew for a learning one."""
         if self.z_Ne is None or self.joint.train_encoder:
-            chunks = self.vectors_ND.split(self.table.chunk)
-            self.z_Ne = torch.cat([tokenizer.encode(chunk.to(self.device, torch.float32)) for chunk in chunks])
+            items, size = len(self.vectors_ND), self.table.chunk
+            z_Ne = torch.empty(items, tokenizer.config.code_dim, device=self.device)  # filled in place: chunks put together would hold it twice
+            for start in range(0, items, size):
+                z_Ne[start : start + size] = tokenizer.encode(self.vectors_ND[start : start + size].to(self.device, torch.float32))
+            self.z_Ne = z_Ne
         return self.z_Ne
 
     def __call__(self, tokenizer: Tokenizer, before: IdTable | None) -> IdTable:

@@ -75,10 +75,19 @@ class EpochRows:
         return DeviceRows(self.event_E[at_BL] * present_BL, present_BL, self.target[slot_B], self.weight[slot_B], length_B)
 
 
+SPARSE = 64  # a catalogue of more than so many items for each place in the batch: sorting the batch beats flags for all items
+
+
 def unique_items(rows: DeviceRows, items: int) -> UniqueItems:
-    """The batch's items once each, ascending. Work on N flags, no sorting; V is the largest number that can occur: min(N, B (L + 1))."""
+    """The batch's items once each, ascending, in V = min(N, B (L + 1)) places: the largest number that can occur."""
     batch, length = rows.item_BL.shape
-    places, device = min(items, batch * (length + 1)), rows.item_BL.device
+    places = min(items, batch * (length + 1))
+    return _by_sorting(rows, items, places) if items > SPARSE * places else _by_flags(rows, items, places)
+
+
+def _by_flags(rows: DeviceRows, items: int, places: int) -> UniqueItems:
+    """Work on N flags, no sorting."""
+    device = rows.item_BL.device
     used = torch.zeros(items + 1, dtype=torch.int32, device=device)
     used.index_fill_(0, torch.where(rows.present_BL, rows.item_BL, items).flatten(), 1)
     used.index_fill_(0, rows.target_B, 1)
@@ -90,3 +99,17 @@ def unique_items(rows: DeviceRows, items: int) -> UniqueItems:
     mask_V = torch.arange(places, device=device) <= rank_N[-1]
     history_BL = rank_N[rows.item_BL].clamp_min(0) * rows.present_BL
     return UniqueItems(items_V[:places].masked_fill(~mask_V, 0), mask_V, history_BL, rank_N[rows.target_B])
+
+
+def _by_sorting(rows: DeviceRows, items: int, places: int) -> UniqueItems:
+    """Work on the batch's B (L + 1) numbers X, whatever N is; padding counts as item N and sorts behind all others."""
+    batch, length = rows.item_BL.shape
+    item_X = torch.cat((torch.where(rows.present_BL, rows.item_BL, items).flatten(), rows.target_B))
+    sorted_X, place_X = item_X.sort()
+    new_X = torch.cat((torch.ones_like(sorted_X[:1]), (sorted_X[1:] != sorted_X[:-1]).long()))
+    rank_sorted_X = new_X.cumsum(0) - 1
+    rank_X = torch.empty_like(rank_sorted_X).scatter_(0, place_X, rank_sorted_X)
+    items_V = torch.full((places + 1,), items, device=item_X.device).scatter_(0, rank_sorted_X, sorted_X)[:places]
+    mask_V = items_V < items
+    history_BL = rank_X[: batch * length].view(batch, length) * rows.present_BL
+    return UniqueItems(items_V.masked_fill(~mask_V, 0), mask_V, history_BL, rank_X[batch * length :])

@@ -14,6 +14,7 @@ from diger_core.batches import Batches
 from diger_core.capture import FastStep
 from diger_core.checkpoint import Checkpoint
 from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig
+from diger_core.fast import rows
 from diger_core.fast.kernels import Dropout, drop_add_norm
 from diger_core.fast.rows import EpochRows, unique_items
 from diger_core.training import Loop
@@ -96,13 +97,15 @@ def test_fast_steps_resume_in_the_middle_of_an_epoch(monkeypatch: pytest.MonkeyP
     assert small.equal(resumed, kept[-1]) == []
 
 
-def test_rows_on_the_device_are_the_batches_of_the_host() -> None:
+@pytest.mark.parametrize("sparse", [rows.SPARSE, 0])
+def test_rows_on_the_device_are_the_batches_of_the_host(sparse: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "SPARSE", sparse)  # 0: the large catalogue's way
     seq = small.sequences(users=31)
     batches = Batches(seq, 15, 6, seed=3)
-    rows = EpochRows(batches, torch.device("cpu"))
-    planned = rows.start(2, 0)
+    device_rows = EpochRows(batches, torch.device("cpu"))
+    planned = device_rows.start(2, 0)
     for batch, (count, longest) in zip(batches.epoch(2), planned, strict=True):
-        made = rows.gather(batch.history_BT.shape[1])
+        made = device_rows.gather(batch.history_BT.shape[1])
         unique = unique_items(made, seq.items)
         real = int(unique.mask_V.sum())
         assert longest == int((batch.history_BT >= 0).sum(1).max())
@@ -111,7 +114,7 @@ def test_rows_on_the_device_are_the_batches_of_the_host() -> None:
         assert not made.weight_B[count:].any()
         assert torch.equal(torch.where(made.present_BL, unique.history_BL, -1)[:count], batch.history_BT)
         assert torch.equal(unique.target_B[:count], batch.target_B)
-        rows.cursor += 1
+        device_rows.cursor += 1
 
 
 GPU_RECOMMENDER = RecommenderConfig(encoder_layers=2, decoder_layers=2, d_model=64, d_ff=128, heads=2, d_head=32, dropout=0.0, history=6)

@@ -5,35 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-FOLDER = Path(__file__).parent
-Row = dict[str, Any]
-
-
-def rows(kind: str, *key: str) -> list[Row]:
-    """The records of a kind, one (the last) for each value of `key`."""
-    path = FOLDER / "results" / f"{kind}.jsonl"
-    found: dict[tuple[Any, ...], Row] = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            found[tuple(str(record.get(name)) for name in key)] = record
-    return list(found.values())
-
-
-def table(header: list[str], body: list[list[Any]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in line) + " |" for line in body]) + "\n"
-
-
-def where(record: Row) -> list[str]:
-    return [record["device"], record["torch"], f"`{record['commit']}`", record["time"][:16].replace("T", " ")]
-
-
-WHERE = ["device", "torch", "commit", "time (UTC)"]
+from benchmarks import report_speed
+from benchmarks.tables import FOLDER, WHERE, Row, rows, table, where
 
 
 def training() -> str:
@@ -189,6 +165,9 @@ def main() -> None:
     head = "# Results\n\nWritten by `python -m benchmarks.report` from `benchmarks/results/`; the last section is written by hand.\n"
     parts = [
         head,
+        report_speed.aims(),
+        report_speed.fast(),
+        report_speed.scale(),
         training(),
         decoding(),
         tables(),

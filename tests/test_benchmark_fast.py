@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks import report_speed, tables
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import fast, scale
 from diger_core.sequences import Sequences
@@ -69,3 +70,57 @@ def test_a_cell_that_fails_is_named_at_the_end_and_costs_no_other(folder, tmp_pa
     with pytest.raises(SystemExit, match=f"table {fast.QUICK.items[0]}: RuntimeError: no room"):
         lines(folder, tmp_path, monkeypatch, "fast")
     assert [json.loads(line)["items"] for line in (tmp_path / "fast.jsonl").read_text().splitlines()] == [fast.QUICK.items[1]]
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """An empty folder of results, and a function that puts lines there as one full run."""
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+
+    def write(kind: str, rows: list[dict]) -> Path:
+        text = "".join(json.dumps({**row, "quick": False}) + "\n" for row in rows)
+        (tmp_path / "results" / f"{kind}.jsonl").write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_the_report_reads_what_a_run_wrote(folder, tmp_path, monkeypatch, results):
+    results("fast", lines(folder, tmp_path / "out", monkeypatch, "fast"))
+    made = results("scale", lines(folder, tmp_path / "out", monkeypatch, "scale"))
+    text = report_speed.fast()
+    for row in ("T5 peer, eager | 8 |", "frozen, captured | 16 |", "joint (FrqUD), captured | 16 |", "over fused kernels | trie | 8 |", "| 1,000 | "):
+        assert row in text
+    assert "| beams | 12 | 200 |" in report_speed.scale()
+    assert (made / "results" / report_speed.PLOT).stat().st_size < 200_000
+
+
+WHERE = {"run": "r", "device": "NVIDIA X", "torch": "2", "commit": "c", "time": "2026-01-01T00:00:00"}
+
+
+def row(**figures) -> dict:
+    return {**WHERE, **figures}
+
+
+def test_aims_are_judged_by_the_last_run_alone(results):
+    train = {"peer": 100.0, "frozen": 3100.0, "frqud": 2400.0}
+    run = [row(part="train", side=side, batch=256, rows_per_second=rate, repeats=[rate], ms_per_step=256e3 / rate) for side, rate in train.items()]
+    run += [row(part="beams", side="ours", constrained=True, batch=8, users_per_second=2000.0, users=1000, seconds=0.5)]
+    run += [row(part="beams", side="peer", constrained=c, batch=8, users_per_second=r) for c, r in ((False, 90.0), (True, 25.0))]
+    run += [row(part="device", fp32_tflops=50.0, gigabytes_per_second=1000.0)]
+    run += [row(part="table", items=10**6, seconds=0.4, order_seconds=1.0, tflop=5.0, gigabytes=2.0)]
+    results("fast", [row(part="train", side="peer", batch=256, run="older", rows_per_second=1.0, repeats=[1.0])] + run)
+    scores = {"frozen": (0.040, 0.041), "frqud": (0.046, 0.047)}
+    quality = [(variant, seed, {"recall@10": 0.09, "ndcg@10": value}) for variant, two in scores.items() for seed, value in enumerate(two)]
+    of = {"data": "beauty", "label": "", "alarm": None, "seconds": 100.0, "epochs_run": 9}
+    results("quality", [row(**of, variant=variant, seed=seed, **figures) for variant, seed, figures in quality])
+    verdicts = {
+        cells[1].strip(): (cells[2].strip(), cells[3].strip()) for line in report_speed.aims().splitlines() if len(cells := line.split("|")) == 5
+    }
+    said = {name: verdict for name, (_, verdict) in verdicts.items() if name not in ("aim", "---")}
+    assert list(said.values()) == ["no", "yes", "no", "yes", "yes", "no", "yes", "no", "yes", "", "yes", "yes"]
+    told = [told for told, _ in verdicts.values()]
+    assert any("2,400 / 100 = 24.0" in text for text in told)
+    assert any("4.0 times the bound of 0.100 s" in text for text in told)
+    assert any("0.0465 - 0.0405 = +0.0060" in text for text in told)

@@ -133,4 +133,6 @@ def table(items: int, tok: Tokenizer) -> dict[str, Any]:
     taken = seconds(work)
     widths = [layer.weight.shape for layer in tok.encoder if hasattr(layer, "weight")]
     flops = 2 * items * (sum(a * b for a, b in widths) + tok.levels * tok.codes * tok.config.code_dim)
-    return {"items": items, "seconds": taken, "order_seconds": hashing, "tflop": flops / 1e12, "code_dim": tok.config.code_dim}
+    moved = 4 * items * (tok.dim + tok.levels + 1)  # the vectors read, the table written
+    return {"items": items, "seconds": taken, "order_seconds": hashing, "tflop": flops / 1e12, "gigabytes": moved / 1e9, "dim": tok.dim,
+            "code_dim": tok.config.code_dim}  # fmt: skip

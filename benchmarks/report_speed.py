@@ -1,0 +1,270 @@
+"""The report's parts on speed: the aims and what was measured against them, the tables of one run of `benchmarks.gpu fast`, cost against size."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks import tables
+from benchmarks.tables import WHERE, Row, last_run, lines, rows, table, where
+
+PLOT = "scale.png"  # in the results' folder
+JOINT = "frqud"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What was to be reached; `measure` gives (what is told, reached or not), or None where the figures are missing."""
+
+    text: str
+    measure: Callable[[], tuple[str, bool] | None]
+
+    def row(self) -> list[str]:
+        found = self.measure()
+        return [self.text, *(("not measured", "") if found is None else (found[0], "yes" if found[1] else "no"))]
+
+
+def aims() -> str:
+    """The table "Against the aims" from the newest run of `fast`, the CPU bench and the quality runs."""
+    run = last_run("fast")
+    speed = [
+        Aim("joint training at batch 256 at least 25 times the peer, rows/s", lambda: _times_peer(run, JOINT, 25)),
+        Aim("frozen training at batch 256 at least 30 times the peer, rows/s", lambda: _times_peer(run, "frozen", 30)),
+        Aim("a joint step at most 1.25 times a frozen one, batch 256", lambda: _joint_over_frozen(run)),
+        Aim("frozen training, each side at its best batch, at least 5 times the peer", lambda: _best_batches(run)),
+        Aim("20 beams over the trie at least 20 times `generate`, each at its best batch", lambda: _beams(run, False, 20)),
+        Aim("20 beams over the trie at least 100 times `generate` with the prefix function", lambda: _beams(run, True, 100)),
+        Aim("evaluation of all 22,363 users under 1 s", lambda: _evaluation(run)),
+        Aim("IDs of 1,000,000 items under 1 s, within 3 times of what memory and arithmetic allow", lambda: _id_table(run)),
+        Aim("one Beauty run to early stop, evaluation every epoch, under 6 minutes", _early_stop),
+        Aim("on 2 CPU cores, small model, joint rows/s at least 2 times the peer", _cpu),
+    ]
+    quality = [
+        Aim("Beauty R@10 above .0825 and N@10 above .0457", _best_quality),
+        Aim("joint training ahead of its frozen control by more than the seeds' spread, N@10", _gain),
+    ]
+    head = "## Against the aims\n\n"
+    if run:
+        spread = "a figure is the median of its repetitions, which went in turns through both sides"
+        head += f"Speed on one {run[0]['device']}, all of run {run[0]['run']} (commit `{run[0]['commit']}`, {run[0]['time'][:10]}); {spread}.\n\n"
+    return head + table(["aim", "measured", "reached"], [aim.row() for aim in speed + quality])
+
+
+def _cell(run: list[Row], **wanted: Any) -> Row | None:
+    return next((row for row in run if all(row.get(name) == value for name, value in wanted.items())), None)
+
+
+def _best(run: list[Row], figure: str, **wanted: Any) -> Row | None:
+    found = [row for row in run if all(row.get(name) == value for name, value in wanted.items())]
+    return max(found, key=lambda row: row[figure], default=None)
+
+
+def _times_peer(run: list[Row], side: str, wanted: float) -> tuple[str, bool] | None:
+    ours, peer = (_cell(run, part="train", side=name, batch=256) for name in (side, "peer"))
+    if ours is None or peer is None:
+        return None
+    ratio = ours["rows_per_second"] / peer["rows_per_second"]
+    each = [a / b for a, b in zip(ours["repeats"], peer["repeats"], strict=False)]
+    told = f"{ours['rows_per_second']:,.0f} / {peer['rows_per_second']:,.0f} = {ratio:.1f} (single repetitions {min(each):.1f} to {max(each):.1f})"
+    return told, ratio >= wanted
+
+
+def _joint_over_frozen(run: list[Row]) -> tuple[str, bool] | None:
+    joint, frozen = (_cell(run, part="train", side=name, batch=256) for name in (JOINT, "frozen"))
+    if joint is None or frozen is None:
+        return None
+    ratio = joint["ms_per_step"] / frozen["ms_per_step"]
+    return f"{joint['ms_per_step']:.2f} / {frozen['ms_per_step']:.2f} ms = {ratio:.2f}", ratio <= 1.25
+
+
+def _best_batches(run: list[Row]) -> tuple[str, bool] | None:
+    ours, peer = (_best(run, "rows_per_second", part="train", side=name) for name in ("frozen", "peer"))
+    if ours is None or peer is None:
+        return None
+    ratio = ours["rows_per_second"] / peer["rows_per_second"]
+    return f"{ours['rows_per_second']:,.0f} ({ours['batch']}) / {peer['rows_per_second']:,.0f} ({peer['batch']}) = {ratio:.1f}", ratio >= 5
+
+
+def _beams(run: list[Row], prefix: bool, wanted: float) -> tuple[str, bool] | None:
+    ours = _best(run, "users_per_second", part="beams", side="ours", constrained=True)
+    peer = _best(run, "users_per_second", part="beams", side="peer", constrained=prefix)
+    if ours is None or peer is None:
+        return None
+    ratio = ours["users_per_second"] / peer["users_per_second"]
+    told = f"{ours['users_per_second']:,.0f} ({ours['batch']}) / {peer['users_per_second']:,.0f} ({peer['batch']}) = {ratio:,.1f} users/s"
+    return told, ratio >= wanted
+
+
+def _evaluation(run: list[Row]) -> tuple[str, bool] | None:
+    ours = _best(run, "users_per_second", part="beams", side="ours", constrained=True)
+    return None if ours is None else (f"{ours['users']:,} users in {ours['seconds']:.2f} s (batch {ours['batch']})", ours["seconds"] < 1)
+
+
+def _floor(run: list[Row], made: Row) -> float | None:
+    """Seconds that the device needs at least: for the products in fp32, or for reading the vectors and writing the table."""
+    limits = _cell(run, part="device")
+    return None if limits is None else max(made["tflop"] / limits["fp32_tflops"], made["gigabytes"] / limits["gigabytes_per_second"])
+
+
+def _id_table(run: list[Row]) -> tuple[str, bool] | None:
+    made = _cell(run, part="table", items=10**6)
+    floor = _floor(run, made) if made else None
+    if made is None or floor is None:
+        return None
+    told = f"{made['seconds']:.3f} s, {made['seconds'] / floor:.1f} times the bound of {floor:.3f} s; hashing the ids, once for a catalogue: "
+    return f"{told}{made['order_seconds']:.1f} s", made["seconds"] < 1 and made["seconds"] <= 3 * floor
+
+
+def _quality() -> dict[tuple[str, str], list[Row]]:
+    """Beauty's ended runs by (label, variant)."""
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows("quality", "data", "label", "variant", "seed"):
+        if row["data"] == "beauty":
+            found[row["label"], row["variant"]].append(row)
+    return found
+
+
+def _early_stop() -> tuple[str, bool] | None:
+    ended = [row for row in lines("quality") if row["data"] == "beauty" and not row["alarm"] and row["device"].startswith("NVIDIA")]
+    if not ended:
+        return None
+    slowest = max(ended, key=lambda row: row["seconds"])
+    fastest = min(row["seconds"] for row in ended)
+    return f"{len(ended)} runs of {fastest:.0f} to {slowest['seconds']:.0f} s (longest: {slowest['epochs_run']} epochs)", slowest["seconds"] < 360
+
+
+def _cpu() -> tuple[str, bool] | None:
+    found = [row for row in lines("cpu_train") if not row.get("quick")]
+    latest = [row for row in found if row["run"] == found[-1]["run"]]
+    sides = {row["side"]: row for row in latest if row["threads"] == 2}
+    if not {"joint", "peer"} <= sides.keys():
+        return None
+    joint, peer = (sides[name]["rows_per_second"] for name in ("joint", "peer"))
+    return f"{joint:,.0f} / {peer:,.0f} = {joint / peer:.2f}", joint >= 2 * peer
+
+
+def _name(label: str, variant: str) -> str:
+    return f"{variant}, {label}" if label else variant
+
+
+def _best_quality() -> tuple[str, bool] | None:
+    found = _quality()
+    if not found:
+        return None
+    (label, variant), best = max(found.items(), key=lambda each: mean(row["ndcg@10"] for row in each[1]))
+    recall, ndcg = (mean(row[name] for row in best) for name in ("recall@10", "ndcg@10"))
+    return f"{recall:.4f} / {ndcg:.4f} ({_name(label, variant)}; {len(best)} seed{'s' * (len(best) > 1)})", recall > 0.0825 and ndcg > 0.0457
+
+
+def _gain() -> tuple[str, bool] | None:
+    """N@10 of FrqUD minus frozen in each setting that has several seeds of both; reached where one gain exceeds the larger spread."""
+    told, reached = [], False
+    for (label, variant), joint in _quality().items():
+        frozen = _quality().get((label, "frozen"), [])
+        if variant != JOINT or min(len(joint), len(frozen)) < 2:
+            continue
+        means, spreads = zip(*((mean(v), stdev(v)) for v in ([row["ndcg@10"] for row in side] for side in (joint, frozen))), strict=True)
+        gain = means[0] - means[1]
+        reached = reached or gain > max(spreads)
+        told.append(f"{_name(label, variant)}: {means[0]:.4f} - {means[1]:.4f} = {gain:+.4f} (spreads {spreads[0]:.4f}, {spreads[1]:.4f})")
+    return ("; ".join(told), reached) if told else None
+
+
+def fast() -> str:
+    """Everything that the newest run measured."""
+    run = last_run("fast")
+    if not run:
+        return ""
+    parts = [_training(run), _search(run), _tables(run)]
+    return "\n".join(part for part in parts if part)
+
+
+def _training(run: list[Row]) -> str:
+    names = {"peer": "T5 peer, eager", "frozen": "frozen, captured", JOINT: "joint (FrqUD), captured"}
+    body = []
+    for row in sorted((r for r in run if r["part"] == "train"), key=lambda r: (r["batch"], r["side"] != "peer", r["side"] != "frozen")):
+        peer = _cell(run, part="train", side="peer", batch=row["batch"])
+        ratio = f"{row['rows_per_second'] / peer['rows_per_second']:.1f}" if peer else ""
+        spread = f"{min(row['repeats']):,.0f} to {max(row['repeats']):,.0f}"
+        memory = "" if row.get("peak_memory_gib") is None else f"{row['peak_memory_gib']:.1f}"
+        figures = [f"{row['ms_per_step']:.2f}", f"{row['rows_per_second']:,.0f}", spread, ratio, memory]
+        body.append([names[row["side"]], row["batch"], *figures, *where(row)])
+    header = ["side", "batch", "ms/step", "rows/s, median", "repetitions", "times the peer", "peak GiB", *WHERE]
+    return f"## Training, Beauty, 6+6 layers, history {run[0]['history']}\n\n" + table(header, body) if body else ""
+
+
+def _search(run: list[Row]) -> str:
+    body = []
+    for row in (r for r in run if r["part"] == "beams"):
+        ours = row["side"] == "ours"
+        path = ("over fused kernels" if row["fused"] else "module") if ours else "T5 `generate`, KV cache"
+        mode = ("trie" if ours else "prefix_allowed_tokens_fn") if row["constrained"] else "unconstrained"
+        spread = f"{min(row['repeats']):,.0f} to {max(row['repeats']):,.0f}"
+        seconds = f"{row['seconds']:.2f}" if ours else ""
+        body.append([path, mode, row["batch"], f"{row['users_per_second']:,.0f}", spread, seconds, *where(row)])
+    header = ["path", "beams", "batch", "users/s, median", "repetitions", "seconds for all users", *WHERE]
+    return "## 20-beam search and full evaluation of all users\n\n" + table(header, body) if body else ""
+
+
+def _tables(run: list[Row]) -> str:
+    body = []
+    for row in (r for r in run if r["part"] == "table"):
+        floor, order = _floor(run, row), "random order" if row["order_seconds"] is None else f"{row['order_seconds']:.2f}"
+        bound = ["", ""] if floor is None else [f"{floor:.4f}", f"{row['seconds'] / floor:.1f}"]
+        body.append([f"{row['items']:,}", f"{row['seconds']:.4f}", *bound, order, *where(row)])
+    if not body:
+        return ""
+    limits = _cell(run, part="device")
+    told = "" if limits is None else (
+        f"Bound: the larger of the products at {limits['fp32_tflops']:.1f} TFLOP/s (fp32, torch's setting `{limits['fp32_matmul']}`) and of reading "
+        f"the vectors and writing the table at {limits['gigabytes_per_second']:,.0f} GB/s, both measured in the run.\n\n"
+    )  # fmt: skip
+    header = ["items", "seconds", "bound, s", "times the bound", "hash order, once per catalogue, s", *WHERE]
+    return "## ID table: encoder 384-2048-1024-512-256, 3 x 256 codes, suffixes\n\n" + told + table(header, body)
+
+
+def scale() -> str:
+    """Cost against items, history, batch and beams; draws the plot."""
+    run = last_run("scale")
+    if not run:
+        return ""
+    body = []
+    for row in run:
+        search = row["axis"] == "beams"
+        memory = "" if row.get("peak_memory_gib") is None else f"{row['peak_memory_gib']:.1f}"
+        cost = ["", "", f"{row['users_per_second']:,.0f}"] if search else [f"{row['ms_per_step']:.2f}", f"{row['rows_per_second']:,.0f}", ""]
+        body.append([row["axis"], f"{row['value']:,}", f"{row['items']:,}", row["suffixes"], *cost, memory, *where(row)])
+    _plot(run)
+    header = ["axis", "value", "items", "suffixes S", "joint ms/step", "rows/s", "users/s", "peak GiB", *WHERE]
+    text = (
+        "Joint training (FrqUD) along one axis at a time from 10,000 items, history 20, batch 256; search over the trie with 20 beams. "
+        "Users of 100 events.\n\n"
+    )
+    return "## Cost against size\n\n" + text + f"![Cost against items, history, batch and beams](results/{PLOT})\n\n" + table(header, body)
+
+
+def _plot(run: list[Row]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(2, 2, figsize=(8, 5.5))
+    for panel, axis in zip(panels.flat, ("items", "history", "batch", "beams"), strict=True):
+        found = [row for row in run if row["axis"] == axis]
+        name, label = ("users_per_second", "users/s") if axis == "beams" else ("ms_per_step", "ms a joint step")
+        values = [row["value"] for row in found]
+        panel.plot(values, [row[name] for row in found], "o-", color="#1f5fa8")
+        panel.set(xlabel=axis, ylabel=label, ylim=(0, None))
+        if axis in ("items", "batch"):
+            panel.set_xscale("log")
+        memory = panel.twinx()
+        memory.plot(values, [row["peak_memory_gib"] or 0 for row in found], "s--", color="#b05a1a")
+        memory.set_ylabel("peak GiB", color="#b05a1a")
+        memory.set_ylim(0, None)
+    figure.tight_layout()
+    figure.savefig(tables.FOLDER / "results" / PLOT, dpi=90)
+    pyplot.close(figure)

@@ -8,7 +8,7 @@ d width, R training rows, k candidates.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -118,7 +118,7 @@ def sasrec(
             losses = [_step(model, optimizer, *batch, bf16) for batch in _batches(seq, config, epoch, device)]
             if epoch % config.evaluate_every and epoch != config.epochs:
                 continue
-            rank_T = rank(model, seq, "validation", device)
+            rank_T = rank([model], seq, "validation", device)
             row = {"epoch": epoch, "loss": float(torch.stack(losses).mean())}
             row |= {"validation_recall_10": float(recall(rank_T, 10).mean()), "validation_ndcg_10": float(ndcg(rank_T, 10).mean())}
             curve.append(row)
@@ -160,22 +160,22 @@ def _step(model: SasRec, optimizer: torch.optim.Optimizer, history_BL: Tensor, p
     return loss.detach()
 
 
-def rank(model: SasRec, seq: Sequences, split: Split, device: torch.device | str) -> Int32:
+def rank(models: Sequence[SasRec], seq: Sequences, split: Split, device: torch.device | str) -> Int32:
     """[T]: the targets' ranks among all items, 1 the best; seen items are not removed. Rows in the order of `targets(seq, split)`."""
     users_T, end_T, target_T = targets(seq, split)
     found = []
-    for scores_CN, rows in _scored(model, seq, seq.offsets_U1[users_T], end_T, device):
+    for scores_CN, rows in _scored(models, seq, seq.offsets_U1[users_T], end_T, device):
         own_C1 = scores_CN.gather(1, torch.from_numpy(target_T[rows].astype(np.int64)).to(scores_CN.device)[:, None])
         found.append((scores_CN > own_C1).sum(1) + 1)
     return torch.cat(found).cpu().numpy().astype(np.int32)
 
 
 def candidates(
-    model: SasRec, seq: Sequences, begin_R: Int64, end_R: Int64, count: int, temperature: float, device: torch.device | str
+    models: Sequence[SasRec], seq: Sequences, begin_R: Int64, end_R: Int64, count: int, temperature: float, device: torch.device | str
 ) -> tuple[Int32, npt.NDArray[np.float32]]:
-    """(items [R, k], probabilities [R, k]): the k likeliest next items after each history, softmax(scores / temperature) over these k."""
+    """(items [R, k], probabilities [R, k]): the k likeliest next items after each history, softmax(log p / temperature) over these k."""
     items, shares = [], []
-    for scores_CN, _ in _scored(model, seq, begin_R, end_R, device):
+    for scores_CN, _ in _scored(models, seq, begin_R, end_R, device):
         best = scores_CN.topk(count, dim=1)
         items.append(best.indices.int().cpu())
         shares.append((best.values / temperature).softmax(1).cpu())
@@ -183,10 +183,12 @@ def candidates(
 
 
 @torch.no_grad()
-def _scored(model: SasRec, seq: Sequences, begin_R: Int64, end_R: Int64, device: torch.device | str) -> Iterator[tuple[Tensor, slice]]:
-    """(scores float32 [C, N] of all items, the rows they belong to), chunk by chunk."""
-    model.eval()
+def _scored(models: Sequence[SasRec], seq: Sequences, begin_R: Int64, end_R: Int64, device: torch.device | str) -> Iterator[tuple[Tensor, slice]]:
+    """(log p float32 [C, N] of all items, the mean over the models, the rows they belong to), chunk by chunk."""
     for start in range(0, len(end_R), CHUNK):
         rows = slice(start, start + CHUNK)
-        history = torch.from_numpy(histories(seq, begin_R[rows], end_R[rows], model.config.history)).to(device)
-        yield model.scores(model(history)[:, -1]).float(), rows
+        total_CN = torch.zeros(())
+        for model in models:
+            history = torch.from_numpy(histories(seq, begin_R[rows], end_R[rows], model.config.history)).to(device)
+            total_CN = model.eval().scores(model(history)[:, -1]).float().log_softmax(1) + total_CN.to(device)
+        yield total_CN / len(models), rows

@@ -18,7 +18,7 @@ from diger_core.validation import suffix_values
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["fast", "scale", "train", "quality", "sasrec", "retraining"])
+    parser.add_argument("command", choices=["fast", "scale", "train", "quality", "sasrec", "ensemble", "retraining"])
     parser.add_argument("--data", type=Path, default=Path(".device-inputs/beauty"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--preset", default="beauty")
@@ -60,10 +60,10 @@ def main() -> None:
 
         quality.run(data, given)
         return
-    if given.command == "sasrec":
+    if given.command in ("sasrec", "ensemble"):
         from benchmarks.gpu import quality, teacher
 
-        teacher.run(data, given, quality.changed)
+        (teacher.run if given.command == "sasrec" else teacher.ensemble)(data, given, quality.changed)
         return
     if given.command == "retraining":
         from benchmarks.gpu import retraining

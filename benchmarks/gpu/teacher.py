@@ -20,7 +20,7 @@ from benchmarks.common import Data, device, record, wait
 from diger_core.distillation import TeacherTargets
 from diger_core.metrics import ndcg, recall
 from diger_core.progress import Progress
-from diger_core.sasrec import SasRecConfig, candidates, rank, sasrec
+from diger_core.sasrec import SasRec, SasRecConfig, candidates, rank, sasrec
 from diger_core.sequences import training_rows
 
 CANDIDATES = 20
@@ -45,26 +45,46 @@ class Shown(Progress):
 
 
 def run(data: Data, given: argparse.Namespace, changed: Any) -> None:
-    """Each seed's reference: figures, and the file for its pupils."""
-    config = changed(SasRecConfig(history=given.history), "sasrec", given.set)
-    name = changed(TeacherConfig(), "teacher", given.set).name
+    """Each seed's reference: its figures and weights, and the file for its pupils."""
+    config, name = changed(SasRecConfig(history=given.history), "sasrec", given.set), changed(TeacherConfig(), "teacher", given.set).name
     for seed in given.seeds:
         wait()
         begun = time.perf_counter()
         model, curve = sasrec(data.sequences, replace(config, seed=seed), device(), bf16=True, progress=Shown())
         wait()
-        seconds = time.perf_counter() - begun
-        rank_T = rank(model, data.sequences, "test", device())
-        figures = {f"recall@{k}": float(recall(rank_T, k).mean()) for k in (1, 5, 10)}
-        figures |= {f"ndcg@{k}": float(ndcg(rank_T, k).mean()) for k in (5, 10)}
         best = max(curve, key=lambda row: row["validation_ndcg_10"])
-        figures |= {"validation_ndcg@10": best["validation_ndcg_10"], "best_epoch": best["epoch"], "epochs_run": curve[-1]["epoch"]}
-        told = {"data": data.name, "label": given.label, "variant": "sasrec", "seed": seed, "history": given.history, "changes": given.set}
-        record("quality", {**told, **figures, "epochs": config.epochs, "seconds": seconds, "alarm": None}, given.out)
-        user_R, position_R = training_rows(data.sequences)
-        items_Rk, share_Rk = candidates(model, data.sequences, data.sequences.offsets_U1[user_R], position_R, CANDIDATES, 1.0, device())
-        kept = {"items": torch.from_numpy(items_Rk), "log_share": torch.from_numpy(np.log(np.maximum(share_Rk, 1e-7))).half()}
-        save_file({**kept, "embeddings": model.items.weight.detach().float().cpu().contiguous()}, _path(given.data, name, seed))
+        told = {"best_epoch": best["epoch"], "epochs_run": curve[-1]["epoch"], "epochs": config.epochs, "seconds": time.perf_counter() - begun}
+        _written(data, given, [model], "sasrec", seed, told)
+        _teach(data, given.data, name, seed, [model])
+        save_file(model.state_dict(), given.data / f"{name}-{seed}.model")
+
+
+def ensemble(data: Data, given: argparse.Namespace, changed: Any) -> None:
+    """One teacher of the references of all `--seeds`, kept under the first seed as "ensemble"."""
+    config, name = changed(SasRecConfig(history=given.history), "sasrec", given.set), changed(TeacherConfig(), "teacher", given.set).name
+    models = []
+    for seed in given.seeds:
+        model = SasRec(config, data.sequences.items).to(device())
+        model.load_state_dict(load_file(given.data / f"{name}-{seed}.model"))
+        models.append(model.eval())
+    _written(data, given, models, f"sasrec x {len(models)}", given.seeds[0], {})
+    for seed in given.seeds:
+        _teach(data, given.data, "ensemble", seed, models)
+
+
+def _written(data: Data, given: argparse.Namespace, models: list[SasRec], variant: str, seed: int, told: dict[str, Any]) -> None:
+    rank_T = rank(models, data.sequences, "test", device())
+    figures = {f"recall@{k}": float(recall(rank_T, k).mean()) for k in (1, 5, 10)} | {f"ndcg@{k}": float(ndcg(rank_T, k).mean()) for k in (5, 10)}
+    figures["validation_ndcg@10"] = float(ndcg(rank(models, data.sequences, "validation", device()), 10).mean())
+    of = {"data": data.name, "label": given.label, "variant": variant, "seed": seed, "history": given.history, "changes": given.set, "alarm": None}
+    record("quality", {**of, **figures, **told}, given.out)
+
+
+def _teach(data: Data, folder: Path, name: str, seed: int, models: list[SasRec]) -> None:
+    user_R, position_R = training_rows(data.sequences)
+    items_Rk, share_Rk = candidates(models, data.sequences, data.sequences.offsets_U1[user_R], position_R, CANDIDATES, 1.0, device())
+    kept = {"items": torch.from_numpy(items_Rk), "log_share": torch.from_numpy(np.log(np.maximum(share_Rk, 1e-7))).half()}
+    save_file({**kept, "embeddings": models[0].items.weight.detach().float().cpu().contiguous()}, _path(folder, name, seed))
 
 
 def _path(folder: Path, name: str, seed: int) -> Path:

@@ -24,7 +24,7 @@ def walks(users: int = 120, step: int = 7) -> Sequences:
 
 def test_it_learns_a_walk_that_a_rule_describes() -> None:
     model, curve = sasrec(walks(), SMALL)
-    assert recall(rank(model, walks(), "test", "cpu"), 1).mean() > 0.95
+    assert recall(rank([model], walks(), "test", "cpu"), 1).mean() > 0.95
     assert curve[-1]["loss"] < curve[0]["loss"]
 
 
@@ -58,10 +58,21 @@ def test_candidates_are_the_best_scores_of_each_training_row() -> None:
     seq = walks()
     model, _ = sasrec(seq, replace(SMALL, epochs=1))
     user_R, position_R = training_rows(seq)
-    items_Rk, share_Rk = candidates(model, seq, seq.offsets_U1[user_R], position_R, 4, 2.0, "cpu")
+    items_Rk, share_Rk = candidates([model], seq, seq.offsets_U1[user_R], position_R, 4, 2.0, "cpu")
     history = torch.from_numpy(histories(seq, seq.offsets_U1[user_R], position_R, SMALL.history))
     with torch.no_grad():
         scores = model.scores(model(history)[:, -1])
     best = scores.topk(4, dim=1)
     assert items_Rk.tolist() == best.indices.tolist()
     np.testing.assert_allclose(share_Rk, (best.values / 2).softmax(1), rtol=1e-4)
+
+
+def test_several_models_rank_by_their_mean_log_probability() -> None:
+    seq = walks()
+    models = [sasrec(seq, replace(SMALL, epochs=1, seed=seed))[0] for seed in (0, 1)]
+    user_R, position_R = training_rows(seq)
+    items_Rk, _ = candidates(models, seq, seq.offsets_U1[user_R], position_R, 3, 1.0, "cpu")
+    history = torch.from_numpy(histories(seq, seq.offsets_U1[user_R], position_R, SMALL.history))
+    with torch.no_grad():
+        mean = sum(model.scores(model(history)[:, -1]).log_softmax(1) for model in models)
+    assert items_Rk.tolist() == mean.topk(3, dim=1).indices.tolist()

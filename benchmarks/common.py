@@ -66,6 +66,11 @@ def seconds(work: Callable[[], Any], repeats: int = 3, warmup: int = 1) -> float
     return statistics.median(taken)
 
 
+def at_once() -> int:
+    """How many runs share the device: their times say nothing of one alone (`benchmarks.gpu.several` tells its children)."""
+    return int(os.environ.get("BENCH_AT_ONCE", "1"))
+
+
 def provenance() -> dict[str, Any]:
     """Where and with what a figure was measured."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()

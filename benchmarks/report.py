@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from statistics import mean, stdev
-from typing import Any
 
-from benchmarks import report_speed
+from benchmarks import report_quality, report_speed
 from benchmarks.tables import FOLDER, WHERE, Row, rows, table, where
 
 
@@ -53,25 +51,6 @@ def tables() -> str:
         body.append([f"{record['items']:,}", f"{record['seconds']:.3f}", floor, order, *where(record)])
     header = ["items", "seconds", "arithmetic alone at 67 TFLOP/s fp32", "hash order, once per catalogue, s", *WHERE]
     return "## ID table: encoder 384-2048-1024-512-256, 3 x 256 codes, suffixes\n\n" + table(header, body)
-
-
-def quality() -> str:
-    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for record in rows("quality", "data", "label", "variant", "seed"):
-        groups[(record["data"], record["label"], record["variant"])].append(record)
-    if not groups:
-        return "## Quality\n\nNot measured: see the end of this page.\n"
-    body = []
-    for (data, label, variant), found in groups.items():
-        line: list[Any] = [data, label, variant, len(found)]
-        for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "unique_prefixes", "drift", "seconds"):
-            values = [record[name] for record in found]
-            digits = {"unique_prefixes": 0, "seconds": 0, "drift": 3}.get(name, 4)
-            line.append(f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}" if len(values) > 1 else f"{values[0]:.{digits}f}")
-        body.append([*line, *where(found[-1])])
-    return "## Quality\n\n" + table(
-        ["data", "setting", "variant", "seeds", "R@5", "R@10", "N@5", "N@10", "unique prefixes", "drift", "seconds", *WHERE], body
-    )
 
 
 def retraining() -> str:
@@ -171,7 +150,7 @@ def main() -> None:
         training(),
         decoding(),
         tables(),
-        quality(),
+        report_quality.quality(),
         retraining(),
         cpu(),
         audit(),

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import Data, device, record, wait
+from benchmarks.common import Data, at_once, device, record, wait
 from benchmarks.gpu import teacher
 from benchmarks.gpu.teacher import TeacherConfig
 from diger_core.config import EvaluationConfig, TableConfig, TokenizerConfig
@@ -141,6 +141,10 @@ def _written(one: Run, data: Data, first_codes: torch.Tensor, beams: int, given:
     """The run's figures on the test events, and its epochs."""
     figures = test(one, data, first_codes, beams)
     of = {"data": data.name, "label": given.label, "variant": one.variant, "seed": one.seed}
-    record("quality", {**of, "epochs": one.loop.training.epochs, "history": given.history, "changes": given.set, **figures}, given.out)
+    record(
+        "quality",
+        {**of, "epochs": one.loop.training.epochs, "history": given.history, "changes": given.set, **figures, "at_once": at_once()},
+        given.out,
+    )
     rows = [{k: row[k] for k in ("epoch", "loss_gen", "sigma", "validation_ndcg_10", "unique_prefixes", "flipped")} for row in one.loop.curves]
     record("curves", {**of, "rows": rows}, given.out)

@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--no-service", action="store_true", help="processes take turns (for comparison)")
     given = parser.parse_args(own)
     begun, waiting, running = time.monotonic(), list(given.runs), {}
+    os.environ["BENCH_AT_ONCE"] = str(given.at_once)
     served = not given.no_service and service()
     logs = Path(tempfile.mkdtemp(prefix="several-"))
     while waiting or running:

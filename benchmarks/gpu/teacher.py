@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.common import Data, device, record, wait
+from benchmarks.common import Data, at_once, device, record, wait
 from diger_core.distillation import TeacherTargets
 from diger_core.metrics import ndcg, recall
 from diger_core.progress import Progress
@@ -76,7 +76,16 @@ def _written(data: Data, given: argparse.Namespace, models: list[SasRec], varian
     rank_T = rank(models, data.sequences, "test", device())
     figures = {f"recall@{k}": float(recall(rank_T, k).mean()) for k in (1, 5, 10)} | {f"ndcg@{k}": float(ndcg(rank_T, k).mean()) for k in (5, 10)}
     figures["validation_ndcg@10"] = float(ndcg(rank(models, data.sequences, "validation", device()), 10).mean())
-    of = {"data": data.name, "label": given.label, "variant": variant, "seed": seed, "history": given.history, "changes": given.set, "alarm": None}
+    of = {
+        "data": data.name,
+        "label": given.label,
+        "variant": variant,
+        "seed": seed,
+        "history": given.history,
+        "changes": given.set,
+        "alarm": None,
+        "at_once": at_once(),
+    }
     record("quality", {**of, **figures, **told}, given.out)
 
 

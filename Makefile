@@ -53,6 +53,7 @@ bench-audit: $(READY) ## Damage table and speed of the audit, on a local disk an
 
 bench: $(READY) ## Benchmarks of the CPU part
 	@$(BIN)/python -m benchmarks.cpu
+	@$(BIN)/python -m benchmarks.report
 
 faults: $(READY) ## The fault bench: what the system survives (up to half an hour)
 	@$(BIN)/python -m benchmarks.faults

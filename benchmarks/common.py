@@ -73,7 +73,7 @@ def at_once() -> int:
 
 def provenance() -> dict[str, Any]:
     """Where and with what a figure was measured."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return {
         "device": name,
         "torch": torch.__version__,
@@ -82,6 +82,16 @@ def provenance() -> dict[str, Any]:
         "command": " ".join(["python -m", *_module(), *sys.argv[1:]]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _processor() -> str:
+    """The processor's name and the cores that this process may use."""
+    try:
+        known = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    except OSError:
+        known = []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{known[0] if known else platform.processor() or platform.machine()}, {cores} cores"
 
 
 def _module() -> list[str]:

@@ -1,17 +1,23 @@
 """The CPU part of the benchmarks: training rows/s of the small model beside a Hugging Face T5 of the same size, in one process and one run.
 
-    make bench            (python -m benchmarks.cpu [--steps N] [--batch B])
+    make bench            (python -m benchmarks.cpu [--rounds N] [--steps N] [--batch B] [--threads N])
 
-Both sides see the embedded shop's histories at history 20 and batch 256, fp32, dropout 0.1, all cores. The peer is eager and padded to the batch.
-Random vectors stand in for texts: speed does not depend on them. Appends one JSON line per figure to benchmarks/results/cpu_train.jsonl.
+Both sides see the embedded shop's histories at history 20 and batch 256, fp32, dropout 0.1, on two threads. The peer is eager and its batches, of
+random rows, are padded to their longest; ours are `steps` batches spread evenly over the epoch's lengths. The sides go in turns, round by round, and
+a figure is the median of its rounds: on a machine with other work that slows all of them. Random vectors stand in for texts: speed does not depend
+on them. Appends one JSON line per side to benchmarks/results/cpu_train.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
+from uuid import uuid4
 
 import pyarrow.parquet as pq
 import torch
@@ -27,6 +33,7 @@ from diger_core.training import Loop
 from orchestration.demo_shop import write_demo_snapshots
 
 RESULTS = Path(__file__).parent / "results"
+WARM = 3  # steps
 
 
 def shop() -> Data:
@@ -38,41 +45,81 @@ def shop() -> Data:
     return Data("demo-1", seq, items["item_id"].combine_chunks(), vectors_ND, False)
 
 
-def rows_per_second(data: Data, tok: Tokenizer, config: RecommenderConfig, joint: JointModelConfig, batch: int, steps: int) -> tuple[float, Loop]:
-    """Our loop's steps, after five for warming up."""
-    training = TrainingConfig(batch_size=batch, device="cpu")
-    loop = Loop(
-        data.vectors_ND, data.sequences, data.item_ids, tok, config, training, joint, TableConfig(),
-        None, None, Distributed(), torch.device("cpu"), Silent(), None, None,
-    )  # fmt: skip
-    loop.recommender.train()
-    loop.tokenizer.train()
-    batches = [each for each, _ in zip(loop.batches.epoch(0, 0), range(steps + 5), strict=False)]
-    for each in batches[:5]:
-        loop.step(each)
-    started = time.perf_counter()
-    for each in batches[5:]:
-        loop.step(each)
-    return sum(len(each.target_B) for each in batches[5:]) / (time.perf_counter() - started), loop
+class Ours:
+    """A training loop and the batches that it is timed on."""
+
+    def __init__(self, data: Data, tok: Tokenizer, config: RecommenderConfig, joint: JointModelConfig, batch: int, steps: int) -> None:
+        training = TrainingConfig(batch_size=batch, device="cpu")
+        self.loop = Loop(
+            data.vectors_ND, data.sequences, data.item_ids, tok, config, training, joint, TableConfig(),
+            None, None, Distributed(), torch.device("cpu"), Silent(), None, None,
+        )  # fmt: skip
+        self.loop.recommender.train()
+        self.loop.tokenizer.train()
+        by_length = sorted(self.loop.batches.epoch(0), key=lambda each: each.history_BT.shape[1])
+        self.batches = [by_length[(2 * i + 1) * len(by_length) // (2 * steps)] for i in range(steps)]
+        for each in self.batches[:: max(1, steps // WARM)]:
+            self.loop.step(each)
+
+    def __call__(self) -> tuple[float, float]:
+        """(rows a second, processor seconds for 1,000 rows) of one round."""
+        started, used = time.perf_counter(), time.process_time()
+        for each in self.batches:
+            self.loop.step(each)
+        rows = sum(len(each.target_B) for each in self.batches)
+        return rows / (time.perf_counter() - started), 1000 * (time.process_time() - used) / rows
 
 
-def main() -> None:
+class Peer:
+    """The T5 of the same size, as `benchmarks.gpu.peer` trains it."""
+
+    def __init__(self, data: Data, loop: Loop, config: RecommenderConfig, batch: int, steps: int) -> None:
+        codes, levels = loop.tokenizer.codes, loop.tokenizer.levels
+        token_NQ = peer.tokens(loop.table.codes_NM, loop.table.suffix_N, codes)
+        vocabulary = peer.SHIFT + codes * levels + int(loop.table.suffix_N.max()) + 1
+        self.trainer, self.batch, self.steps = peer.Trainer(data, config, token_NQ, vocabulary, batch, bf16=False), batch, steps
+        self.trainer.run(WARM)
+
+    def __call__(self) -> tuple[float, float]:
+        started, used = time.perf_counter(), time.process_time()
+        self.trainer.run(self.steps)
+        rows = self.steps * self.batch
+        return rows / (time.perf_counter() - started), 1000 * (time.process_time() - used) / rows
+
+
+def measured(sides: dict[str, Callable[[], tuple[float, float]]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Every side once, and again."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for index in range(rounds):
+        for name, side in sides.items():
+            found[name].append(side())
+        print(f"round {index + 1}: " + ", ".join(f"{name} {values[-1][0]:,.0f}" for name, values in found.items()) + " rows/s", flush=True)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=16, help="of each side in a round")
     parser.add_argument("--batch", type=int, default=256)
-    given = parser.parse_args()
-    data, config = shop(), RecommenderConfig()
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    data, config, load = shop(), RecommenderConfig(), os.getloadavg()[0]
     tok, _ = tokenizer(data.vectors_ND, TokenizerConfig(epochs=4))
-    figures: dict[str, float] = {}
-    for name, joint in {"frozen": JointModelConfig(tokenizer="frozen"), "joint": JointModelConfig()}.items():
-        figures[name], loop = rows_per_second(data, tok, config, joint, given.batch, given.steps)
-    token_NQ = peer.tokens(loop.table.codes_NM, loop.table.suffix_N, tok.codes)
-    vocabulary = peer.SHIFT + tok.codes * tok.levels + int(loop.table.suffix_N.max()) + 1
-    figures["peer"] = peer.train(data, config, token_NQ, vocabulary, given.batch, given.steps, bf16=False)["rows_per_second"]
-    for name, value in figures.items():
-        figure = {"model": name, "batch": given.batch, "threads": torch.get_num_threads(), "rows_per_second": round(value)}
-        record("cpu_train", figure, RESULTS)
-        print(f"{name:>8}: {value:8,.0f} rows/s  {value / figures['peer']:.2f} x the peer")
+    frozen, joint = (
+        Ours(data, tok, config, JointModelConfig(tokenizer=kind), given.batch, given.steps)
+        for kind in ("frozen", "joint")  # type: ignore[arg-type]
+    )
+    found = measured({"peer": Peer(data, joint.loop, config, given.batch, given.steps), "frozen": frozen, "joint": joint}, given.rounds)
+    of = {"run": uuid4().hex[:12], "batch": given.batch, "threads": given.threads, "load_before": round(load, 1)}
+    rates = {name: median(rate for rate, _ in rounds) for name, rounds in found.items()}
+    for name, rounds in found.items():
+        cost = round(median(cost for _, cost in rounds), 3)
+        repeats = [round(rate, 1) for rate, _ in rounds]
+        figures = {"side": name, "rows_per_second": round(rates[name], 1), "repeats": repeats, "processor_seconds_per_1000_rows": cost}
+        record("cpu_train", {**of, **figures}, results)
+        print(f"{name:>8}: {rates[name]:8,.0f} rows/s  {rates[name] / rates['peer']:.2f} x the peer")
 
 
 if __name__ == "__main__":

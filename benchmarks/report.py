@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 
 from benchmarks import report_quality, report_speed
-from benchmarks.tables import FOLDER, WHERE, Row, rows, table, where
+from benchmarks.tables import FOLDER, WHERE, Row, last_run, rows, table, where
 
 
 def training() -> str:
@@ -74,13 +74,17 @@ def retraining() -> str:
 
 
 def cpu() -> str:
-    found = rows("cpu_train", "side", "variant", "batch")
-    if not found:
-        return ""
-    skip = {"kind", "device", "torch", "commit", "time", "command", "python"}
-    names = sorted({name for record in found for name in record} - skip)
-    body = [[*(f"{v:.4g}" if isinstance(v := record.get(name, ""), float) else v for name in names), *where(record)] for record in found]
-    return "## On the CPU, small model (`make bench`)\n\n" + table([*names, *WHERE], body)
+    """Both sides of the newest run of `make bench`."""
+    found = last_run("cpu_train")
+    rates = {record["side"]: record["rows_per_second"] for record in found}
+    body = []
+    for r in found:
+        spread = f"{min(r['repeats']):,.0f} to {max(r['repeats']):,.0f}"
+        times = f"{r['rows_per_second'] / rates['peer']:.2f}"
+        cost = r["processor_seconds_per_1000_rows"]
+        body.append([r["side"], r["batch"], r["threads"], f"{r['rows_per_second']:,.0f}", spread, times, cost, r["load_before"], *where(r)])
+    header = ["side", "batch", "threads", "rows/s, median", "rounds", "times the peer", "processor s for 1,000 rows", "load before", *WHERE]
+    return "## On the CPU, small model (`make bench`)\n\n" + table(header, body) if found else ""
 
 
 def audit() -> str:

@@ -137,9 +137,7 @@ def _early_stop() -> tuple[str, bool] | None:
 
 
 def _cpu() -> tuple[str, bool] | None:
-    found = [row for row in lines("cpu_train") if not row.get("quick")]
-    latest = [row for row in found if row["run"] == found[-1]["run"]]
-    sides = {row["side"]: row for row in latest if row["threads"] == 2}
+    sides = {row["side"]: row for row in last_run("cpu_train") if row["threads"] == 2}
     if not {"joint", "peer"} <= sides.keys():
         return None
     joint, peer = (sides[name]["rows_per_second"] for name in ("joint", "peer"))

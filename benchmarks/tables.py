@@ -23,7 +23,7 @@ def rows(kind: str, *key: str) -> list[Row]:
 
 def last_run(kind: str) -> list[Row]:
     """The records of the newest run of a kind that fills a table in one run; toy runs do not count."""
-    found = [record for record in lines(kind) if not record["quick"]]
+    found = [record for record in lines(kind) if not record.get("quick")]
     return [record for record in found if record["run"] == found[-1]["run"]]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks import report_speed, tables
+from benchmarks import cpu, report, report_speed, tables
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import fast, scale
 from diger_core.sequences import Sequences
@@ -124,3 +124,11 @@ def test_aims_are_judged_by_the_last_run_alone(results):
     assert any("2,400 / 100 = 24.0" in text for text in told)
     assert any("4.0 times the bound of 0.100 s" in text for text in told)
     assert any("0.0465 - 0.0405 = +0.0060" in text for text in told)
+
+
+def test_the_cpu_bench_measures_both_sides_in_turns(tmp_path, results, monkeypatch):
+    cpu.main(["--rounds", "2", "--steps", "2", "--batch", "16"], tmp_path / "results")
+    found = [json.loads(line) for line in (tmp_path / "results" / "cpu_train.jsonl").read_text().splitlines()]
+    assert [row["side"] for row in found] == ["peer", "frozen", "joint"]
+    assert all(len(row["repeats"]) == 2 and min(row["repeats"]) > 0 for row in found)
+    assert "| joint | 16 | 2 |" in report.cpu()

@@ -54,31 +54,42 @@ class Histories:
         return {"input_ids": ids.flatten(1).to(device()), "attention_mask": mask.to(device())}
 
 
+class Trainer:
+    """The peer in training, on batches of random rows."""
+
+    def __init__(self, data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: int, batch: int, bf16: bool = True) -> None:
+        self.net, self.batch, self.bf16 = model(config, vocabulary).train(), batch, bf16
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-3, weight_decay=0.05)
+        self.data, self.token_NQ, self.histories = data, token_NQ, Histories(data, token_NQ, config.history)
+        self.user_R, self.position_R = training_rows(data.sequences)
+        self.order, self.done = np.random.default_rng(0).permutation(len(self.user_R)), 0
+
+    def run(self, steps: int) -> Tensor:
+        """So many steps; the last loss."""
+        for _ in range(steps):
+            rows = self.order[(self.done * self.batch) % (len(self.order) - self.batch) :][: self.batch]
+            given = self.histories(self.data.sequences.offsets_U1[self.user_R[rows]], self.position_R[rows])
+            labels = self.token_NQ[torch.from_numpy(self.histories.events[self.position_R[rows]])].to(device())
+            with torch.autocast(device().type, torch.bfloat16, enabled=self.bf16):
+                loss = self.net(**given, labels=labels).loss
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            self.optimizer.step()
+            self.done += 1
+        return loss.detach()
+
+
 def train(data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: int, batch: int, steps: int, bf16: bool = True) -> dict[str, Any]:
     """Rows per second over `steps` steps on random rows, after five for warming up."""
-    net = model(config, vocabulary).train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
-    histories = Histories(data, token_NQ, config.history)
-    user_R, position_R = training_rows(data.sequences)
-    order = np.random.default_rng(0).permutation(len(user_R))
-    started, losses = 0.0, []
-    for step in range(steps + 5):
-        if step == 5:
-            wait()
-            started = time.perf_counter()
-        rows = order[(step * batch) % (len(order) - batch) :][:batch]
-        given = histories(data.sequences.offsets_U1[user_R[rows]], position_R[rows])
-        labels = token_NQ[torch.from_numpy(histories.events[position_R[rows]])].to(device())
-        with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
-            loss = net(**given, labels=labels).loss
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.detach())
+    trainer = Trainer(data, config, token_NQ, vocabulary, batch, bf16)
+    trainer.run(5)
+    wait()
+    started = time.perf_counter()
+    loss = trainer.run(steps)
     wait()
     taken = time.perf_counter() - started
-    return {"rows_per_second": steps * batch / taken, "ms_per_step": 1000 * taken / steps, "batch": batch, "loss": float(losses[-1])}
+    return {"rows_per_second": steps * batch / taken, "ms_per_step": 1000 * taken / steps, "batch": batch, "loss": float(loss)}
 
 
 def generate(

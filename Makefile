@@ -11,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-slow lint format bench faults bench-audit docs lock clean
+.PHONY: help setup demo ui test test-slow lint format bench mutations faults bench-audit docs lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench-audit: $(READY) ## Damage table and speed of the audit, on a local disk an
 bench: $(READY) ## Benchmarks of the CPU part
 	@$(BIN)/python -m benchmarks.cpu
 	@$(BIN)/python -m benchmarks.report
+
+mutations: $(READY) ## Break each property of the method once: a test must notice
+	@$(BIN)/python -m tests.mutations
 
 faults: $(READY) ## The fault bench: what the system survives (up to half an hour)
 	@$(BIN)/python -m benchmarks.faults

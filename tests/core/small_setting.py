@@ -13,9 +13,11 @@ from torch import Tensor
 
 from diger_core.checkpoint import Checkpoint
 from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TableConfig, TokenizerConfig, TrainingConfig
+from diger_core.distributed import Distributed
+from diger_core.progress import Silent
 from diger_core.sequences import Sequences
 from diger_core.tokenizer import Tokenizer
-from diger_core.training import Trained, train
+from diger_core.training import Loop, Trained, train
 
 torch.set_num_threads(1)  # tensors this small only lose by sharing the work
 
@@ -64,6 +66,14 @@ def run(joint: JointModelConfig = JOINT, training: TrainingConfig = TRAINING, re
     seq = more.pop("sequences", None) or sequences()
     tok = more.pop("tokenizer", None) or tokenizer()
     return train(vectors(), seq, item_ids(), tok, recommender, training, joint, TableConfig(), **more)
+
+
+def loop(joint: JointModelConfig = JOINT, training: TrainingConfig = TRAINING) -> Loop:
+    """The state of a run that has not begun."""
+    return Loop(
+        vectors(), sequences(), item_ids(), tokenizer(), RECOMMENDER, training, joint, TableConfig(),
+        None, None, Distributed(), torch.device("cpu"), Silent(), None, None,
+    )  # fmt: skip
 
 
 def last_checkpoint(*args: Any, **more: Any) -> Checkpoint:

@@ -130,6 +130,27 @@ def test_the_encoder_has_no_gradient_when_frozen_and_one_when_it_learns() -> Non
     assert all(found[name] is not None and float(found[name].abs().max()) > 0 for name in encoder)  # type: ignore[union-attr]
 
 
+def test_a_step_leaves_a_frozen_encoder_without_a_gradient() -> None:
+    loop = small.loop()
+    loop.step(next(loop.batches.epoch(0)))
+    assert loop.tokenizer.codebooks.grad is not None
+    assert not any(p.requires_grad for p in loop.tokenizer.encoder.parameters())
+    assert all(p.grad is None for p in loop.tokenizer.encoder.parameters())
+
+
+@pytest.mark.parametrize("name", ["frqud", "sdud", "sdud+frqud"])
+def test_the_end_of_an_epoch_leaves_the_schedule_as_it_is(name: Any) -> None:
+    """Table, monitors and validation run in eval mode: neither f nor sigma nor the step count may move."""
+    loop = small.loop(replace(small.JOINT, schedule=ScheduleConfig(name=name, r=1.0)))
+    start = {key: value.clone() for key, value in loop.state.items()}
+    for _ in loop.epoch_steps():
+        pass
+    before = {key: value.clone() for key, value in loop.state.items()}
+    loop.end_of_epoch()
+    assert all(torch.equal(loop.state[key], value) for key, value in before.items())
+    assert all(not torch.equal(start[key], value) for key, value in before.items()), "every part of the state has moved in training"
+
+
 def test_soft_lookup_equals_the_product_with_a_one_hot_and_its_gradients() -> None:
     torch.manual_seed(0)
     y, table, codes = torch.randn(9, 5).softmax(1).requires_grad_(), torch.randn(5, 4, requires_grad=True), torch.randint(0, 5, (9,))

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks import tables
-from benchmarks.tables import WHERE, Row, last_run, lines, rows, table, where
+from benchmarks.tables import WHERE, Row, last_run, rows, table, where
 
 PLOT = "scale.png"  # in the results' folder
 JOINT = "frqud"
@@ -119,16 +119,17 @@ def _id_table(run: list[Row]) -> tuple[str, bool] | None:
 
 
 def _quality() -> dict[tuple[str, str], list[Row]]:
-    """Beauty's ended runs by (label, variant)."""
+    """Beauty's runs of generative models by (label, variant)."""
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows("quality", "data", "label", "variant", "seed"):
-        if row["data"] == "beauty":
+        if row["data"] == "beauty" and not row["variant"].startswith("sasrec"):
             found[row["label"], row["variant"]].append(row)
     return found
 
 
 def _early_stop() -> tuple[str, bool] | None:
-    ended = [row for row in lines("quality") if row["data"] == "beauty" and not row["alarm"] and row["device"].startswith("NVIDIA")]
+    runs = [row for each in _quality().values() for row in each if row["device"].startswith("NVIDIA")]
+    ended = [row for row in runs if not row["alarm"] and row.get("at_once", 1) == 1]
     if not ended:
         return None
     slowest = max(ended, key=lambda row: row["seconds"])

@@ -257,13 +257,15 @@ def _plot(run: list[Row]) -> None:
         name, label = ("users_per_second", "users/s") if axis == "beams" else ("ms_per_step", "ms a joint step")
         values = [row["value"] for row in found]
         panel.plot(values, [row[name] for row in found], "o-", color="#1f5fa8")
-        panel.set(xlabel=axis, ylabel=label, ylim=(0, None))
+        panel.set(xlabel=axis, ylabel=label, ylim=(0, 1.15 * max(row[name] for row in found)))
         if axis in ("items", "batch"):
-            panel.set_xscale("log")
+            panel.set_xscale("log", base=10 if axis == "items" else 2)
+            panel.set_xticks(values, [f"{value:,}" for value in values])
+            panel.minorticks_off()
         memory = panel.twinx()
         memory.plot(values, [row["peak_memory_gib"] or 0 for row in found], "s--", color="#b05a1a")
         memory.set_ylabel("peak GiB", color="#b05a1a")
-        memory.set_ylim(0, None)
+        memory.set_ylim(0, 1.15 * max(row["peak_memory_gib"] or 1 for row in found))
     figure.tight_layout()
     figure.savefig(tables.FOLDER / "results" / PLOT, dpi=90)
     pyplot.close(figure)

@@ -19,6 +19,7 @@ from diger_core.errors import DigerError
 from diger_core.sequences import Sequences, training_rows
 
 WINDOW = 50  # batches whose rows are sorted by length together: large enough for even lengths, small enough to keep the order random
+_CROP = 0xC409  # keeps the draws of cropped histories apart from the order of the rows, which has the same seed and epoch
 LENGTHS = (2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
@@ -68,7 +69,8 @@ class Batches:
     """The training rows of `sequences` in batches of `batch_size` (over all ranks), histories cut to their last `history` items.
 
     `item_multiple`: pad unique items up to a multiple of it and rows up to `batch_size` (fixed shapes for captured graphs); None: no padding.
-    `teacher`: draws some of an epoch's targets instead of the items that followed.
+    `teacher`: draws some of an epoch's targets instead of the items that followed. `crop`: the share of an epoch's rows whose history is cut to a
+    random length, its newest items: what came long before is then not always there to be remembered by heart.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Batches:
         seed: int,
         item_multiple: int | None = None,
         teacher: TeacherTargets | None = None,
+        crop: float = 0.0,
     ) -> None:
         self.batch_size, self.history, self.seed, self.item_multiple = batch_size, history, seed, item_multiple
         user_R, position_R = training_rows(sequences)
@@ -92,7 +95,7 @@ class Batches:
             raise DigerError(
                 f"teacher: candidates of {len(teacher.items_Rk)} rows for {len(position_R)} training rows; make them anew from these events"
             )
-        self.teacher = teacher
+        self.teacher, self.crop = teacher, crop
 
     def _weights(self, sequences: Sequences) -> np.ndarray:
         """float32 [R], mean 1: L_gen stays in nats (SDUD compares it with lambda^2) while rows keep their proportions across batches."""
@@ -116,24 +119,33 @@ class Batches:
         random = np.random.Generator(np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)))
         rows = random.permutation(self.rows)
         window = np.arange(self.rows) // (WINDOW * self.batch_size)
-        rows = rows[np.lexsort((self.length_R[rows], window))]  # stable: equal lengths keep their random order
+        rows = rows[np.lexsort((self.lengths(epoch)[rows], window))]  # stable: equal lengths keep their random order
         batches = [rows[start : start + self.batch_size] for start in range(0, self.rows, self.batch_size)]
         return [batches[b] for b in random.permutation(len(batches))]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from batch `start` on: the same ones, whether or not those before were asked for."""
-        order, item_R = self.order(epoch), self.target_items(epoch)
+        order, item_R, length_R = self.order(epoch), self.target_items(epoch), self.lengths(epoch)
         for index in range(start, len(order)):
-            yield self.batch(order[index], index, item_R)
+            yield self.batch(order[index], index, item_R, length_R)
 
     def target_items(self, epoch: int) -> np.ndarray:
         """int64 [R]: the item that each row is to predict in this epoch."""
         item_R = self.events_E[self.target_R]
         return item_R if self.teacher is None else self.teacher.draw(item_R, self.seed, epoch)
 
-    def batch(self, rows: np.ndarray, index: int = 0, item_R: np.ndarray | None = None) -> Batch:
-        """The rows with these numbers as one batch; `item_R`: the rows' targets, if not the items that followed."""
-        count, length_B, target_B = len(rows), self.length_R[rows], self.target_R[rows]
+    def lengths(self, epoch: int) -> np.ndarray:
+        """int64 [R]: how many items of its history each row shows in this epoch."""
+        if not self.crop:
+            return self.length_R
+        random = np.random.Generator(np.random.Philox(key=np.array([self.seed ^ (_CROP << 32), epoch], dtype=np.uint64)))
+        cropped_R = random.random(self.rows) < self.crop
+        return np.where(cropped_R, random.integers(1, self.length_R + 1), self.length_R)
+
+    def batch(self, rows: np.ndarray, index: int = 0, item_R: np.ndarray | None = None, length_R: np.ndarray | None = None) -> Batch:
+        """The rows with these numbers as one batch; `item_R`: the rows' targets, if not the items that followed; `length_R`: their histories'
+        lengths, if not the full ones."""
+        count, length_B, target_B = len(rows), (self.length_R if length_R is None else length_R)[rows], self.target_R[rows]
         time_T = np.arange(padded_length(int(length_B.max()), self.history))
         present_BT = time_T < length_B[:, None]
         history_BT = self.events_E[np.where(present_BT, (target_B - length_B)[:, None] + time_T, 0)]

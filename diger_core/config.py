@@ -92,6 +92,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup_steps: int = 500  # at most 5% of all steps
+    crop: float = 0.0  # share of an epoch's rows whose history is cut to a random length
     gradient_clip: float = 1.0
     gradient_alarm: float = 1000.0  # stop where the gradient's norm grows to so many times its usual size; 0: off
     patience: int = 15  # evaluations without a better validation NDCG@10
@@ -112,6 +113,7 @@ class TrainingConfig:
         _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
         _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        _check(0 <= self.crop <= 1, "crop", self.crop, "in [0, 1]")
         _check(self.gradient_clip > 0, "gradient_clip", self.gradient_clip, "positive")
         _check(self.gradient_alarm == 0 or self.gradient_alarm > 1, "gradient_alarm", self.gradient_alarm, "above 1, or 0 to switch it off")
 

@@ -154,7 +154,7 @@ class Loop:
             teacher=teacher,
         )
         self.tokenizer = learning_copy(tokenizer, joint).to(device)
-        self.batches = Batches(sequences, training.batch_size, recommender_config.history, training.seed, teacher=teacher)
+        self.batches = Batches(sequences, training.batch_size, recommender_config.history, training.seed, teacher=teacher, crop=training.crop)
         self.total_steps = training.epochs * len(self.batches)
         self.recommender = built_recommender(recommender_config, tokenizer, training.seed, start).to(device)
         self.warm = start is not None

@@ -42,7 +42,7 @@ class EpochRows:
         self.batches, self.batch_size, self.device = batches, batches.batch_size, device
         self.event_E = torch.from_numpy(np.ascontiguousarray(batches.events_E, dtype=np.int64)).to(device)
         self.place_R = torch.from_numpy(np.ascontiguousarray(batches.target_R, dtype=np.int64)).to(device)
-        self.length_R = torch.from_numpy(np.ascontiguousarray(batches.length_R, dtype=np.int64)).to(device)
+        self.length_R = torch.zeros(batches.rows, dtype=torch.int64, device=device)
         slots = len(batches) * self.batch_size
         self.order = torch.zeros(slots, dtype=torch.int64, device=device)
         self.target = torch.zeros(slots, dtype=torch.int64, device=device)
@@ -61,7 +61,9 @@ class EpochRows:
         self.target.copy_(torch.from_numpy(self.batches.target_items(epoch)[rows]), non_blocking=True)
         self.weight.copy_(torch.from_numpy(weight.astype(np.float32).ravel()), non_blocking=True)
         self.cursor.fill_(first)
-        longest = self.batches.length_R[rows].reshape(real.shape).max(axis=1)
+        length_R = self.batches.lengths(epoch)
+        self.length_R.copy_(torch.from_numpy(np.ascontiguousarray(length_R, dtype=np.int64)), non_blocking=True)
+        longest = length_R[rows].reshape(real.shape).max(axis=1)
         return list(zip(counts.tolist(), longest.tolist(), strict=True))
 
     def gather(self, length: int) -> DeviceRows:

@@ -7,6 +7,7 @@ import torch
 from diger_core.batches import LENGTHS, Batches, padded_length
 from diger_core.distributed import Distributed
 from diger_core.errors import DigerError
+from diger_core.fast.rows import EpochRows
 from diger_core.sequences import Sequences, training_rows
 
 
@@ -144,3 +145,45 @@ def test_users_too_short_for_a_row_are_a_clear_error() -> None:
 def test_unusable_weights_are_a_clear_error(bad: list[float]) -> None:
     with pytest.raises(DigerError, match="weight"):
         Batches(Sequences(np.zeros(8, np.int32), np.array([0, 8]), 1, None, np.array(bad, np.float32)), 4, 20, seed=0)
+
+
+def test_cropped_histories_are_the_newest_items_of_the_full_ones_and_only_a_share_of_the_rows_is_cropped() -> None:
+    full = {target: length for target, length in _lengths(Batches(made(users=400), 16, 20, seed=0), 0)}
+    batches = Batches(made(users=400), 16, 20, seed=0, crop=0.5)
+    cropped = dict(_lengths(batches, 0))
+    assert cropped.keys() == full.keys()
+    assert all(1 <= cropped[target] <= length for target, length in full.items())
+    long = [target for target, length in full.items() if length == 20]
+    assert np.mean([cropped[target] < 20 for target in long]) == pytest.approx(0.5 * 19 / 20, abs=0.03)
+    assert np.mean([cropped[target] for target in long if cropped[target] < 20]) == pytest.approx(10, abs=0.4)
+    for history, item in as_rows(batches, epoch=3):
+        assert 1 <= len(history) <= 20
+        assert _follows(made(users=400), history, item)
+    assert (batches.lengths(1) != batches.lengths(2)).any()
+    assert (batches.lengths(1) == Batches(made(users=400), 16, 20, seed=0, crop=0.5).lengths(1)).all()
+
+
+def _lengths(batches: Batches, epoch: int) -> list[tuple[int, int]]:
+    return list(zip(batches.target_R.tolist(), batches.lengths(epoch).tolist(), strict=True))
+
+
+def _follows(seq: Sequences, history: tuple[int, ...], item: int) -> bool:
+    """Whether some user has these items one after the other."""
+    wanted = np.array([*history, item])
+    windows = np.lib.stride_tricks.sliding_window_view(seq.events_E, len(wanted))
+    start = np.flatnonzero((windows == wanted).all(1))
+    user = np.searchsorted(seq.offsets_U1, start, side="right")
+    return bool((start + len(wanted) <= seq.offsets_U1[user]).any())
+
+
+def test_a_cropped_epoch_on_the_device_is_the_host_s() -> None:
+    batches = Batches(made(), 15, 12, seed=3, crop=0.7)
+    rows = EpochRows(batches, torch.device("cpu"))
+    planned = rows.start(2, 0)
+    for batch, (count, longest) in zip(batches.epoch(2), planned, strict=True):
+        found = rows.gather(batch.history_BT.shape[1])
+        present = batch.history_BT >= 0
+        assert longest == int(present.sum(1).max())
+        assert torch.equal(found.present_BL[:count], present)
+        assert torch.equal(found.item_BL[:count][present], batch.items_V[batch.history_BT[present]])
+        rows.cursor += 1

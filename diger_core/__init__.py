@@ -13,11 +13,13 @@ batch, B rows, M levels, K codes, S suffix values, d_e code width, d model width
     recommender.py    the encoder-decoder over token tables T_1..T_{M+1}
     joint_step.py     one differentiable step: L_gen + L_vq + L_recon, three gradient paths
     training.py       the loop for frozen and joint models: steps, ID table, validation, best state, alarm (batches.py, optimisation.py,
-                      validation.py, monitors.py, training_state.py, checkpoint.py, distributed.py)
+                      validation.py, monitors.py, training_state.py, checkpoint.py, distributed.py, dropout.py)
     capture.py, fast/ the same step over fused kernels, captured in CUDA graphs
     id_table.py       codes by argmin (or Sinkhorn), stable suffixes, the assignment's hash
+    stability.py      a table that follows a released one: pinned, anchored or free; what changed: id_diff.py, alignment.py
     trie.py, beam.py  every beam a real item
     evaluation.py     full ranking, item-level, beside most popular and Markov (baselines.py, metrics.py)
+    sasrec.py         an item-level reference of the same width, and a teacher: distillation.py draws some targets from it
     canonical.py, storage.py, store.py   content hashes, atomic files, immutable artefacts and append-only records
 
 Import what you need from its module; this package imports nothing by itself, so that `import diger_core` costs nothing.

@@ -22,6 +22,7 @@ from diger_core.fast.flat import FlatParameters
 from diger_core.fast.kernels import BETAS, AdamW
 from diger_core.fast.program import Beside, Program, RowsInput, RowsOutput
 from diger_core.fast.rows import DeviceRows, EpochRows, UniqueItems, unique_items
+from diger_core.joint_step import frozen_figures
 from diger_core.optimisation import learning_rate_factor
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class FastStep:
         self.offset_Q = torch.arange(len(sizes), device=device) * recommender.codes
         catalogue = loop.catalogue  # frozen: the table never changes, so its tokens are made once
         self.token_NQ = torch.empty(0) if loop.learns else torch.cat((catalogue.codes_NM, catalogue.suffix_N[:, None]), 1) + self.offset_Q
+        self.zero, self.frozen_3M = torch.zeros((), device=device), frozen_figures(catalogue.codes_NM)
         self.codes = Codes(loop.tokenizer, loop.catalogue, loop.joint, loop.schedule, loop.training.seed) if loop.learns else None
         if loop.learns:
             loop.tokenizer.codebooks.grad = torch.zeros_like(loop.tokenizer.codebooks)
@@ -77,12 +79,11 @@ class FastStep:
         rows = self.rows.gather(length)
         if self.codes is None:
             out = self._recommend(rows, self.token_NQ, rows.item_BL, rows.target_B, False)
-            zero = torch.zeros_like(out.loss_gen)
-            figures = [out.loss_gen, out.loss_gen, zero, zero, zero, zero, zero + 1]
+            losses, figures_3M = [out.loss_gen, out.loss_gen, self.zero, self.zero], self.frozen_3M
         else:
-            figures = self._joint(rows, self.codes)
+            losses, figures_3M = self._joint(rows, self.codes)
         norm = self._optimise()
-        loop.sums += torch.stack((*figures, norm))
+        loop.sums += torch.cat((torch.stack(losses), figures_3M.flatten(), norm[None]))
         self.step += 1
         self.rows.cursor += 1
 
@@ -93,13 +94,13 @@ class FastStep:
         )  # fmt: skip
         return self.program.run(given, soft_labels)
 
-    def _joint(self, rows: DeviceRows, codes: Codes) -> list[Tensor]:
-        """Assignment, recommender, the codebooks' gradient, the schedule's next state; the step's statistics."""
+    def _joint(self, rows: DeviceRows, codes: Codes) -> tuple[list[Tensor], Tensor]:
+        """Assignment, recommender, the codebooks' gradient, the schedule's next state; the step's losses and PER_LEVEL figures [3, M]."""
         loop, paths = self.loop, self.loop.joint.paths
         unique = unique_items(rows, len(loop.catalogue.codes_NM))
         with self.beside():
             given = codes.forward(unique.items_V, unique.mask_V, loop.state)
-            figures = self._figures(given, unique)
+            figures_3M = self._figures(given, unique)
         if loop.joint.forward == "cached":  # the table says what is fed forward: the recommender need not wait for the assignment
             codes_VM = loop.catalogue.codes_NM[unique.items_V]
         else:
@@ -112,7 +113,7 @@ class FastStep:
         loss = out.loss_gen + loop.joint.weight_vq * given.loss_vq + loop.joint.weight_recon * given.loss_recon
         following = loop.schedule.update(loop.state, out.loss_gen, given.det_VM, unique.mask_V)
         torch._foreach_copy_([loop.state[name] for name in following], list(following.values()))
-        return [loss, out.loss_gen, given.loss_vq, given.loss_recon, *figures]
+        return [loss, out.loss_gen, given.loss_vq, given.loss_recon], figures_3M
 
     def _codebook_gradient(self, codes: Codes, given: FastAssignment, out: RowsOutput, unique: UniqueItems) -> Tensor:
         paths = self.loop.joint.paths
@@ -127,12 +128,12 @@ class FastStep:
         )  # fmt: skip
         return codes.backward(given, dP, self.loop.state)
 
-    def _figures(self, given: FastAssignment, unique: UniqueItems) -> list[Tensor]:
-        """sigma, noisy share, agreement."""
+    def _figures(self, given: FastAssignment, unique: UniqueItems) -> Tensor:
+        """PER_LEVEL [3, M]."""
         table_VM = self.loop.catalogue.codes_NM[unique.items_V]
         figures_3VM = torch.stack((given.sigma_VM, (given.sigma_VM > 0).float(), (given.sampled_VM == table_VM).float()))
         share_V = unique.mask_V / unique.mask_V.sum()
-        return list((figures_3VM.mean(2) * share_V).sum(1).unbind())
+        return (figures_3VM * share_V[:, None]).sum(1)
 
     def _flat_adamw(self) -> list[AdamW]:
         """The optimizer's state in flat buffers, of which its own tensors become views: checkpoints find them where they look for them."""

@@ -6,6 +6,7 @@ each unique item and gathered; nothing here grows with the catalogue, and nothin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +21,19 @@ from diger_core.recommender import Recommender
 from diger_core.schedules import Schedule, State
 from diger_core.tokenizer import Tokenizer
 
-STATISTICS = ("loss", "loss_gen", "loss_vq", "loss_recon", "sigma", "noisy_share", "agreement")
+LOSSES = ("loss", "loss_gen", "loss_vq", "loss_recon")
+PER_LEVEL = ("sigma", "noisy_share", "agreement")  # means over the batch's items: of sigma, of sigma > 0, of c_j = the table's code
+
+
+def statistics(sums: Sequence[float], levels: int, steps: int) -> dict[str, Any]:
+    """Means over `steps` steps of what the loop sums up: the losses, then each figure of PER_LEVEL for each level. A figure is told as its mean
+    over the levels under its name, and level by level as `<name>_by_level`."""
+    found: dict[str, Any] = {name: value / max(1, steps) for name, value in zip(LOSSES, sums, strict=False)}
+    for place, name in enumerate(PER_LEVEL):
+        first = len(LOSSES) + place * levels
+        by_level = [value / max(1, steps) for value in sums[first : first + levels]]
+        found |= {name: sum(by_level) / levels, f"{name}_by_level": by_level}
+    return found
 
 
 @dataclass
@@ -53,9 +66,7 @@ class Outcome(NamedTuple):
     loss_gen: Tensor
     loss_vq: Tensor
     loss_recon: Tensor
-    sigma: Tensor
-    noisy_share: Tensor
-    agreement: Tensor
+    figures_3M: Tensor  # PER_LEVEL
     det_VM: Tensor | None
 
 
@@ -113,9 +124,9 @@ def joint_outcome(
         logits = forward_rows(recommender, soft_V if paths.history else hard_V, soft_V if paths.teacher else hard_V, batch)
     loss_gen = generation_loss(logits, given, suffix_V, batch, soft=paths.labels)
     loss = loss_gen + (config.weight_vq * given.loss_vq + config.weight_recon * given.loss_recon) / world
-    figures_3V = torch.stack((given.sigma_VM.mean(1), (given.sigma_VM > 0).float().mean(1), (given.sampled_VM == table_VM).float().mean(1)))
-    figures = figures_3V.mean(1) if batch.mask_V is None else (figures_3V * batch.mask_V).sum(1) / batch.mask_V.sum()
-    return Outcome(loss, loss_gen.detach(), given.loss_vq.detach(), given.loss_recon.detach(), figures[0], figures[1], figures[2], given.det_VM)
+    figures_3VM = torch.stack((given.sigma_VM, (given.sigma_VM > 0).float(), (given.sampled_VM == table_VM).float()))
+    figures_3M = figures_3VM.mean(1) if batch.mask_V is None else (figures_3VM * batch.mask_V[:, None]).sum(1) / batch.mask_V.sum()
+    return Outcome(loss, loss_gen.detach(), given.loss_vq.detach(), given.loss_recon.detach(), figures_3M, given.det_VM)
 
 
 def frozen_outcome(recommender: Recommender, catalogue: Catalogue, batch: Batch, *, bf16: bool = False) -> Outcome:
@@ -127,7 +138,14 @@ def frozen_outcome(recommender: Recommender, catalogue: Catalogue, batch: Batch,
     target_BQ = codes_VQ[batch.target_B]
     loss_gen = _share(torch.stack([_hard(level, target_BQ[:, j]) for j, level in enumerate(logits)]).mean(0), batch)
     zero = torch.zeros_like(loss_gen.detach())
-    return Outcome(loss_gen, loss_gen.detach(), zero, zero, zero, zero, zero + 1, None)
+    return Outcome(loss_gen, loss_gen.detach(), zero, zero, frozen_figures(catalogue.codes_NM), None)
+
+
+def frozen_figures(codes_NM: Tensor) -> Tensor:
+    """PER_LEVEL without noise: the table's own codes are fed forward. Fill kernels only: nothing is copied from the host."""
+    figures_3M = torch.zeros(len(PER_LEVEL), codes_NM.shape[1], device=codes_NM.device)
+    figures_3M[-1].fill_(1)
+    return figures_3M
 
 
 def embed_items(recommender: Recommender, given: Assignment, suffix_V: Tensor, *, soft: bool) -> Tensor:

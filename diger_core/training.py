@@ -25,7 +25,7 @@ from diger_core.distillation import TeacherTargets
 from diger_core.distributed import Distributed
 from diger_core.errors import CollapseError
 from diger_core.id_table import IdTable
-from diger_core.joint_step import STATISTICS, Catalogue, frozen_outcome, joint_outcome
+from diger_core.joint_step import LOSSES, PER_LEVEL, Catalogue, frozen_outcome, joint_outcome, statistics
 from diger_core.monitors import GradientAlarm
 from diger_core.optimisation import Optimisation
 from diger_core.progress import Progress, Silent
@@ -166,7 +166,7 @@ class Loop:
         self.refresh.check(self.refresh.monitors(self.tokenizer, self.table, None))
         self.catalogue = Catalogue(*self.refresh.on_device(self.table), **self.refresh.step_inputs(self.tokenizer))
         self.validation = Validation(sequences, training, ranks, device)
-        self.sums = torch.zeros(len(STATISTICS) + 1, device=device)  # the statistics' sums over the epoch, and the gradient norms'
+        self.sums = torch.zeros(len(LOSSES) + len(PER_LEVEL) * tokenizer.levels + 1, device=device)  # over the epoch; the last: gradient norms
         self.gradients = GradientAlarm(training.gradient_alarm)
         self.position = Position()
         self.curves: list[dict] = []
@@ -262,7 +262,7 @@ class Loop:
         norm = self.optimisation.step()
         if outcome.det_VM is not None:
             self.state = self.schedule.update(self.state, loss_gen, outcome.det_VM, batch.mask_V)
-        self.sums += torch.stack((loss, loss_gen, *outcome[2:-1], norm))
+        self.sums += torch.cat((torch.stack((loss, loss_gen, outcome.loss_vq, outcome.loss_recon)), outcome.figures_3M.flatten(), norm[None]))
 
     def use_table(self) -> None:
         """Gives the current ID table to the step."""
@@ -284,7 +284,7 @@ class Loop:
         exploded = self.gradients.check(sums[-1], self.position.batch)
         if exploded:
             raise CollapseError(f"{exploded}, within the {CHECK_EVERY} steps before step {self.position.step}: lower training.learning_rate")
-        means = {name: value / max(1, self.position.batch) for name, value in zip(STATISTICS, sums, strict=False)}
+        means = statistics(sums, self.tokenizer.levels, self.position.batch)
         speed = rows / max(1e-9, time.perf_counter() - started)
         shown = {name: round(means[name], 4) for name in ("loss_gen", "sigma")[: 1 + self.learns]}
         self.progress.update(self.name, self.position.step, self.total_steps, **shown, rows_per_second=round(speed))
@@ -295,7 +295,7 @@ class Loop:
         self.tokenizer.eval()
         steps, epoch = len(self.batches), self.position.epoch + 1
         row: dict = {"epoch": epoch, "step": self.position.step}
-        row |= {name: value / steps for name, value in zip(STATISTICS, self.sums.tolist(), strict=False)}
+        row |= statistics(self.sums.tolist(), self.tokenizer.levels, steps)
         before = self.table
         if self.learns:
             self.table = self.refresh(self.tokenizer, before)

@@ -73,6 +73,8 @@ def test_fast_steps_change_every_state_as_reference_steps_do(variant: str, monke
         assert {name: one[name] for name in ("loss", "loss_gen", "sigma", "agreement")} == pytest.approx(
             {name: other[name] for name in ("loss", "loss_gen", "sigma", "agreement")}, rel=1e-4, abs=1e-6
         )
+        for name in ("sigma_by_level", "noisy_share_by_level", "agreement_by_level"):
+            assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

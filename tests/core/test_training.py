@@ -197,7 +197,8 @@ def test_padding_of_rows_and_items_changes_no_loss() -> None:
         setting.tok.zero_grad(set_to_none=True)
         outcome = setting.outcome()
         outcome.loss.backward()
-        losses.append((*(float(value.detach()) for value in outcome[:7]), float(setting.tok.codebooks.grad.norm())))  # type: ignore[union-attr]
+        figures = [*(float(value.detach()) for value in outcome[:4]), *outcome.figures_3M.flatten().tolist()]
+        losses.append((*figures, float(setting.tok.codebooks.grad.norm())))  # type: ignore[union-attr]
     assert len(padded.target_B) == 64 > len(plain.target_B)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -246,10 +247,15 @@ def test_curves_have_the_documented_names_and_no_times() -> None:
     row = small.run(training=replace(small.TRAINING, epochs=2, evaluate_every=2)).curves[0]
     scalars = {"epoch", "step", "loss", "loss_gen", "loss_vq", "loss_recon", "sigma", "noisy_share", "validation_recall_10", "validation_ndcg_10"}
     scalars |= {"unique_prefixes", "largest_group", "flipped", "agreement"}
-    assert row.keys() == scalars | {"entropy", "perplexity", "dead_codes"}
+    by_level = {"sigma_by_level", "noisy_share_by_level", "agreement_by_level"}
+    assert row.keys() == scalars | by_level | {"entropy", "perplexity", "dead_codes"}
     assert row["validation_ndcg_10"] is None, "not an evaluated epoch"
     assert len(row["perplexity"]) == small.LEVELS
     assert 0 < row["noisy_share"] < 1
+    for name in by_level:
+        assert len(row[name]) == small.LEVELS
+        assert sum(row[name]) / small.LEVELS == pytest.approx(row[name.removesuffix("_by_level")])
+    assert len(set(row["noisy_share_by_level"])) > 1, "levels have usages, and so noise, of their own"
 
 
 def test_joint_training_moves_the_codebooks_and_frozen_does_not() -> None:

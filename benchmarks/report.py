@@ -4,53 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 
 from benchmarks import report_quality, report_speed
-from benchmarks.tables import FOLDER, WHERE, Row, last_run, rows, table, where
-
-
-def training() -> str:
-    peers: dict[int, list[Row]] = defaultdict(list)
-    for record in rows("peer_train", "batch", "commit"):
-        peers[record["batch"]].append(record)
-    body = []
-    for record in sorted(rows("train", "variant", "batch", "compile"), key=lambda r: (r["compile"], r["variant"], r["batch"])):
-        beside = [p for p in peers[record["batch"]] if p["commit"] == record["commit"]]
-        ratio = f"{record['rows_per_second'] / beside[-1]['rows_per_second']:.1f}" if beside else "not in this run"
-        how = "captured" if record["compile"] else "eager reference"
-        body.append(
-            [record["variant"], how, record["batch"], f"{record['ms_per_step']:.2f}", f"{record['rows_per_second']:,.0f}", ratio, *where(record)]
-        )
-    for found in peers.values():
-        body += [["T5 peer", "eager", p["batch"], f"{p['ms_per_step']:.1f}", f"{p['rows_per_second']:,.0f}", "1", *where(p)] for p in found]
-    return "## Training, Beauty, 6+6 layers, history 20\n\n" + table(
-        ["variant", "step", "batch", "ms/step", "rows/s", "times the peer (same batch and run)", *WHERE], body
-    )
-
-
-def decoding() -> str:
-    body = []
-    for record in rows("evaluate", "batch", "constrained", "fused", "commit"):
-        path = "over fused kernels" if record.get("fused") else "module"
-        which = "trie" if record["constrained"] else "unconstrained"
-        body.append([path, which, record["batch"], f"{record['users_per_second']:,.0f}", f"{record['seconds']:.2f}", *where(record)])
-    for record in rows("peer_decode", "batch", "constrained"):
-        which = "prefix_allowed_tokens_fn" if record["constrained"] else "unconstrained"
-        body.append(["T5 `generate`, KV cache", which, record["batch"], f"{record['users_per_second']:,.0f}", "", *where(record)])
-    return "## 20-beam search and full evaluation of 22,363 users\n\n" + table(
-        ["path", "beams", "batch", "users/s", "seconds for all users", *WHERE], body
-    )
-
-
-def tables() -> str:
-    body = []
-    for record in rows("table", "items"):
-        order = "random order" if record["order_seconds"] is None else f"{record['order_seconds']:.2f}"
-        floor = f"{record['tflop'] / 67:.3f}"
-        body.append([f"{record['items']:,}", f"{record['seconds']:.3f}", floor, order, *where(record)])
-    header = ["items", "seconds", "arithmetic alone at 67 TFLOP/s fp32", "hash order, once per catalogue, s", *WHERE]
-    return "## ID table: encoder 384-2048-1024-512-256, 3 x 256 codes, suffixes\n\n" + table(header, body)
+from benchmarks.tables import FOLDER, WHERE, last_run, rows, table, where
 
 
 def retraining() -> str:
@@ -151,9 +107,6 @@ def main() -> None:
         report_speed.aims(),
         report_speed.fast(),
         report_speed.scale(),
-        training(),
-        decoding(),
-        tables(),
         report_quality.quality(),
         retraining(),
         cpu(),

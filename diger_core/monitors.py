@@ -30,6 +30,11 @@ def prefix_counts(codes_NM: Tensor, codes: int) -> Tensor:
     return torch.unique(key, return_counts=True)[1]
 
 
+def code_counts(codes_NM: Tensor, codes: int) -> Tensor:
+    """Items on each code of each level, int64 [M, K]."""
+    return torch.stack([torch.bincount(level_N.long(), minlength=codes) for level_N in codes_NM.unbind(1)])
+
+
 def table_monitors(codes_NM: Tensor, codes: int, previous: Tensor | None = None) -> dict[str, Any]:
     """Figures of a table's prefixes codes_NM [N, M]; lists have one entry per level.
 
@@ -37,8 +42,7 @@ def table_monitors(codes_NM: Tensor, codes: int, previous: Tensor | None = None)
     largest_group: items on the fullest prefix; flipped: share of the items whose prefix differs from `previous` [N, M] (0 without one; rows
     with -1 are new and do not count)."""
     entropy, perplexity, dead = [], [], []
-    for level in range(codes_NM.shape[1]):
-        counts = torch.bincount(codes_NM[:, level].long(), minlength=codes).double()
+    for counts in code_counts(codes_NM, codes).double():
         share = counts / counts.sum()
         nats = -(share * share.clamp(min=1e-300).log()).sum()
         entropy.append(float(nats))

@@ -26,7 +26,7 @@ from diger_core.distributed import Distributed
 from diger_core.errors import CollapseError
 from diger_core.id_table import IdTable
 from diger_core.joint_step import LOSSES, PER_LEVEL, Catalogue, frozen_outcome, joint_outcome, statistics
-from diger_core.monitors import GradientAlarm
+from diger_core.monitors import GradientAlarm, code_counts
 from diger_core.optimisation import Optimisation
 from diger_core.progress import Progress, Silent
 from diger_core.recommender import Recommender
@@ -68,6 +68,7 @@ class Trained:
     schedule_state: State = field(default_factory=dict)
     best_ndcg: float = -1.0  # validation NDCG@10 of that state
     rows_per_second: float = 0.0
+    usage_EMK: Tensor | None = None  # int32: items on each code of each level, in the table before training and after each epoch; None: frozen codes
 
 
 def train(
@@ -170,6 +171,7 @@ class Loop:
         self.gradients = GradientAlarm(training.gradient_alarm)
         self.position = Position()
         self.curves: list[dict] = []
+        self.usage = [self.code_usage()]
         self.best = Best.of(self.recommender, self.tokenizer, self.table)
         self.trained_rows, self.seconds = 0, 0.0
         self.captured: CapturedStep | None = None
@@ -190,7 +192,10 @@ class Loop:
             self.progress.message(f"{self.name}: early stop after epoch {self.position.epoch}; the best was epoch {self.best.epoch}")
         table = self.best.load(self.recommender, self.tokenizer)
         speed = self.trained_rows / self.seconds if self.seconds else 0.0
-        return Trained(self.recommender.eval(), self.tokenizer.eval(), table, self.curves, self.best.epoch, alarm, self.state, self.best.ndcg, speed)
+        usage_EMK = torch.stack(self.usage) if self.learns else None
+        return Trained(
+            self.recommender.eval(), self.tokenizer.eval(), table, self.curves, self.best.epoch, alarm, self.state, self.best.ndcg, speed, usage_EMK
+        )  # fmt: skip
 
     def evaluate_start(self) -> None:
         """A warm start is a result: later epochs must be better to replace it."""
@@ -268,6 +273,10 @@ class Loop:
         """Gives the current ID table to the step."""
         self.catalogue.set_table(*self.refresh.on_device(self.table))
 
+    def code_usage(self) -> Tensor:
+        """int32 [M, K]: items on each code of the current ID table."""
+        return code_counts(self.table.codes_NM, self.tokenizer.codes).to("cpu", torch.int32)
+
     def guard(self) -> list[float]:
         """The epoch's sums so far; CollapseError where one is not finite. Waits for the device: between steps only, and not at each."""
         sums = self.sums.tolist()
@@ -302,6 +311,7 @@ class Loop:
             self.use_table()
         row |= {"validation_recall_10": None, "validation_ndcg_10": None, **self.refresh.monitors(self.tokenizer, self.table, before)}
         self.curves.append(row)
+        self.usage.append(self.code_usage())
         self.refresh.check(row)
         if epoch % self.training.evaluate_every == 0 or epoch == self.training.epochs:
             row |= self.validation(self.recommender, self.table)

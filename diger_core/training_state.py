@@ -140,7 +140,7 @@ def capture(loop: Loop) -> Checkpoint:
         "optimizer": loop.optimisation.state(),
         "schedule": dict(loop.state),
         "rng": {f"{name}.{rank}": state for name, states in gathered.items() for rank, state in enumerate(states)},
-        "table": {**_table_tensors(loop.table), "sums": loop.sums},
+        "table": {**_table_tensors(loop.table), "sums": loop.sums, "usage": torch.stack(loop.usage)},
         "best": {**best, **_table_tensors(loop.best.table)},
     }
     state = {
@@ -159,6 +159,8 @@ def capture(loop: Loop) -> Checkpoint:
 def restore(loop: Loop, checkpoint: Checkpoint) -> None:
     """Puts a checkpoint's state into a loop that was just built. DigerError where it belongs to another configuration or to other data."""
     state, tensors = checkpoint.state, checkpoint.tensors
+    if "usage" not in tensors["table"]:
+        raise DigerError(f"checkpoint of step {state['step']}: written by an earlier version of this code; remove it and train again")
     if state["fingerprint"] != loop.fingerprint:
         raise DigerError(f"checkpoint of step {state['step']}: written with another configuration, tokenizer or data; remove it or restore those")
     try:
@@ -175,6 +177,7 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> None:
         )
     loop.use_table()
     loop.sums.copy_(tensors["table"]["sums"])
+    loop.usage = list(tensors["table"]["usage"].cpu())
     best = {
         part: {name.removeprefix(f"{part}."): value.to(loop.device) for name, value in tensors["best"].items() if name.startswith(f"{part}.")}
         for part in ("recommender", "tokenizer")

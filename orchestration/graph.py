@@ -102,6 +102,7 @@ STAGES: tuple[Stage, ...] = (
         ("recommender", "training", "joint_model", "semantic_ids", "retraining"),
         ("pytorch", "ray"),
         "Recommender and tokenizer trained together: recommendations reshape the semantic IDs while Gumbel noise decays.",
+        version="2",
     ),
     Stage(
         "semantic_ids",
@@ -164,7 +165,7 @@ STAGES: tuple[Stage, ...] = (
         ("report",),
         ("html", "matplotlib"),
         "One self-contained page: verdict, metrics with intervals, what changed, curves, code usage, the ID tree, slices, examples, lineage.",
-        version="3",
+        version="4",
     ),
     Stage(
         "release",
@@ -199,6 +200,7 @@ STAGES: tuple[Stage, ...] = (
         ("recommender", "training", "joint_model", "semantic_ids", "retraining", "tuned_model"),
         ("pytorch", "ray"),
         "The promotion of a study's winner: the joint model trained in full with its configuration, linked to study and trial.",
+        version="2",
         on_demand=True,
     ),
 )

@@ -39,14 +39,30 @@ def write_model(
     item_ids: pa.ChunkedArray,
     table: IdTable,
     curves: list[dict[str, Any]],
+    usage_EMK: Tensor | None = None,
 ) -> str:
-    """model.safetensors (recommender.*, tokenizer.*), config.json, id_table.parquet, curves.json. Returns the assignment hash that they carry."""
+    """model.safetensors (recommender.*, tokenizer.*), config.json, id_table.parquet, curves.json and, where codes were learned, code_usage.parquet.
+    Returns the assignment hash that model and table carry."""
     hash_ = assignment_hash(item_ids, table)
     out.tensors("model.safetensors", tensors, {ASSIGNMENT: hash_})
     out.json("config.json", config)
     out.table("id_table.parquet", with_assignment(to_arrow(item_ids, table), hash_), sort_by=("item_id",))
     out.json("curves.json", curves)
+    if usage_EMK is not None:
+        out.table("code_usage.parquet", _usage_table(usage_EMK), sort_by=("epoch", "level"))
     return hash_
+
+
+def _usage_table(usage_EMK: Tensor) -> pa.Table:
+    """epoch (0: before training), level (from 1), items (of each code): one row for each epoch and level."""
+    epochs, levels, _ = usage_EMK.shape
+    return pa.table(
+        {
+            "epoch": pa.array([epoch for epoch in range(epochs) for _ in range(levels)], pa.int32()),
+            "level": pa.array([level + 1 for _ in range(epochs) for level in range(levels)], pa.int32()),
+            "items": pa.array(usage_EMK.flatten(0, 1).tolist(), pa.list_(pa.int32())),
+        }
+    )
 
 
 def with_assignment(table: pa.Table, hash_: str) -> pa.Table:

@@ -23,6 +23,7 @@ from diger_core.sequences import Sequences
 from diger_core.store import Store
 from diger_core.tokenizer import tokenizer_state
 from orchestration.baseline import BASELINE, RetrainingConfig
+from orchestration.memory import PeakMemory
 from orchestration.ray_mailbox import POLL, Mailbox, MailboxProgress
 from orchestration.ray_session import ClusterConfig, gpus_for, ray_session, root_cause, shutdown
 from orchestration.warm_start import budget, training_arguments
@@ -77,7 +78,8 @@ def launch_training(run: StageRun, joint: JointModelConfig) -> None:
         raise DigerError(f"{job.stage}: training ended without a result in {job.results}: run it again with --debug")
     _write(run, job, result)
     state = result.state
-    run.note(training_seconds=round(time.monotonic() - started, 3), workers=cluster.workers, rows_per_second=round(state["rows_per_second"], 1))
+    seconds = round(time.monotonic() - started, 3)
+    run.note(training_seconds=seconds, workers=cluster.workers, rows_per_second=round(state["rows_per_second"], 1), **state.get("memory", {}))
 
 
 def published(store: Store, key: str) -> None:
@@ -117,7 +119,7 @@ def _write(run: StageRun, job: Job, result: Checkpoint) -> None:
         **{name: state[name] for name in ("tokenizer", "codes", "levels", "suffixes", "best_epoch", "alarm")},
     }
     item_ids = run.inputs["sequences"].table("items.parquet").column("item_id")
-    assignment = write_model(run.out, tensors, config, item_ids, table, state["curves"])
+    assignment = write_model(run.out, tensors, config, item_ids, table, state["curves"], result.tensors["table"].get("usage"))
     best: dict[str, Any] = next((row for row in state["curves"] if row["epoch"] == state["best_epoch"]), {})
     shown = {name: best.get(name) for name in ("validation_recall_10", "validation_ndcg_10", "unique_prefixes", "loss_gen")}
     if state["best_epoch"] == 0 and state["best_ndcg"] >= 0:
@@ -155,6 +157,7 @@ def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
 
     if job.threads is not None:
         torch.set_num_threads(job.threads)
+    memory = PeakMemory()
     trained = train(
         **training_inputs(job),
         recommender_config=job.recommender,
@@ -177,15 +180,17 @@ def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
         "best_ndcg": trained.best_ndcg,
         "alarm": trained.alarm,
         "rows_per_second": trained.rows_per_second,
+        "memory": memory.mebibytes(),
         "tokenizer": tokenizer_state(trained.tokenizer)[1],
         "codes": trained.tokenizer.codes,
         "levels": trained.tokenizer.levels,
         "suffixes": suffixes,
     }
+    usage = {} if trained.usage_EMK is None else {"usage": trained.usage_EMK}
     tensors = {
         "recommender": dict(trained.recommender.state_dict()),
         "tokenizer": dict(trained.tokenizer.state_dict()),
-        "table": {"codes": trained.table.codes_NM, "suffix": trained.table.suffix_N},
+        "table": {"codes": trained.table.codes_NM, "suffix": trained.table.suffix_N, **usage},
     }
     Checkpoint(tensors, state).save(job.results)
 

@@ -21,6 +21,7 @@ from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
 from diger_core.store import Artefact, ArtefactWriter, Store
 from orchestration.graph import BY_NAME, Stage
+from orchestration.memory import PeakMemory
 from orchestration.params import Params
 from orchestration.private import private_directory
 from orchestration.registry import Registered
@@ -139,7 +140,7 @@ class Session:
 
     def _compute(self, stage: Stage, key: str, inputs: Mapping[str, Artefact]) -> Artefact:
         self.store.root.writable()
-        started, clock = datetime.now(UTC), time.monotonic()
+        started, clock, memory = datetime.now(UTC), time.monotonic(), PeakMemory()
         scratch = private_directory(f"diger-{stage.name}-")
         try:
             with self.store.writer(stage.name) as out:
@@ -148,11 +149,12 @@ class Session:
                 artefact = self.store.publish(out)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        self._record(stage, key, inputs, artefact, run.notes, started, time.monotonic() - clock)
+        cost = {"seconds": round(time.monotonic() - clock, 3), **memory.mebibytes()}
+        self._record(stage, key, inputs, artefact, run.notes, started, cost)
         return artefact
 
     def _record(
-        self, stage: Stage, key: str, inputs: Mapping[str, Artefact], artefact: Artefact, notes: Any, started: datetime, seconds: float
+        self, stage: Stage, key: str, inputs: Mapping[str, Artefact], artefact: Artefact, notes: Any, started: datetime, cost: Mapping[str, float]
     ) -> None:
         from orchestration import provenance
 
@@ -166,7 +168,7 @@ class Session:
             "params": section_of(stage, self.params, inputs),
             "code_version": stage.version,
             "started_at": started.isoformat(),
-            "seconds": round(seconds, 3),
+            **cost,
             "code": provenance.code(),
             "machine": provenance.machine(),
             "cluster": self.params.section(["cluster"])["cluster"],

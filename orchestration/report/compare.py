@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestration.report import drawing, figures, text
+from orchestration.report import code_figures, drawing, figures, text
 from orchestration.report.drawing import BLUE, VERMILLION, Panel, draw_lines, series, whole_epochs
 from orchestration.report.found import Found
 from orchestration.report.opening import opening
@@ -67,7 +67,7 @@ def side(name: str, found: Found) -> dict[str, Any]:
 
 
 def usage(material: Material) -> list[Panel]:
-    return figures.code_usage_panels(material.semantic_ids[0], material.code_count) if material.has("semantic_ids") else []
+    return code_figures.code_usage_panels(material.semantic_ids[0], material.code_count) if material.has("semantic_ids") else []
 
 
 # ---- metrics ----

@@ -5,8 +5,7 @@ matplotlib is imported inside functions; the same numbers give the same bytes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from orchestration.report.drawing import (
     BLUE,
     GREEN,
     GREY,
-    LEVEL_COLOURS,
     ORANGE,
     PURPLE,
     VERMILLION,
@@ -23,7 +21,6 @@ from orchestration.report.drawing import (
     Rows,
     draw_lines,
     empty,
-    levels,
     plain_logarithmic,
     png,
     series,
@@ -116,102 +113,6 @@ def _one_curve(rows: Rows, key: str) -> Panel:
 
 def tokenizer_curves(curves: Rows) -> bytes:
     return png(tokenizer_panels(curves))
-
-
-# ---- codes ----
-
-
-def usage_curve_panels(rows: Rows) -> list[Panel]:
-    """Perplexity and dead codes per level over the epochs of joint training."""
-
-    def draw(key: str, unit: str, message: Callable[[list[np.ndarray]], str]) -> Panel:
-        def panel(ax: Axes) -> str:
-            lines = [(f"level {j + 1}", LEVEL_COLOURS[j % len(LEVEL_COLOURS)], *series(rows, key, j)) for j in range(levels(rows, key))]
-            draw_lines(ax, lines, from_zero=True)
-            whole_epochs(ax)
-            ax.set_ylabel(unit)
-            return message([y for *_, y in lines if len(y)])
-
-        return panel
-
-    def perplexity(ys: list[np.ndarray]) -> str:
-        return "Codes effectively in use at the end: " + ", ".join(f"{y[-1]:.0f}" for y in ys) + " (by level)" if ys else "No usage was recorded"
-
-    def dead(ys: list[np.ndarray]) -> str:
-        return "Codes that no item uses at the end: " + ", ".join(f"{y[-1]:.0f}" for y in ys) + " (by level)" if ys else "No dead codes were recorded"
-
-    return [draw("perplexity", "perplexity (codes)", perplexity), draw("dead_codes", "dead codes", dead)]
-
-
-def usage_map_panels(rows: Rows) -> list[Panel]:
-    """One heat map: epochs from left to right, a row for each level, darker the larger the share of its codes that is effectively in use."""
-    found = [(row.get("epoch", index), row["perplexity"], row.get("dead_codes")) for index, row in enumerate(rows) if row.get("perplexity")]
-    if not found:
-        return []
-
-    def draw(ax: Axes) -> str:
-        from matplotlib.colors import to_rgb
-
-        values_LE = np.array([perplexity for _, perplexity, _ in found], dtype=float).T
-        top = max(float(values_LE.max()), 1.0)
-        image = np.zeros((*values_LE.shape, 4))
-        image[..., :3] = to_rgb("#1c86d1")
-        image[..., 3] = 0.06 + 0.86 * values_LE / top
-        count = len(found)
-        ax.imshow(image, interpolation="none", aspect="auto", extent=(-0.5, count - 0.5, len(values_LE) - 0.5, -0.5))
-        if count <= 12:
-            for (level, epoch), value in np.ndenumerate(values_LE):
-                ax.text(epoch, level, f"{value:.0f}", ha="center", va="center")
-        ax.grid(visible=False)
-        shown = np.unique(np.linspace(0, count - 1, min(count, 10)).astype(int))
-        ax.set_xticks(shown, [str(found[i][0]) for i in shown])
-        ax.set_yticks(range(len(values_LE)), [f"level {level + 1}" for level in range(len(values_LE))])
-        ax.set_xlabel("epoch; darker: more codes effectively in use (perplexity)")
-        change = [f"level {level + 1} from {row[0]:.0f} to {row[-1]:.0f}" for level, row in enumerate(values_LE)]
-        return "Perplexity over the epochs: " + ", ".join(change)
-
-    return [draw]
-
-
-def code_usage_panels(codes_NM: np.ndarray, codes: int) -> list[Panel]:
-    """A heat map for each level: one cell a code, darker the more items it holds."""
-    return [_heat_map(np.bincount(codes_NM[:, level], minlength=codes), level) for level in range(codes_NM.shape[1])]
-
-
-def _heat_map(usage_K: np.ndarray, level: int) -> Panel:
-    def draw(ax: Axes) -> str:
-        from matplotlib.colors import to_rgb
-
-        columns = math.ceil(math.sqrt(len(usage_K) * 1.6))
-        rows = math.ceil(len(usage_K) / columns)
-        cells = np.full(rows * columns, np.nan)
-        cells[: len(usage_K)] = usage_K
-        top = max(float(usage_K.max()), 1.0)
-        # Colour by transparency, so that the same picture reads on a light and on a dark page; the root spreads the small counts.
-        image = np.zeros((rows * columns, 4))
-        image[:, :3] = to_rgb("#1c86d1")
-        image[:, 3] = np.where(np.isnan(cells), 0, np.where(cells == 0, 0.05, 0.15 + 0.85 * np.sqrt(np.nan_to_num(cells) / top)))
-        ax.imshow(image.reshape(rows, columns, 4), interpolation="none", aspect="auto", extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
-        dead = np.flatnonzero(usage_K == 0)
-        ax.plot(dead % columns, dead // columns, linestyle="", marker="x", color=VERMILLION, markersize=4)
-        ax.grid(visible=False)
-        ax.set_xticks([0, columns - 1], ["0", f"{columns - 1}"])
-        ax.set_yticks([0, rows - 1], ["0", f"{(rows - 1) * columns}"])
-        ax.set_xlabel("code (row by row); × = unused")
-        share = usage_K / max(usage_K.sum(), 1)
-        used = share[share > 0]
-        perplexity = float(np.exp(-(used * np.log(used)).sum()))
-        return (
-            f"Level {level + 1}: {(usage_K > 0).sum()} of {len(usage_K)} codes in use, perplexity {perplexity:.0f}; "
-            f"the fullest holds {usage_K.max():,} items ({100 * share.max():.1f}%)"
-        )
-
-    return draw
-
-
-def code_usage(codes_NM: np.ndarray, codes: int) -> bytes:
-    """PNG of the heat maps of all levels. `codes_NM` integers [N, M] in 0..codes-1."""
-    return png(code_usage_panels(codes_NM, codes), columns=3)
 
 
 # ---- metrics ----

@@ -23,7 +23,8 @@ class Cost:
     stage: str
     seconds: float | None
     rows_per_second: float | None
-    peak_memory_mb: float | None
+    peak_memory_mb: float | None  # of the process that did the work; of rank 0 where workers did
+    peak_gpu_memory_mb: float | None
     workers: int | None
     host: str
     commit: str
@@ -101,7 +102,8 @@ def _cost(stage: str, record: Mapping[str, Any]) -> Cost:
         stage,
         record.get("seconds"),
         notes.get("rows_per_second"),
-        record.get("peak_memory_mb") or notes.get("peak_memory_mb"),
+        notes.get("peak_memory_mb") or record.get("peak_memory_mb"),
+        notes.get("peak_gpu_memory_mb") or record.get("peak_gpu_memory_mb"),
         notes.get("workers"),
         str((record.get("machine") or {}).get("host", "")),
         str((record.get("code") or {}).get("commit") or "")[:10],

@@ -52,6 +52,15 @@ class Material:
         return {s: self.inputs[s].json("curves.json") for s in (*MODELS, "tokenizer") if self.has(s, "curves.json")}
 
     @cached_property
+    def code_usage(self) -> np.ndarray | None:
+        """Items on each code in the joint model's table, int64 [E + 1, M, K]: before training and after each epoch; None: not recorded."""
+        if not self.has("joint_model", "code_usage.parquet"):
+            return None
+        table = self.inputs["joint_model"].table("code_usage.parquet").sort_by([("epoch", "ascending"), ("level", "ascending")])
+        items = np.array(table["items"].to_pylist(), dtype=np.int64)
+        return items.reshape(-1, int(table["level"].to_numpy().max()), items.shape[1])
+
+    @cached_property
     def configs(self) -> dict[str, Any]:
         return {s: self.inputs[s].json("config.json") for s in ("tokenizer", *MODELS) if self.has(s, "config.json")}
 

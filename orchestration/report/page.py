@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration.report import ReportConfig, drawing, figures, text
+from orchestration.report import ReportConfig, code_figures, drawing, figures, text
 from orchestration.report.examples import examples
 from orchestration.report.material import MODELS, Material
 from orchestration.report.opening import opening
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ORDER = ("joint_model", "frozen_model", "markov", "most_popular")
+THIRD = {"width": 3.5, "height": 2.4}  # inches: three beside each other with letters of the page's size
 SLICES = ("head", "tail", "new_items")
 WHAT = {
     "raw_items": "the catalogue as registered",
@@ -153,11 +154,11 @@ def evaluation_section(material: Material) -> dict[str, Any]:
 
 def training_section(material: Material) -> dict[str, Any]:
     curves = {m: material.curves[m] for m in MODELS if material.curves.get(m)}
-    joint = curves.get("joint_model", [])
+    joint, usage = curves.get("joint_model", []), material.code_usage
     return {
-        "curves": pictures(figures.learning_panels(curves), "learning") if curves else [],
-        "usage": pictures(figures.usage_curve_panels(joint), "usage") if drawing.levels(joint, "perplexity") else [],
-        "usage_map": pictures(figures.usage_map_panels(joint), "usagemap", width=7.0, height=1.9) if len(joint) > 1 else [],
+        "curves": pictures(figures.learning_panels(curves), "learning", **THIRD) if curves else [],
+        "usage": pictures(code_figures.usage_curve_panels(joint), "usage") if drawing.levels(joint, "perplexity") else [],
+        "usage_map": pictures(code_figures.usage_map_panels(usage), "usagemap", **THIRD | {"height": 3.0}) if usage is not None and len(usage) > 1 else [],
         "rows": joint,
         "best_epoch": material.configs.get("joint_model", {}).get("best_epoch"),
         "alarms": [(m, str(material.configs[m]["alarm"])) for m in MODELS if material.configs.get(m, {}).get("alarm")],
@@ -180,7 +181,7 @@ def ids_section(material: Material, config: ReportConfig) -> dict[str, Any] | No
         "levels": codes_NM.shape[1],
         "codes": material.code_count,
         "shared": int((suffix_N > 0).sum()),
-        "heat": pictures(figures.code_usage_panels(codes_NM, material.code_count), "heat"),
+        "heat": pictures(code_figures.code_usage_panels(codes_NM, material.code_count), "heat", **THIRD),
         "tree": grown,
         "icicle": Markup(grown.icicle),
         "counts": Markup(json.dumps(grown.counts, separators=(",", ":"))),  # integers only

@@ -14,5 +14,5 @@ __all__ = ["extra_inputs", "joint_model", "published"]
 
 
 def joint_model(run: StageRun) -> None:
-    """Writes model.safetensors, config.json, id_table.parquet and curves.json."""
+    """Writes model.safetensors, config.json, id_table.parquet, curves.json and code_usage.parquet."""
     launch_training(run, run.params.joint_model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestration.report import figures
+from orchestration.report import code_figures, figures
 from orchestration.report.gate import conclusion as gated
 from orchestration.report.gate import verdict_markdown
 from orchestration.report.markdown import metrics_markdown
@@ -31,7 +31,7 @@ def report(run: StageRun) -> None:
     if curves:
         run.out.bytes("learning_curves.png", figures.learning_curves(curves))
     if material.has("semantic_ids"):
-        run.out.bytes("code_usage.png", figures.code_usage(material.semantic_ids[0], material.code_count))
+        run.out.bytes("code_usage.png", code_figures.code_usage(material.semantic_ids[0], material.code_count))
     run.facts(verdict=conclusion.tone, verdict_sentence=conclusion.sentence, page_bytes=len(html))
     if material.gate is not None:
         run.facts(gate_verdict=material.gate["verdict"], gate=gated(material.gate))

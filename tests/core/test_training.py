@@ -17,6 +17,7 @@ from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, 
 from diger_core.errors import DigerError
 from diger_core.id_table import IdTable, argmin_codes, assignment_hash
 from diger_core.joint_step import Catalogue, Outcome, SoftLookup, frozen_outcome, joint_outcome
+from diger_core.monitors import code_counts
 from diger_core.optimisation import Optimisation, learning_rate_factor, warmup_steps
 from diger_core.recommender import Recommender
 from diger_core.schedules import build_schedule
@@ -256,6 +257,18 @@ def test_curves_have_the_documented_names_and_no_times() -> None:
         assert len(row[name]) == small.LEVELS
         assert sum(row[name]) / small.LEVELS == pytest.approx(row[name.removesuffix("_by_level")])
     assert len(set(row["noisy_share_by_level"])) > 1, "levels have usages, and so noise, of their own"
+
+
+def test_usage_counts_the_items_on_every_code_before_training_and_after_each_epoch() -> None:
+    trained = small.run(training=replace(small.TRAINING, epochs=2))
+    usage_EMK = trained.usage_EMK
+    assert usage_EMK is not None
+    assert usage_EMK.shape == (3, small.LEVELS, small.tokenizer().codes)
+    assert bool((usage_EMK.sum(2) == small.ITEMS).all())
+    assert torch.equal(usage_EMK[0], code_counts(argmin_codes(small.tokenizer(), small.vectors()), small.tokenizer().codes))
+    assert torch.equal(usage_EMK[trained.best_epoch], code_counts(trained.table.codes_NM, small.tokenizer().codes))
+    assert [int((level_K == 0).sum()) for level_K in usage_EMK[-1]] == trained.curves[-1]["dead_codes"]
+    assert small.run(replace(small.JOINT, tokenizer="frozen"), replace(small.TRAINING, epochs=1)).usage_EMK is None
 
 
 def test_joint_training_moves_the_codebooks_and_frozen_does_not() -> None:

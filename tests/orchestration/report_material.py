@@ -74,6 +74,17 @@ def fake_curves(epochs: int = 12, levels: int = 3, scale: float = 1.0) -> list[d
     ]
 
 
+def fake_usage(codes_NM: np.ndarray, codes: int, epochs: int = 12) -> pa.Table:
+    """code_usage.parquet of a training that ends with the given codes: in each epoch fewer items are on code 0."""
+    rows = []
+    for epoch in range(epochs + 1):
+        for level in range(codes_NM.shape[1]):
+            counts = np.bincount(np.where(np.arange(len(codes_NM)) < 10 * (epochs - epoch), 0, codes_NM[:, level]), minlength=codes)
+            rows.append({"epoch": epoch, "level": level + 1, "items": counts.tolist()})
+    kinds = pa.schema([("epoch", pa.int32()), ("level", pa.int32()), ("items", pa.list_(pa.int32()))])
+    return pa.Table.from_pylist(rows, schema=kinds)
+
+
 def fake_verdict(gain: tuple[float, float, float] | None, refused: str | None = None) -> dict[str, Any]:
     """verdict.json against a champion with the given difference in NDCG@10 and its interval; None: a first release. `refused`: a rule not met."""
     rules = [
@@ -139,12 +150,14 @@ def fake_inputs(
         )
         out.tensors("sequences.safetensors", {"events": torch.from_numpy(events), "offsets": torch.from_numpy(offsets)})
 
-    def model(out: Any, scale: float) -> None:
+    def model(out: Any, scale: float, learns: bool = False) -> None:
         out.tensors(
             "model.safetensors", {"recommender.a": torch.zeros(10, 7), "tokenizer.codebooks": torch.zeros(3, codes, 4)}, {"assignment_hash": "h"}
         )
         out.json("config.json", {"forward": "cached", "schedule": {"name": "frqud"}})
         out.json("curves.json", fake_curves(scale=scale))
+        if learns:
+            out.table("code_usage.parquet", fake_usage(code_NM, codes), sort_by=("epoch", "level"))
 
     def evaluation(out: Any) -> None:
         models = {"joint_model": 0.12, "frozen_model": 0.115, "markov": 0.07, "most_popular": 0.03}
@@ -177,7 +190,7 @@ def fake_inputs(
     )
     if frozen:
         publish("frozen_model", lambda out: model(out, 0.95))
-    publish("joint_model", lambda out: model(out, 1.0))
+    publish("joint_model", lambda out: model(out, 1.0, learns=True))
     publish("semantic_ids", lambda out: out.table("semantic_ids.parquet", table, sort_by=("item_id",)))
     publish("evaluation", evaluation)
     if verdict is not None:

@@ -8,14 +8,14 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from orchestration.report import drawing, figures
+from orchestration.report import code_figures, drawing, figures
 from tests.orchestration.report_material import fake_curves, fake_metrics
 
 METRICS = fake_metrics({"joint_model": 0.12, "frozen_model": 0.115, "markov": 0.07, "most_popular": 0.03})
 CODES = np.random.default_rng(0).integers(0, 200, (3000, 3))
 PICTURES = {
     "learning_curves": lambda: figures.learning_curves({"joint_model": fake_curves(), "frozen_model": fake_curves(scale=0.9)}),
-    "code_usage": lambda: figures.code_usage(CODES, 256),
+    "code_usage": lambda: code_figures.code_usage(CODES, 256),
     "metrics_bars": lambda: figures.metrics_bars(METRICS),
     "popularity": lambda: figures.popularity(np.arange(500)),
     "embedding_map": lambda: figures.embedding_map(np.random.default_rng(0).normal(size=(5000, 16))),
@@ -47,9 +47,42 @@ def test_an_inlined_picture_is_whole_themed_and_brings_nothing_foreign():
 
 def test_the_sentence_of_the_usage_picture_counts_used_codes_and_perplexity():
     codes_NM = np.repeat(np.arange(8), 10)[:, None]
-    sentence, _ = drawing.svg(figures.code_usage_panels(codes_NM, 16)[0], "u")
+    sentence, _ = drawing.svg(code_figures.code_usage_panels(codes_NM, 16)[0], "u")
     assert "8 of 16 codes in use, perplexity 8" in sentence
     assert "10 items (12.5%)" in sentence
+
+
+def test_the_heat_map_over_time_has_a_line_for_each_code_and_an_epoch_in_each_column():
+    usage_EMK = np.zeros((5, 2, 8), dtype=int)
+    usage_EMK[:, 0] = 10
+    usage_EMK[:, 1, 0] = [40, 40, 60, 60, 60]
+    usage_EMK[:, 1, 3] = [40, 40, 20, 20, 20]
+    (even, moved) = code_figures.usage_map_panels(usage_EMK)
+    assert "0 codes unused before training, 0 after; at least 0.0%" in drawing.svg(even, "a")[0]
+    sentence, element = drawing.svg(moved, "b")
+    assert sentence.startswith("Level 2: 6 codes unused before training, 6 after; at least 25.0%")
+    assert pixels(element).shape[:2] == (8, 5)
+    found_KE = pixels(element)[..., 3].astype(int)
+    assert found_KE[0, 1] < found_KE[0, 2], "60 items are darker than 40"
+    assert found_KE[1, 1] > found_KE[1, 2], "the codes keep their lines"
+
+
+def test_a_heat_map_over_time_stays_small_whatever_codes_and_epochs():
+    usage_EMK = np.random.default_rng(0).integers(0, 50, (700, 1, 4096))
+    _, element = drawing.svg(code_figures.usage_map_panels(usage_EMK)[0], "c")
+    assert pixels(element).shape[0] <= 512
+    assert len(element) < 700_000
+
+
+def pixels(element: str) -> np.ndarray:
+    """The cells [rows, columns, 4] of the image in a picture, without the repetitions of a larger resolution."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    (data,) = re.findall(r"base64,([^\"]+)", element)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
 def test_noise_that_is_off_is_said_to_be_off():

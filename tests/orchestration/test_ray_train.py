@@ -50,6 +50,11 @@ def test_joint_model_artefact_loads_as_one_model_with_its_own_table(world: World
     assert len(artefact.json("curves.json")) == 2
     assert notes["workers"] == 0
     assert notes["rows_per_second"] > 0
+    assert notes["peak_memory_mb"] > 50
+    usage = artefact.table("code_usage.parquet")
+    assert usage["epoch"].to_pylist() == sorted(usage["epoch"].to_pylist())
+    assert usage["epoch"].to_pylist()[-1] == 2
+    assert {sum(items) for items in usage["items"].to_pylist()} == {ITEMS}
 
 
 def test_a_table_from_another_model_is_refused(world: World, tmp_path) -> None:

@@ -1,9 +1,10 @@
-"""The report and the comparison as a browser shows them: readable in light and dark, wide, narrow and printed; by keyboard; with no request."""
+"""Report, comparison and study as a browser shows them: readable in light and dark, wide, narrow and printed; by keyboard; with no request."""
 
 import os
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from orchestration.audit.index import Index
 from orchestration.report import ReportConfig
@@ -13,11 +14,13 @@ from orchestration.report.material import Material
 from orchestration.report.page import page as report_page
 from tests.browser import browser_page
 from tests.orchestration.report_material import fake_inputs, fake_verdict
+from tests.orchestration.study_material import study_page
 from tests.orchestration.test_report_compare import world
 
 __all__ = ["world"]
 CHECKS = (Path(__file__).parent / "report_accessibility.js").read_text(encoding="utf-8")
 SCREENSHOTS = os.environ.get("DIGER_SCREENSHOTS")  # a directory: keep a picture of every state, to be looked at
+PAGES = ["report", "compare", "study"]
 VIEWS = [("light", 1280), ("dark", 1280), ("light", 400), ("dark", 400)]
 
 
@@ -33,13 +36,13 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(world, tmp_path_factory):
-    """File URLs of a report and a comparison."""
+    """File URLs of a report, a comparison and a study."""
     folder = tmp_path_factory.mktemp("pages")
     store, hashes, _ = world
     index = Index(store, cached=False)
     a, b = (find_report(index, hash_) for hash_ in hashes)
     gated = fake_inputs(folder / "store", verdict=fake_verdict((0.01, 0.002, 0.018), refused="coverage"))
-    made = {"report": report_page(Material(gated), ReportConfig(), a.costs), "compare": compare_page(a, b)}
+    made = {"report": report_page(Material(gated), ReportConfig(), a.costs), "compare": compare_page(a, b), "study": study_page()}
     for name, html in made.items():
         (folder / f"{name}.html").write_text(html, encoding="utf-8")
     return {name: (folder / f"{name}.html").as_uri() for name in made}
@@ -53,7 +56,7 @@ def opened(browser, url: str, scheme: str, width: int):
 
 
 @pytest.mark.parametrize(("scheme", "width"), VIEWS)
-@pytest.mark.parametrize("name", ["report", "compare"])
+@pytest.mark.parametrize("name", PAGES)
 def test_every_reader_can_read_it(browser, pages, name, scheme, width):
     page = opened(browser, pages[name], scheme, width)
     page.evaluate("document.querySelectorAll('details').forEach((d, i) => { d.open = i < 12 })")
@@ -62,7 +65,28 @@ def test_every_reader_can_read_it(browser, pages, name, scheme, width):
         page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}-{scheme}-{width}.png"), full_page=True)
 
 
-@pytest.mark.parametrize("name", ["report", "compare"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing_serious(browser, pages, name, scheme):
+    page = opened(browser, pages[name], scheme, 1280)
+    page.evaluate("document.querySelectorAll('details').forEach((d, i) => { d.open = i < 12 })")
+    assert serious(page) == []
+
+
+def test_axe_notices_what_it_is_for(browser, pages):
+    page = opened(browser, pages["report"], "light", 1280)
+    page.evaluate("document.querySelector('.lead').style.color = '#bbb'; document.querySelector('svg.chart').removeAttribute('aria-label')")
+    assert {fault.partition(":")[0] for fault in serious(page)} == {"color-contrast", "svg-img-alt"}
+
+
+def serious(page) -> list[str]:
+    """What axe-core calls serious or critical on the page as it stands: rule and place."""
+    found = Axe().run(page).response["violations"]
+    grave = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+    return [f"{rule['id']}: {node['target']} {node['html'][:120]}" for rule in grave for node in rule["nodes"]]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_it_asks_for_nothing_and_breaks_no_policy(browser, pages, name):
     browser.requests.clear()
     browser.errors.clear()

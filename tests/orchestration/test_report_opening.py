@@ -5,12 +5,12 @@ import pytest
 
 from orchestration.report import ReportConfig
 from orchestration.report.drawing import svg
-from orchestration.report.figures import popularity_panel, usage_map_panels
+from orchestration.report.figures import popularity_panel
 from orchestration.report.material import Material
 from orchestration.report.opening import opening
 from orchestration.report.page import commands, page
 from orchestration.report.verdict import verdict
-from tests.orchestration.report_material import fake_curves, fake_inputs, fake_metrics, fake_verdict
+from tests.orchestration.report_material import fake_inputs, fake_metrics, fake_verdict
 
 METHOD = verdict(fake_metrics({"joint_model": 0.12, "frozen_model": 0.115, "markov": 0.07, "most_popular": 0.03}))
 
@@ -64,14 +64,6 @@ def test_the_commands_name_the_stored_results(tmp_path):
     lines = [line for _, line in commands(Material(inputs))]
     assert f"diger reproduce {inputs['joint_model'].hash}" in lines
     assert f"diger why {fake_verdict(None)['candidate']} --verify" in lines
-
-
-def test_the_heat_map_tells_every_levels_first_and_last_perplexity():
-    (panel,) = usage_map_panels(fake_curves(4))
-    sentence, element = svg(panel, "x")
-    assert sentence == "Perplexity over the epochs: level 1 from 60 to 61, level 2 from 52 to 53, level 3 from 44 to 45"
-    assert element.count("level ") >= 3
-    assert usage_map_panels([{"epoch": 1}]) == []
 
 
 def test_logarithmic_axes_show_numbers_and_no_formulas():

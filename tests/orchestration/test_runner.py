@@ -76,6 +76,8 @@ def test_records_hold_provenance_and_artefacts_do_not(tmp_path):
     assert record["dagster_run_id"] == "run-1"
     assert set(record["inputs"]) == {"validated_items", "validated_interactions"}
     assert record["code"]["lock"]
+    assert record["peak_memory_mb"] > 50
+    assert record["seconds"] > 0
     assert re.match(r"\d{4}-", record["started_at"])
     assert "run-1" not in json.dumps(result.artefact.manifest)
     assert "_at" not in json.dumps(result.artefact.manifest)

@@ -158,7 +158,7 @@ def training_section(material: Material) -> dict[str, Any]:
     return {
         "curves": pictures(figures.learning_panels(curves), "learning", **THIRD) if curves else [],
         "usage": pictures(code_figures.usage_curve_panels(joint), "usage") if drawing.levels(joint, "perplexity") else [],
-        "usage_map": pictures(code_figures.usage_map_panels(usage), "usagemap", **THIRD | {"height": 3.0}) if usage is not None and len(usage) > 1 else [],
+        "usage_map": pictures(code_figures.usage_map_panels(usage), "usagemap", **THIRD | {"height": 3.0}) if usage is not None else [],
         "rows": joint,
         "best_epoch": material.configs.get("joint_model", {}).get("best_epoch"),
         "alarms": [(m, str(material.configs[m]["alarm"])) for m in MODELS if material.configs.get(m, {}).get("alarm")],

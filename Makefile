@@ -2,6 +2,7 @@
 # source of torch wheels.
 PYTHON ?= python3
 PIP_ARGS ?=
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -25,11 +26,11 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-demo: $(READY) ## Run the whole flow on the embedded catalogue
-	@diger demo
+demo: $(READY) ## Run the whole flow on the embedded catalogue (ARGS: options of diger demo)
+	@diger demo $(ARGS)
 
-ui: $(READY) ## Dagster's UI and daemon on http://127.0.0.1:3000
-	@diger ui
+ui: $(READY) ## Dagster's UI and daemon on http://127.0.0.1:3000 (ARGS="--port 3001": elsewhere)
+	@diger ui $(ARGS)
 
 test: $(READY) ## Run the tests (not the slow ones)
 	@$(BIN)/python -m pytest -q -m "not slow and not gpu"

@@ -18,6 +18,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_TOOL = re.compile(r"(?:[A-Z_]+=\S+ )*(?:diger|make|dvc|ray|git|pre-commit|dagster|python|export) ")
 _WORLD = re.compile(r"<!-- world: ([\w.]+):(\w+) -->")
 _EXIT = re.compile(r"\[exit (\d+)\]")
 
@@ -42,6 +44,18 @@ def commands(text: str) -> list[Command]:
             else:
                 found[-1].expected.append(line)
     return found
+
+
+def plain_commands(text: str) -> list[str]:
+    """The lines of blocks without a language that are commands, without the remark behind them."""
+    lines = [line for language, block in _FENCED.findall(text) if not language for line in block.splitlines()]
+    return [re.sub(r"\s+# .*", "", line).strip() for line in lines if _TOOL.match(line)]
+
+
+def inline_commands(text: str) -> list[str]:
+    """Commands with an argument within sentences and tables; a synopsis ("[…]") is none."""
+    spans = re.findall(r"`([^`\n]+)`", _FENCED.sub("", text))
+    return [span for span in spans if _TOOL.match(span) and "[" not in span and not re.fullmatch(r"diger [\w-]+", span)]
 
 
 def world(text: str, folder: Path) -> None:

@@ -35,6 +35,8 @@ gate: {beat_most_popular: false, min_coverage: 0, min_unique_prefixes: 0, max_ch
 report: {examples: 2}
 release: {}
 recommendations: {}
+decay_search: {trials: 2, finalists: 1, seeds: 0}
+tuned_model: {}
 cluster: {workers: 0}
 """
 
@@ -90,7 +92,7 @@ class Project:
 
 def project(root: Path) -> Project:
     """A fresh repository with a tracked snapshot, committed."""
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+    for name in ("dvc.yaml", "search/dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(PROJECT / name, root / name)
     (root / "params.yaml").write_text(TINY)

@@ -212,6 +212,15 @@ def test_the_first_stages_come_back_in_a_clone_by_dvc_pull_alone(tmp_path):
     assert all(len(list((there.root / "store" / "records" / stage).rglob("*.json"))) == 1 for stage in EARLY), "something was computed again"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_search_runs_under_dvc_and_only_when_it_is_asked_for(tmp_path):
+    here = project(tmp_path / "here")
+    here.run("dvc", "repro", "search/dvc.yaml")
+    assert set(here.hashes()) == {*EARLY, "embeddings", "tokenizer", "decay_search", "tuned_model"}
+    assert "decay_search" not in here.run("dvc", "repro", "--dry")
+
+
 def test_neither_data_nor_outs_can_be_committed(tmp_path):
     here = project(tmp_path / "here")
     shutil.rmtree(here.root / "data")  # with whatever ignore rules lay in it

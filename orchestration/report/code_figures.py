@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HEAT = "#1c86d1"
+FULL = 4  # times an even share of the items
 MOST_LINES, MOST_EPOCHS = 512, 300  # of a heat map over time; more are drawn together, or left out
 
 
@@ -51,7 +52,8 @@ def _usage_over_time(usage_EK: np.ndarray, level: int) -> Panel:
         order = np.lexsort((np.arange(len(first)), -first))
         together = math.ceil(len(first) / MOST_LINES)
         lines_LE = np.add.reduceat(usage_EK[shown][:, order].T, np.arange(0, len(first), together), axis=0)
-        ax.imshow(_cells(lines_LE), interpolation="none", aspect="auto", extent=(-0.5, len(shown) - 0.5, len(lines_LE) - 0.5, -0.5))
+        image, (height, width) = _cells(lines_LE, first.sum() / len(lines_LE)), lines_LE.shape
+        ax.imshow(image, interpolation="none", aspect="auto", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
         ax.grid(visible=False)
         ticks = np.unique(np.linspace(0, len(shown) - 1, min(len(shown), 7)).astype(int))
         ax.set_xticks(ticks, [str(shown[tick]) for tick in ticks])
@@ -70,14 +72,14 @@ def _codes(usage_K: np.ndarray) -> str:
     return f"{number} code{'s' * (number != 1)}"
 
 
-def _cells(counts: np.ndarray) -> np.ndarray:
-    """RGBA of counts: darker is more, an unused code stands out. Transparency, so that the same picture reads on light and on dark; the root
-    spreads the small counts."""
+def _cells(counts: np.ndarray, even: float) -> np.ndarray:
+    """RGBA of counts: full strength at `FULL` times the even share, so that one crowded code does not hide the others; an unused code stands out.
+    Transparency, so that the same picture reads on light and on dark; the root spreads the small counts."""
     from matplotlib.colors import to_rgb
 
     image = np.zeros((*counts.shape, 4))
     image[..., :3] = np.where((counts == 0)[..., None], to_rgb(VERMILLION), to_rgb(HEAT))
-    image[..., 3] = np.where(counts == 0, 0.5, 0.15 + 0.85 * np.sqrt(counts / max(float(counts.max()), 1.0)))
+    image[..., 3] = np.where(counts == 0, 0.5, 0.15 + 0.85 * np.sqrt(np.minimum(counts / max(FULL * even, 1e-9), 1.0)))
     return image
 
 
@@ -91,7 +93,7 @@ def _heat_map(usage_K: np.ndarray, level: int) -> Panel:
         columns = math.ceil(math.sqrt(len(usage_K) * 1.6))
         rows = math.ceil(len(usage_K) / columns)
         image = np.zeros((rows * columns, 4))
-        image[: len(usage_K)] = _cells(usage_K)
+        image[: len(usage_K)] = _cells(usage_K, usage_K.mean())
         ax.imshow(image.reshape(rows, columns, 4), interpolation="none", aspect="auto", extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
         dead = np.flatnonzero(usage_K == 0)
         ax.plot(dead % columns, dead // columns, linestyle="", marker="x", color=VERMILLION, markersize=4)

@@ -74,12 +74,13 @@ def fake_curves(epochs: int = 12, levels: int = 3, scale: float = 1.0) -> list[d
     ]
 
 
-def fake_usage(codes_NM: np.ndarray, codes: int, epochs: int = 12) -> pa.Table:
+def fake_usage(codes_NM: np.ndarray, codes: int, epochs: int) -> pa.Table:
     """code_usage.parquet of a training that ends with the given codes: in each epoch fewer items are on code 0."""
-    rows = []
+    rows, crowd = [], len(codes_NM) // 3
     for epoch in range(epochs + 1):
+        on_zero_N = np.arange(len(codes_NM)) < crowd * (epochs - epoch) // epochs
         for level in range(codes_NM.shape[1]):
-            counts = np.bincount(np.where(np.arange(len(codes_NM)) < 10 * (epochs - epoch), 0, codes_NM[:, level]), minlength=codes)
+            counts = np.bincount(np.where(on_zero_N, 0, codes_NM[:, level]), minlength=codes)
             rows.append({"epoch": epoch, "level": level + 1, "items": counts.tolist()})
     kinds = pa.schema([("epoch", pa.int32()), ("level", pa.int32()), ("items", pa.list_(pa.int32()))])
     return pa.Table.from_pylist(rows, schema=kinds)
@@ -113,6 +114,7 @@ def fake_inputs(
     titles: dict[int, str] | None = None,
     gain: tuple[float, float, float] = (0.005, 0.001, 0.009),
     verdict: dict[str, Any] | None = None,
+    epochs: int = 12,
 ) -> dict[str, Artefact]:
     """Artefacts of every stage before `report`, published to a store under `root`. Events and codes are random with a fixed seed."""
     store, random = Store(root), np.random.default_rng(0)
@@ -155,9 +157,9 @@ def fake_inputs(
             "model.safetensors", {"recommender.a": torch.zeros(10, 7), "tokenizer.codebooks": torch.zeros(3, codes, 4)}, {"assignment_hash": "h"}
         )
         out.json("config.json", {"forward": "cached", "schedule": {"name": "frqud"}})
-        out.json("curves.json", fake_curves(scale=scale))
+        out.json("curves.json", fake_curves(epochs, scale=scale))
         if learns:
-            out.table("code_usage.parquet", fake_usage(code_NM, codes), sort_by=("epoch", "level"))
+            out.table("code_usage.parquet", fake_usage(code_NM, codes, epochs), sort_by=("epoch", "level"))
 
     def evaluation(out: Any) -> None:
         models = {"joint_model": 0.12, "frozen_model": 0.115, "markov": 0.07, "most_popular": 0.03}

@@ -55,16 +55,16 @@ def test_the_sentence_of_the_usage_picture_counts_used_codes_and_perplexity():
 def test_the_heat_map_over_time_has_a_line_for_each_code_and_an_epoch_in_each_column():
     usage_EMK = np.zeros((5, 2, 8), dtype=int)
     usage_EMK[:, 0] = 10
-    usage_EMK[:, 1, 0] = [40, 40, 60, 60, 60]
-    usage_EMK[:, 1, 3] = [40, 40, 20, 20, 20]
+    usage_EMK[:, 1, :4] = 20
+    usage_EMK[2:, 1, 0], usage_EMK[2:, 1, 3] = 30, 10
     (even, moved) = code_figures.usage_map_panels(usage_EMK)
     assert "0 codes unused before training, 0 after; at least 0.0%" in drawing.svg(even, "a")[0]
     sentence, element = drawing.svg(moved, "b")
-    assert sentence.startswith("Level 2: 6 codes unused before training, 6 after; at least 25.0%")
+    assert sentence.startswith("Level 2: 4 codes unused before training, 4 after; at least 12.5%")
     assert pixels(element).shape[:2] == (8, 5)
     found_KE = pixels(element)[..., 3].astype(int)
-    assert found_KE[0, 1] < found_KE[0, 2], "60 items are darker than 40"
-    assert found_KE[1, 1] > found_KE[1, 2], "the codes keep their lines"
+    assert found_KE[0, 1] < found_KE[0, 2], "30 items are stronger than 20"
+    assert found_KE[3, 1] > found_KE[3, 2], "the codes keep their lines"
 
 
 def test_a_heat_map_over_time_stays_small_whatever_codes_and_epochs():

@@ -7,7 +7,7 @@ Shapes: N items, M levels, K codes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,11 @@ def _flipped(codes_NM: Tensor, previous: Tensor | None) -> float:
     previous = previous.to(codes_NM.device)
     known = (previous >= 0).all(1)
     return float((previous != codes_NM).any(1)[known].double().mean()) if bool(known.any()) else 0.0
+
+
+def by_level(values: Sequence[float]) -> str:
+    """ "62/54/46": a figure of each level, for a line of progress."""
+    return "/".join(f"{value:.0f}" for value in values)
 
 
 class GradientAlarm:

@@ -26,7 +26,7 @@ from diger_core.distributed import Distributed
 from diger_core.errors import CollapseError
 from diger_core.id_table import IdTable
 from diger_core.joint_step import LOSSES, PER_LEVEL, Catalogue, frozen_outcome, joint_outcome, statistics
-from diger_core.monitors import GradientAlarm, code_counts
+from diger_core.monitors import GradientAlarm, by_level, code_counts
 from diger_core.optimisation import Optimisation
 from diger_core.progress import Progress, Silent
 from diger_core.recommender import Recommender
@@ -295,7 +295,9 @@ class Loop:
             raise CollapseError(f"{exploded}, within the {CHECK_EVERY} steps before step {self.position.step}: lower training.learning_rate")
         means = statistics(sums, self.tokenizer.levels, self.position.batch)
         speed = rows / max(1e-9, time.perf_counter() - started)
-        shown = {name: round(means[name], 4) for name in ("loss_gen", "sigma")[: 1 + self.learns]}
+        shown: dict[str, float | str] = {name: round(means[name], 4) for name in ("loss_gen", "sigma")[: 1 + self.learns]}
+        if self.learns and self.curves:
+            shown["perplexity"] = by_level(self.curves[-1]["perplexity"])
         self.progress.update(self.name, self.position.step, self.total_steps, **shown, rows_per_second=round(speed))
 
     def end_of_epoch(self) -> None:
@@ -319,10 +321,12 @@ class Loop:
         self.sums.zero_()
         self.gradients.new_epoch()
         self.position.epoch, self.position.batch = epoch, 0
-        shown = {name: round(row[name], 4) for name in ("loss_gen", "validation_recall_10", "validation_ndcg_10") if row[name] is not None}
+        names = {"loss_gen": "loss", "validation_recall_10": "recall@10", "validation_ndcg_10": "ndcg@10"}
+        shown = {short: f"{row[name]:.4f}" for name, short in names.items() if row[name] is not None}
         speed = f"{self.trained_rows / max(1e-9, self.seconds):.0f} rows/s"
         told = ", ".join(f"{name} {value}" for name, value in shown.items())
-        self.progress.message(f"{self.name}: epoch {epoch}/{self.training.epochs}: {told}, {row['unique_prefixes']} unique prefixes, {speed}")
+        codes = f"perplexity {by_level(row['perplexity'])}, {row['unique_prefixes']} prefixes"
+        self.progress.message(f"{self.name}: epoch {epoch}/{self.training.epochs}: {told}, {codes}, {speed}")
         if epoch % self.training.checkpoint_every == 0 or epoch == self.training.epochs:
             self._checkpoint()
 

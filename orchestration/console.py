@@ -11,11 +11,15 @@ from typing import Any, TextIO
 
 from diger_core.progress import Progress, Silent
 
+_SHORT = {"loss_gen": "loss"}
 _EVERY = 5.0  # seconds between plain progress lines
 
 
 def _values(values: dict[str, float | int | str]) -> str:
-    return "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
+    shown = dict(values)
+    rate = [f"{shown.pop('rows_per_second')} rows/s"] if "rows_per_second" in shown else []  # first: a narrow terminal cuts the end
+    named = ((_SHORT.get(key, key), value) for key, value in shown.items())
+    return "  ".join([*rate, *(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in named)])
 
 
 def _clock(seconds: float) -> str:
@@ -82,9 +86,17 @@ def console_progress(stream: TextIO | None = None, quiet: bool = False) -> Itera
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Rich
+    from rich.table import Column
 
-    columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[values]}")
-    with Rich(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=Console(file=stream), transient=True) as progress:
+    console = Console(file=stream)
+    columns = (
+        "[bold]{task.description}",
+        BarColumn(max(6, console.width // 8)),
+        MofNCompleteColumn(table_column=Column(min_width=9)),
+        TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
+        "{task.fields[values]}",
+    )
+    with Rich(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=console, transient=True) as progress:
         yield Bars(progress)
 
 

@@ -19,6 +19,12 @@ with console_progress() as progress:
     progress.message("done")
 print_table("Title", ["a", "b"], [["x", "1"]])
 """
+BAR = """
+from orchestration.console import console_progress
+with console_progress() as progress:
+    progress.update("joint_model", 1, 1580, loss_gen=1.25, sigma=0.5, perplexity="62/54/46", rows_per_second=928)
+    progress.update("joint_model", 790, 1580, loss_gen=1.25, sigma=0.5, perplexity="62/54/46", rows_per_second=928)
+"""
 SUMMARY = {
     "snapshot": "monday-1",
     "seconds": 3.2,
@@ -29,11 +35,11 @@ SUMMARY = {
 }
 
 
-def on_a_terminal(**extra: str) -> str:
+def on_a_terminal(code: str = TABLE, **extra: str) -> str:
     """What the code prints where standard output and error are a terminal."""
     leader, follower = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")} | {"TERM": "xterm-256color", **extra}
-    with subprocess.Popen([sys.executable, "-c", TABLE], stdout=follower, stderr=follower, env=environment) as child:
+    with subprocess.Popen([sys.executable, "-c", code], stdout=follower, stderr=follower, env=environment) as child:
         os.close(follower)
         written = b""
         while True:
@@ -94,6 +100,13 @@ def test_plain_progress_tells_rate_and_time_left():
     assert "50/100" in lines[-1]
     assert "left" in lines[-1]
     assert lines[-1].endswith("loss 1.25  sigma 0.5")
+    progress.update("joint_model", 10, 100, loss_gen=1.25, sigma=0.5, perplexity="62/54/46", rows_per_second=928)
+    assert lines[-1].endswith("928 rows/s  loss 1.25  sigma 0.5  perplexity 62/54/46")
+
+
+def test_the_bar_of_a_training_fits_eighty_columns():
+    shown = on_a_terminal(BAR, COLUMNS="80")
+    assert all(words in shown for words in ("928 rows/s", "loss 1.25", "sigma 0.5", "790/1580", "00:0"))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["report", "--help"], ["report", "compare", "--help"], ["params", "--help"]])

@@ -90,6 +90,8 @@ def _materialise(store: Store, snapshot: Registered, params_file: str | None, ov
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 tags={"diger/launched_by": "diger run", OWNER: json.dumps(identity(os.getpid()))},
             )
+    except dg.DagsterExecutionInterruptedError:
+        raise KeyboardInterrupt from None  # Ctrl-C, as Dagster names it: no DagsterError, and a traceback would be all that the user sees
     except dg.DagsterError as error:
         _explain(error, store, snapshot, params_file, overrides)
         raise

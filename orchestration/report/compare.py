@@ -11,7 +11,7 @@ from orchestration.report import code_figures, drawing, figures, text
 from orchestration.report.drawing import BLUE, VERMILLION, Panel, draw_lines, series, whole_epochs
 from orchestration.report.found import Found
 from orchestration.report.opening import opening
-from orchestration.report.page import ORDER, asset, environment, pictures
+from orchestration.report.page import ORDER, THIRD, asset, environment, pictures
 from orchestration.report.verdict import NAMES, verdict
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def compare_page(a: Found, b: Found) -> str:
         "names": NAMES,
         "slices": slice_rows(*metrics),
         "curves": pictures(curve_panels(a.material, b.material), "curves"),
-        "usage": [(name, pictures(usage(each.material), f"usage{name}")) for name, each in zip(SIDES, found, strict=True)],
+        "usage": [(name, pictures(usage(each.material), f"usage{name}", **THIRD)) for name, each in zip(SIDES, found, strict=True)],
         "churn": churn(a.material, b.material),
         "params": differing(a.params, b.params),
         "inputs": [(s, a.made.inputs.get(s), b.made.inputs.get(s)) for s in dict.fromkeys([*a.material.stages, *b.material.stages])],
@@ -67,7 +67,9 @@ def side(name: str, found: Found) -> dict[str, Any]:
 
 
 def usage(material: Material) -> list[Panel]:
-    return code_figures.code_usage_panels(material.semantic_ids[0], material.code_count) if material.has("semantic_ids") else []
+    """Each level's codes over the epochs, where that was recorded; then the final table's."""
+    over_time = code_figures.usage_map_panels(material.code_usage) if material.code_usage is not None else []
+    return over_time + (code_figures.code_usage_panels(material.semantic_ids[0], material.code_count) if material.has("semantic_ids") else [])
 
 
 # ---- metrics ----

@@ -30,7 +30,8 @@ def publish_run(store: Store, snapshot: str, inputs: dict, epochs: int, at: str)
         "inputs": {},
         "params": {"training": {"epochs": epochs, "seed": 0}},
         "seconds": 12.5,
-        "notes": {"rows_per_second": 800.0, "workers": 2},
+        "peak_memory_mb": 612.0,
+        "notes": {"rows_per_second": 800.0, "workers": 2, "peak_memory_mb": 1843.2, "peak_gpu_memory_mb": 77.0},
         "started_at": at,
         **machine,
     }
@@ -112,6 +113,9 @@ def test_costs_come_from_the_records(world):
     store, hashes, _ = world
     costs = {cost.stage: cost for cost in find_report(Index(store, cached=False), hashes[0]).costs}
     assert (costs["joint_model"].seconds, costs["joint_model"].rows_per_second, costs["joint_model"].workers) == (12.5, 800.0, 2)
+    assert costs["joint_model"].peak_memory_mb == 1843.2, "of the worker that trained, not of the process that waited"
+    assert costs["joint_model"].peak_gpu_memory_mb == 77.0
+    assert costs["report"].peak_memory_mb is None
 
 
 def test_ids_between_the_two_are_counted(world):

@@ -108,6 +108,7 @@ def main() -> None:
         report_speed.fast(),
         report_speed.scale(),
         report_quality.quality(),
+        report_quality.same_epochs(),
         retraining(),
         cpu(),
         audit(),

@@ -66,3 +66,23 @@ def _beside(runs: list[Row], control: list[Row]) -> list[str]:
         return [f"{difference:+.4f}", "one seed"]
     spread = max(stdev(ours), stdev(theirs))
     return [f"{difference:+.4f}", "yes" if abs(difference) > spread else "no"]
+
+
+EPOCHS = (15, 30, 45, 60, 67)
+
+
+def same_epochs(data: str = "beauty", label: str = "") -> str:
+    """Validation NDCG@10 at the same epochs of one schedule: a comparison that also holds for runs that a time limit cut short."""
+    curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in rows("curves", "data", "label", "variant", "seed"):
+        if (record["data"], record["label"]) == (data, label):
+            for row in record["rows"]:
+                curves[record["variant"]][row["epoch"]].append(row["validation_ndcg_10"])
+    if not curves:
+        return ""
+    body = []
+    for variant in sorted(curves, key=_rank):
+        told = [curves[variant].get(epoch, []) for epoch in EPOCHS]
+        body.append([variant, *(f"{_spread(values, 4)} ({len(values)})" if values else "" for values in told)])
+    text = "Beauty, the paper's preset: validation NDCG@10 (seeds) after so many epochs of the same 120-epoch schedule.\n\n"
+    return "### At the same epoch\n\n" + text + table(["variant", *(f"epoch {epoch}" for epoch in EPOCHS)], body)

@@ -87,6 +87,7 @@ def _gate(artefact: Artefact) -> Metadata:
 
 
 def _report(artefact: Artefact) -> Metadata:
+    """Of a retraining, or of a study: its summary in Markdown, and where the whole page is."""
     page = artefact.path("report.html")
     return {
         "report": dg.MetadataValue.md(artefact.path("report.md").read_text(encoding="utf-8")),
@@ -107,4 +108,5 @@ _EXTRA: dict[str, Callable[[Artefact], Metadata]] = {
     "evaluation": _evaluation,
     "gate": _gate,
     "report": _report,
+    "decay_search": _report,
 }

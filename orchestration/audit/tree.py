@@ -144,6 +144,8 @@ def remarks(index: Index, node: Node) -> Iterator[str]:
             yield f"ID assignment {node.detail['assignment'][:SHORT]}"
         if node.stage == "gate" and node.status == "present":
             yield gate_line(index, node.hash)
+        if node.record.get("study"):
+            yield promotion_line(node.record)
         if node.others:
             yield f"equal content came from {node.others} other computation{'s' if node.others > 1 else ''}"
     if node.status == "removed":
@@ -157,6 +159,12 @@ def remarks(index: Index, node: Node) -> Iterator[str]:
 def removal_line(entry: dict[str, Any]) -> str:
     moved = f"; what is left of it is {str(entry['replaced_by'])[:SHORT]}" if entry.get("replaced_by") else ""
     return f"removed on purpose by `diger {entry['why']}` on {str(entry['at'])[:19].replace('T', ' ')}: {entry['reason']}{moved}"
+
+
+def promotion_line(record: dict[str, Any]) -> str:
+    """Which trial of which study gave a promoted model its configuration."""
+    study, artefact = str(record["study"])[:SHORT], str(record.get("decay_search"))[:SHORT]
+    return f"configuration of trial {record.get('trial')} of study {study}: diger tune --resume {study}; diger why {artefact}"
 
 
 def gate_line(index: Index, hash_: str) -> str:

@@ -106,6 +106,9 @@ def list_studies(store: Any, as_json: bool) -> None:
     if as_json:
         print_json(listed)
         return
+    if not listed:
+        print(f"No study in {store.url} yet: `diger tune` starts one")
+        return
     rows = [
         [s["study"][:12], s["created_at"][:16], s["snapshot"], s["searcher"], f"{s['ended']}/{s['trials']}", str(s["repetitions"]), _score(s["best"])]
         for s in listed

@@ -189,6 +189,14 @@ def thousands(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
+def percent(axis: Any) -> None:
+    """At most five ticks of shares, as percentages."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
+
+
 def draw_lines(ax: Axes, lines: Sequence[tuple[str, str, np.ndarray, np.ndarray]], from_zero: bool = False) -> None:
     """Lines of (label, colour, x, y), each labelled at its end instead of in a legend; labels are kept apart."""
     drawn = [line for line in lines if len(line[2])]

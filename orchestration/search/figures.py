@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestration.report.drawing import BLUE, FAINT, GREEN, GREY, ORANGE, VERMILLION, Panel, draw_lines, empty, series, whole_epochs
+from orchestration.report.drawing import (
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    Panel,
+    draw_lines,
+    empty,
+    percent,
+    series,
+    thousands,
+    whole_epochs,
+)
 from orchestration.search.journal import Told
 from orchestration.search.ranking import Finalist, Importance
 from orchestration.search.space import ORDER
@@ -55,7 +69,10 @@ def parallel_coordinates(trials: Sequence[Told], pareto: Sequence[int], winner: 
         ax.set_xlim(-0.6 if columns[0].names is not None else -0.2, len(columns) - 0.75)
         ax.grid(False)
         ax.spines[["left", "bottom"]].set_visible(False)
-        return f"The winner, trial {winner}, in orange; other trials of the Pareto set in blue, pruned ones in grey"
+        return (
+            f"The winner, trial {winner}, in orange; the rest of the Pareto set in blue, others trained to the end in green, "
+            "pruned ones in grey, collapsed ones in red"
+        )
 
     return draw
 
@@ -115,10 +132,12 @@ def curves(trials: Sequence[Told], key: str, unit: str, what: str, winner: int, 
     return draw
 
 
-def trial_panel(told: Told, levels: int) -> Panel:
-    """A trial alone: NDCG, noise and the first level's perplexity, each against its own largest value."""
+def trial_panel(told: Told, levels: int, epochs: int) -> Panel:
+    """A trial alone: NDCG, noise and the first level's perplexity, each against its own largest value; the axis is a full trial's."""
 
     def draw(ax: Axes) -> str:
+        ax.set_ylim(-0.05, 1.1)  # before the lines: their labels are kept apart by it
+        ax.set_xlim(0.9, max(2, epochs) + 0.1)
         lines = []
         for key, name, colour, level in (
             ("validation_ndcg_10", "NDCG@10", BLUE, None), ("sigma", "σ", ORANGE, None), ("perplexity", "perplexity", GREEN, 0 if levels else None)
@@ -127,7 +146,6 @@ def trial_panel(told: Told, levels: int) -> Panel:
             if len(y):
                 lines.append((f"{name} ≤ {y.max():.3g}", colour, x, y / (y.max() or 1.0)))
         draw_lines(ax, lines)
-        ax.set_ylim(-0.05, 1.1)
         whole_epochs(ax)
         ax.set_ylabel("share of its own maximum")
         return f"Trial {told.trial.number}: {told.state}" + ("" if told.score is None else f", NDCG@10 {told.score:.4f}")
@@ -171,6 +189,10 @@ def pareto_panel(trials: Sequence[Told], pareto: Sequence[int], key: str, unit: 
                 ax.annotate(
                     str(told.trial.number), (best[key], told.score or 0.0), xytext=(6, 3), textcoords="offset points", color=colour, fontsize=9
                 )
+        if ended and all(isinstance((t.best or {})[key], int) for t in ended):
+            thousands(ax.xaxis)
+        else:
+            percent(ax.xaxis)
         ax.set_xlabel(unit)
         ax.set_ylabel("validation NDCG@10")
         return f"{len(pareto)} of {len(ended)} trials trained to the end are in the Pareto set"
@@ -187,9 +209,17 @@ def importance_panel(found: Sequence[Importance]) -> Panel:
         ordered = list(reversed(found))
         ax.barh(range(len(ordered)), [i.share for i in ordered], color=[BLUE if i.p <= 0.05 else FAINT for i in ordered], height=0.6)
         for row, i in enumerate(ordered):
-            ax.annotate(f"p = {i.p:.2f}", (i.share, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8, color=GREY)
+            ax.annotate(
+                f"p = {i.p:.2f}" if i.p >= 0.005 else "p < 0.005",
+                (i.share, row),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=GREY,
+            )
         ax.set_yticks(range(len(ordered)), [label(i.name) for i in ordered])
-        ax.set_xlim(0, 1.12)
+        ax.set_xlim(0, 1.15)
         ax.set_xlabel("share of the variance of ranks")
         clear = [label(i.name) for i in found if i.p <= 0.05]
         return f"Beyond chance: {', '.join(clear)}" if clear else "No dimension stands out from chance with this few trials"

@@ -50,11 +50,12 @@ def panels_of(study: Mapping[str, Any], config: SearchConfig, trials: Mapping[in
     """The panels of each section, and their size where it is not the usual one (inches)."""
     search, winner, best = searched(trials), study["winner"]["trial"], study["pareto"]
     levels = max((drawing.levels(t.curve, "perplexity") for t in search), default=0)
+    ranked, found = ranked_finalists(trials, config.finalists), importance(trials, config.grace_epochs)
     usage = [figures.curves(search, "perplexity", "perplexity (codes)", f"Codes in use at level {j + 1}", winner, j) for j in range(levels)]
     return {
-        "finalists": ([figures.finalists_panel(ranked_finalists(trials, config.finalists))], {}),
+        "finalists": ([figures.finalists_panel(ranked)], {"width": 6.8, "height": 1.0 + 0.4 * len(ranked)}),
         "parallel": ([figures.parallel_coordinates(search, best, winner)], {"width": 9.4, "height": 3.6}),
-        "importance": ([figures.importance_panel(importance(trials, config.grace_epochs))], {}),
+        "importance": ([figures.importance_panel(found)], {"width": 6.8, "height": 1.0 + 0.32 * len(found)}),
         "pareto": (
             [
                 figures.pareto_panel(search, best, "unique_prefixes", "unique prefixes", winner),
@@ -70,7 +71,7 @@ def panels_of(study: Mapping[str, Any], config: SearchConfig, trials: Mapping[in
             ],
             {},
         ),
-        "each": ([figures.trial_panel(t, levels) for t in sorted(search, key=lambda t: t.trial.number) if t.rows], {}),
+        "each": ([figures.trial_panel(t, levels, study["epochs_of_a_trial"]) for t in sorted(search, key=lambda t: t.trial.number) if t.rows], {}),
     }
 
 

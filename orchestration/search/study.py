@@ -6,6 +6,7 @@ trials that ended are kept, the others start again with their own configuration.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,6 +21,8 @@ from orchestration.search.searchers import Searcher, searcher
 from orchestration.search.space import present
 from orchestration.search.terminal import ended_line, trials_table
 
+TABLE_EVERY = 120.0  # seconds between two tables of the trials so far
+
 
 @dataclass
 class Book:
@@ -30,6 +33,7 @@ class Book:
     epochs: int  # of a full trial
     trials: int  # in all, where none is pruned
     told: dict[int, Told] = field(default_factory=dict)
+    tabled: float = field(default_factory=time.monotonic)
 
     def start(self, trial: Trial) -> None:
         self.journal.append("start", trial)
@@ -44,6 +48,9 @@ class Book:
         done = sum(len(t.rows) if t.state == "running" else self.epochs for t in self.told.values())
         running = sum(t.state == "running" for t in self.told.values())
         self.progress.update("decay_search", min(done, self.trials * self.epochs - 1), self.trials * self.epochs, best=best, running=running)
+        if time.monotonic() - self.tabled >= TABLE_EVERY:
+            self.tabled = time.monotonic()
+            self.progress.message(trials_table("Trials so far", self.told.values(), self.epochs))
 
     def end(self, trial: Trial, state: State, reason: str | None = None) -> None:
         told = self.told[trial.number]

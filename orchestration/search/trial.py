@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 OnEpoch = Callable[[Row, float], None]  # (the epoch's row, CPU seconds since the last one)
 KEPT = ("epoch", "loss_gen", "sigma", "noisy_share", "validation_recall_10", "validation_ndcg_10", "unique_prefixes", "largest_group", "perplexity")
-
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _inputs: dict[str, dict[str, Any]] = {}  # of this process: trials that follow each other on one worker read the store once
 
 
@@ -29,8 +30,9 @@ def run_trial(job: Job, trial: Trial, on_epoch: OnEpoch) -> tuple[State, str | N
 
     from diger_core.training import train
 
-    if job.threads is not None:
+    if job.threads is not None:  # a worker's own process
         torch.set_num_threads(job.threads)
+        keep_freed_memory()
     inputs, reference_NM = _opened(job)
     clock = time.process_time()
 
@@ -56,6 +58,15 @@ def run_trial(job: Job, trial: Trial, on_epoch: OnEpoch) -> tuple[State, str | N
     if trained.alarm is None:
         return "finished", None
     return ("diverged" if "not finite" in trained.alarm else "collapsed"), trained.alarm
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep what is freed. By default each large tensor of a step goes back to the system when it is freed, and the next one costs
+    its page faults again (5% of a training step on a CPU). The process holds its peak until it ends."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library has its own ways
+    for option, most in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_THRESHOLD, 2**30)):
+        if mallopt is not None:
+            mallopt(option, most)
 
 
 def churn(codes_NM: Tensor, reference_NM: Tensor) -> float:

@@ -17,6 +17,7 @@ from diger_core.errors import DigerError
 from orchestration import ray_tune
 from orchestration.params import Params
 from orchestration.ray_session import ClusterConfig
+from orchestration.search import study as course
 from orchestration.search.config import SearchConfig
 from orchestration.search.journal import Journal, Trial
 from orchestration.search.space import Dimension, SpaceConfig
@@ -104,6 +105,32 @@ def test_a_study_prunes_repeats_its_finalists_and_names_a_winner(world: World, q
     assert f"Winner: trial {study['winner']['trial']}" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert sum("Trials of the search" in text for text in recorder.messages) == 1
+
+
+def test_the_page_in_dagster_shows_the_winner_and_where_the_whole_report_is(world: World, quick: None) -> None:
+    from assets.presentation import present
+    from orchestration.graph import BY_NAME
+    from orchestration.runner import Result
+
+    artefact, _ = world.compute("decay_search", decay_search, search_params(), key="a" * 64)
+    shown = present(Result(BY_NAME["decay_search"], "a" * 64, artefact, False, 1.0))
+    assert "# Decay search" in shown["report"].md_str
+    assert "data:image/png;base64" in shown["report"].md_str
+    assert shown["page"].path == str(artefact.path("report.html"))
+    assert shown["winner"] == artefact.json("study.json")["winner"]["trial"]
+
+
+def test_a_long_study_shows_its_trials_as_a_table_from_time_to_time(world: World, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course, "TABLE_EVERY", 0.0)
+    recorder = Recorder()
+    world.compute("decay_search", decay_search, search_params(), key="9" * 64, progress=recorder)
+    tables = [text for text in recorder.messages if text.startswith("Trials so far")]
+    assert len(tables) > 6
+    first, last = tables[0].splitlines(), tables[-1].splitlines()
+    assert "running" in first[4]
+    assert "1/4" in first[4]
+    assert {"repeats", "seed", "schedule", "tau", "rate"} <= {word.strip() for word in last[2].strip("┃").split("┃")}
+    assert max(len(line) for line in last) <= 120, "no line is folded in a log"
 
 
 def test_a_trial_is_the_joint_models_own_training(world: World) -> None:
@@ -196,8 +223,18 @@ def ray_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def harm(path: Path, damage: str) -> None:
+    """What can become of one of Ray's files."""
+    if damage == "delete":
+        path.unlink()
+    elif damage == "truncate":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        path.write_bytes(bytes(reversed(path.read_bytes())))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["truncate", "delete"])
+@pytest.mark.parametrize("damage", ["truncate", "delete", "overwrite"])
 def test_a_study_is_resumed_whatever_became_of_rays_files(tmp_path: Path, damage: str) -> None:
     world = World(tmp_path)
     search = replace(SEARCH, pruning="none", seeds=0)
@@ -209,7 +246,7 @@ def test_a_study_is_resumed_whatever_became_of_rays_files(tmp_path: Path, damage
     files = ray_files(tmp_path / "scratch" / "ray")
     assert "tuner.pkl" in {path.name for path in files}
     for path in files:
-        path.unlink() if damage == "delete" else path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        harm(path, damage)
     artefact, _ = world.compute("decay_search", decay_search, search_params(search, workers=2), key="a" * 64)
     starts = [entry["trial"] for entry in Journal(world.store, "a" * 64).entries() if entry["event"] == "start"]
     assert all(starts.count(number) == 1 for number in ended), "what had ended is kept"
@@ -223,6 +260,10 @@ def test_a_study_is_resumed_whatever_became_of_rays_files(tmp_path: Path, damage
 
 def test_promotion_trains_the_winner_as_the_flows_own_joint_model(tmp_path: Path) -> None:
     from diger_core.store import Store
+    from orchestration.audit import tree
+    from orchestration.audit.chain import chain
+    from orchestration.audit.index import Index
+    from orchestration.audit.names import resolve
     from orchestration.graph import BY_NAME, upstream
     from orchestration.registry import register
     from orchestration.runner import Session
@@ -242,6 +283,10 @@ def test_promotion_trains_the_winner_as_the_flows_own_joint_model(tmp_path: Path
     key, _ = later.resolve(BY_NAME["joint_model"])
     record = store.records("joint_model", key)[0]
     assert (record["study"], record["trial"], record["decay_search"]) == (study["study"], study["winner"]["trial"], promotion["decay_search"])
+    index = Index(store, cached=False)
+    told = "\n".join(tree.text(index, chain(index, resolve(index, promotion["joint_model"]))))
+    assert f"configuration of trial {promotion['trial']} of study {study['study'][:12]}" in told
+    assert promotion["decay_search"][:12] in told
     found = later.materialise(BY_NAME["joint_model"])
     assert found.reused, "a run with the winner's parameters finds the promoted model"
     assert found.artefact.hash == promotion["joint_model"]

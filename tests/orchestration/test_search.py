@@ -19,6 +19,7 @@ from orchestration.search.ranking import finalists, importance, pareto, ranked_f
 from orchestration.search.searchers import searcher
 from orchestration.search.space import Dimension, SpaceConfig, applied, grid, overrides, present, relevant
 from orchestration.search.study import Source
+from orchestration.search.terminal import trials_table
 from tests.orchestration.training_world import Recorder
 
 # The space
@@ -204,6 +205,31 @@ def test_studies_are_found_by_the_beginning_of_their_name(tmp_path: Path) -> Non
         described(store, "a")
     with pytest.raises(DigerError, match="no study of this store"):
         described(store, "b")
+
+
+def test_a_store_without_studies_is_told_so_and_json_is_an_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from orchestration.cli.tune import list_studies
+
+    list_studies(Store(tmp_path / "store"), False)
+    assert "`diger tune` starts one" in capsys.readouterr().out
+    list_studies(Store(tmp_path / "store"), True)
+    assert capsys.readouterr().out.strip() == "[]"
+
+
+def test_the_table_of_trials_has_a_column_for_each_dimension_and_fits_a_log() -> None:
+    config = {"schedule": "sdud+frqud", "sigma_0": 1.234, "lambda_": 1.567, "r": 2.345, "tau": 1.111, "codebook_learning_rate": 1.234e-05}
+    trials = [_told(1, config, [0.1234], "collapsed"), _told(12, {"schedule": "frqud", "r": 1.5}, [0.2])]
+    again = [*trials, _told(13, {"schedule": "frqud", "r": 1.5}, [0.3], seed=3, repeats=12)]
+    dimensions = ["schedule", "sigma_0", "lambda", "r", "tau", "rate"]
+    for listed, head, best in (
+        (trials, ["trial", "state", "epochs", "NDCG@10", "prefixes", "churn"], ["12", "finished", "1/5", "0.2000", "5", "10.0%"]),
+        (again, ["trial", "repeats", "seed", "state", "epochs", "NDCG@10"], ["13", "12", "3", "finished", "1/5", "0.3000"]),
+    ):
+        lines = trials_table("Trials", listed, 5).splitlines()
+        assert [cell.strip() for cell in lines[2].strip("┃").split("┃")] == [*head, *dimensions]
+        assert [cell.strip() for cell in lines[4].strip("│").split("│")] == [*best, "frqud", "–", "–", "1.5", "–", "–"]
+        assert len(lines) == 5 + len(listed), "a row is one line"
+        assert max(len(line) for line in lines) <= 120
 
 
 # Pruning

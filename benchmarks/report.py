@@ -6,7 +6,7 @@ import json
 import re
 
 from benchmarks import report_quality, report_speed
-from benchmarks.tables import FOLDER, WHERE, last_run, rows, table, where
+from benchmarks.tables import FOLDER, WHERE, Row, last_run, rows, table, where
 
 
 def retraining() -> str:
@@ -85,6 +85,36 @@ def faults() -> str:
     return "## Faults (`make faults`)\n\n" + table(["number", "fault", "scenarios passed", "survived", "seconds", *WHERE[2:]], body) if found else ""
 
 
+def search() -> str:
+    """The decay search with and without pruning, and whether pruning lost the better schedule. The last complete measurement counts."""
+    found = {record["study"]: record for record in rows("search", "study")}
+    if not found:
+        return ""
+    body = []
+    for r in (found["pruned"], found["unpruned"]):
+        wall, busy = "not timed: trainings shared", ""
+        if r["seconds"] is not None:
+            wall = f"{r['seconds_of_search']:.0f} + {r['seconds'] - r['seconds_of_search']:.0f}, in {r['pieces']} piece(s)"
+            busy = f"{r['others_cpu_seconds']:.0f} (load {r['load']:.1f}, {r['cpus']} cores)"
+        cpu_seconds = f"{r['cpu_seconds'] - r['cpu_seconds_of_finalists']:.0f} + {r['cpu_seconds_of_finalists']:.0f}"
+        score = f"{r['mean']:.4f}" + ("" if r["spread"] is None else f" ± {r['spread']:.4f}")
+        each = ", ".join(f"{value:.4f}" for value in r["scores"])
+        epochs = f"{r['epochs']} of {r['epochs_unpruned']}, + {r['epochs_of_finalists']}"
+        body.append(
+            [r["study"], r["trials"], epochs, wall, cpu_seconds, busy, f"{r['winner']}: {r['configuration']}", f"{score} ({each})", *where(r)]
+        )
+    header = ["study", "trials", "epochs, + of finalists", "seconds, search + finalists", "CPU seconds", "CPU seconds of other programs"]
+    header += ["winner", "validation NDCG@10 over seeds", *WHERE]
+    return "## Decay search on the embedded shop, with and without pruning\n\n" + table(header, body) + "\n" + _pruning(found["comparison"])
+
+
+def _pruning(c: Row) -> str:
+    winner = "the same configuration wins" if c["same_winner"] else f"another configuration wins, with {c['difference']:+.4f}"
+    place = f"{'within' if c['within'] else 'BELOW'} the spread of the unpruned winner's seeds ({c['spread']:.4f})"
+    checked = f"{c['equal']} of the {c['epochs_of_both']} epochs that pruned trials had and both studies trained have equal figures"
+    return f"Pruning saves {c['epochs_saved']:.0%} of the epochs; {winner}, {place}. {checked}.\n"
+
+
 def _shortened(text: str) -> str:
     """Hashes by their beginnings, and no more than a table's cell can hold."""
     text = re.sub(r"[0-9a-f]{40,64}", lambda m: m[0][:8] + "…", text).replace("|", "\\|")
@@ -113,6 +143,7 @@ def main() -> None:
         cpu(),
         audit(),
         faults(),
+        search(),
         commands(),
         notes.read_text(encoding="utf-8") if notes.exists() else "",
     ]

@@ -1,4 +1,4 @@
-"""The world of docs/tuning.md: a toy catalogue and parameters under which a trial takes a second."""
+"""The world of docs/tuning.md: a tiny shop's snapshot and params.yaml, nothing trained yet."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from tests.orchestration.snapshot_material import write
 
 
 def world(folder: Path) -> None:
-    write(folder / "data" / "snapshots" / "toy", *shop(FIRST, 120))
-    search: dict[str, Any] = {
-        "snapshot": "data/snapshots/toy",
-        "training": SMALL["training"] | {"epochs": 3},
-        "decay_search": {"finalists": 2, "seeds": 2},
+    """params.yaml with a study of six short trials, in one process, and the snapshot `monday`."""
+    changes: dict[str, Any] = {
+        "snapshot": "monday",
+        "training": SMALL["training"] | {"epochs": 4, "learning_rate": 0.02},
+        "decay_search": {"trials": 6, "seeds": 2, "reduction": 2.0, "space": {"codebook_learning_rate": {"loguniform": [0.001, 0.1]}}},
     }
-    (folder / "params.yaml").write_text(yaml.safe_dump(SMALL | search), encoding="utf-8")
+    (folder / "params.yaml").write_text(yaml.safe_dump(SMALL | changes), encoding="utf-8")
+    write(folder / "monday", *shop(FIRST, 60))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from assets.check_texts import check_text
 from diger_core.store import Artefact
 from orchestration.graph import Stage
 
@@ -62,6 +63,11 @@ _SIGNALS = {
     "report": ("gate_accepts", "The gate has accepted the candidate; otherwise the run stops here, before release.", _gate_accepts),
 }
 _BLOCKING = ("report",)
+_REMEDIES = {
+    "gate_accepts": "The champion stays; the report's page and check `accepted` of `gate` say why. Train longer or with other parameters and launch "
+    "again (Launchpad, overrides: training.epochs=20), or, where a rule asks too much of this catalogue, change it in section `gate` of params.yaml.",
+    "ids_mean_the_same": "",  # its description ends with what to do
+}
 
 
 def check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
@@ -69,7 +75,8 @@ def check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
     if stage.name in _VALIDATED:
         from orchestration.expectations import expected_check_names
 
-        return [dg.AssetCheckSpec(name, asset=stage.name, blocking=True) for name in expected_check_names(stage.name)]
+        names = expected_check_names(stage.name)
+        return [dg.AssetCheckSpec(name, asset=stage.name, description=check_text(stage.name, name), blocking=True) for name in names]
     if stage.name not in _SIGNALS:
         return []
     name, text, _ = _SIGNALS[stage.name]
@@ -82,6 +89,11 @@ def check_results(stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]
         stored = {check["name"]: check for check in artefact.json("checks.json")["checks"]}
         return [_stored(spec.name, stored.get(spec.name)) for spec in check_specs(stage)]
     return [_SIGNALS[stage.name][2](artefact)] if stage.name in _SIGNALS else []
+
+
+def remedies(stage: Stage, results: list[dg.AssetCheckResult]) -> list[str]:
+    """What to do about a check that stops a run or a release, as lines for its log: Dagster's own error names the check alone."""
+    return [f"{stage.name}: {r.description} {_REMEDIES[r.check_name]}".strip() for r in results if not r.passed and r.check_name in _REMEDIES]
 
 
 def _stored(name: str, check: dict | None) -> dg.AssetCheckResult:

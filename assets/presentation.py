@@ -1,16 +1,31 @@
-"""What the UI shows of an artefact: hashes, counts that plot over time, a table preview, a picture. Never user data."""
+"""What the UI shows of an asset and its artefacts: counts that plot over time, a table preview, a picture, hashes. Never user data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 
 from diger_core.store import Artefact
+from orchestration.graph import Stage
 from orchestration.runner import Result
 
 Metadata = dict[str, Any]
+
+
+def described(stage: Stage) -> str:
+    """The asset's description: the stage's own, the parameters that the Launchpad can override, and when a stage on demand is asked for."""
+    sections = ", ".join(f"`{name}.*`" for name in stage.params)
+    told = f"{stage.description}\n\n**Parameters:** {sections}: `diger params` lists them; in the Launchpad, `overrides` takes `section.key=value`."
+    return told + (f"\n\n**On demand:** {_ON_DEMAND[stage.name]}" if stage.on_demand else "")
+
+
+_ON_DEMAND = {
+    "recommendations": "job `recommend` makes them anew whenever the champion has changed. In one run with a release they come after it.",
+    "decay_search": "job `tune`, no part of a retraining: it trains tens of models. It may be terminated at any time and goes on where it was.",
+    "tuned_model": "materialise it where the study's winner shall be trained in full.",
+}
 
 
 def present(result: Result) -> Metadata:
@@ -21,15 +36,60 @@ def present(result: Result) -> Metadata:
     # In the order of the page: what a person looks for first, then what the UI plots over time, then what identifies the artefact.
     return {
         **(extra(artefact) if extra else {}),
-        "reused": result.reused,
+        **_table(artefact),
+        **{name: _shown(value) for name, value in artefact.facts.items() if isinstance(value, str | int | float | bool) and _tells(name, value)},
         "seconds": round(result.seconds, 3),
-        **{name: value for name, value in artefact.facts.items() if isinstance(value, str | int | float | bool)},
+        "reused": result.reused,
+        "why": dg.MetadataValue.md(f"`diger why {artefact.hash[:16]} --store {artefact.root.url}`"),
         "content_hash": artefact.hash,
         "record_key": result.key,
-        "why": dg.MetadataValue.md(f"`diger why {artefact.hash[:16]} --store {artefact.root.url}`"),
         "location": dg.MetadataValue.path(artefact.directory),
         "files": dg.MetadataValue.table(files),
     }
+
+
+def _tells(name: str, value: Any) -> bool:
+    """A reason for which no row was quarantined says nothing here; its check plots it over time."""
+    return value != 0 or not name.startswith("quarantined_")
+
+
+def _shown(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+PREVIEW_ROWS, PREVIEW_TEXT = 10, 80
+# The table that an artefact is about. Rows are shown of catalogues and IDs; of what people did only the columns and the number of rows.
+_TABLES = {
+    "raw_items": ("items.parquet", False),
+    "raw_interactions": ("interactions.parquet", False),
+    "validated_items": ("items.parquet", True),
+    "validated_interactions": ("interactions.parquet", False),
+    "catalogue_diff": ("items.parquet", True),
+    "cold_start": ("new_items.parquet", True),
+    "semantic_ids": ("semantic_ids.parquet", True),
+    "id_diff": ("migration.parquet", True),
+    "evaluation": ("per_user.parquet", False),
+    "recommendations": ("part-00000.parquet", False),
+}
+
+
+def _table(artefact: Artefact) -> Metadata:
+    """Rows and columns of the artefact's table where Dagster looks for them, and its first rows. On object stores nothing is fetched for the columns
+    alone."""
+    name, rows_shown = _TABLES.get(artefact.stage, ("", False))
+    if name not in artefact.names or not (rows_shown or artefact.root.is_local):
+        return {}
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(artefact.path(name)) as file:
+        schema, count = file.schema_arrow, file.metadata.num_rows
+        first = next(file.iter_batches(PREVIEW_ROWS), None) if rows_shown else None
+    columns = [dg.TableColumn(field.name, str(field.type), constraints=dg.TableColumnConstraints(nullable=field.nullable)) for field in schema]
+    found: Metadata = {} if artefact.stage == "recommendations" else {"dagster/row_count": count}  # of one shard of several
+    if first is not None and first.num_rows:
+        records = [dg.TableRecord({key: str(value)[:PREVIEW_TEXT] for key, value in row.items()}) for row in first.to_pylist()]
+        found = {"preview": dg.MetadataValue.table(records), **found}
+    return {**found, "dagster/column_schema": dg.TableSchema(columns=columns)}
 
 
 def _validated(artefact: Artefact) -> Metadata:
@@ -46,16 +106,27 @@ def _model(artefact: Artefact) -> Metadata:
 
 
 def _semantic_ids(artefact: Artefact) -> Metadata:
-    table = artefact.table("semantic_ids.parquet").slice(0, 10)
-    rows: list[Mapping[str, Any]] = table.to_pylist()
-    preview = [dg.TableRecord({key: str(value)[:80] for key, value in row.items()}) for row in rows]
-    return {"preview": dg.MetadataValue.table(preview)}
+    import numpy as np
+
+    from orchestration.report import figures
+    from orchestration.report.markdown import picture_markdown
+
+    table = artefact.table("semantic_ids.parquet")
+    codes_NM = np.stack([table[name].to_numpy() for name in table.column_names if name.startswith("code_")], axis=1)
+    used = ", ".join(str(len(np.unique(codes_NM[:, level]))) for level in range(codes_NM.shape[1]))
+    alt = f"Items on each code, a map a level: {used} codes are in use"
+    return {"code_usage": dg.MetadataValue.md(f"{alt}.\n\n" + picture_markdown(figures.code_usage(codes_NM, int(codes_NM.max()) + 1), alt))}
 
 
 def _evaluation(artefact: Artefact) -> Metadata:
-    from orchestration.report.markdown import metrics_markdown
+    from orchestration.report import figures
+    from orchestration.report.markdown import metrics_markdown, picture_markdown
 
-    return {"metrics": dg.MetadataValue.md(metrics_markdown(artefact.json("metrics.json")))}
+    metrics = artefact.json("metrics.json")
+    picture = picture_markdown(figures.metrics_bars(metrics), "The models' headline metrics with their 95% intervals")
+    name = "ndcg@10" if "ndcg@10" in metrics["models"]["joint_model"] else figures.headline_metrics(metrics)[0]
+    plotted = {f"{model} {name}": _shown(float(values[name])) for model, values in metrics["models"].items()}
+    return {"metrics": dg.MetadataValue.md(f"{metrics_markdown(metrics)}\n\n{picture}"), **plotted}
 
 
 def _change(text: str, picture: str, alt: str) -> Callable[[Artefact], Metadata]:
@@ -71,13 +142,6 @@ def _change(text: str, picture: str, alt: str) -> Callable[[Artefact], Metadata]
     return shown
 
 
-def _cold_start(artefact: Artefact) -> Metadata:
-    if "new_items.parquet" not in artefact.names:
-        return {}
-    rows = artefact.table("new_items.parquet").slice(0, 10).to_pylist()
-    return {"preview": dg.MetadataValue.table([dg.TableRecord({key: str(value)[:80] for key, value in row.items()}) for row in rows])} if rows else {}
-
-
 def _gate(artefact: Artefact) -> Metadata:
     from orchestration.report.gate import conclusion
     from orchestration.report.markdown import picture_markdown
@@ -88,18 +152,20 @@ def _gate(artefact: Artefact) -> Metadata:
 
 def _report(artefact: Artefact) -> Metadata:
     """Of a retraining, or of a study: its summary in Markdown, and where the whole page is."""
-    page = artefact.path("report.html")
-    return {
+    found: Metadata = {
         "report": dg.MetadataValue.md(artefact.path("report.md").read_text(encoding="utf-8")),
-        "page": dg.MetadataValue.path(str(page)),
+        "page": dg.MetadataValue.path(str(artefact.path("report.html"))),
     }
+    if artefact.stage != "report":
+        return found
+    command = f"diger report show {artefact.hash[:16]} --store {artefact.root.url}"
+    return {**found, "open": dg.MetadataValue.md(f"`{command}` writes the whole page, with what its run cost, for the browser.")}
 
 
 _EXTRA: dict[str, Callable[[Artefact], Metadata]] = {
     "validated_items": _validated,
     "validated_interactions": _validated,
     "catalogue_diff": _change("diff.md", "catalogue.png", "Items by what became of them, and events before and now"),
-    "cold_start": _cold_start,
     "tokenizer": _model,
     "frozen_model": _model,
     "joint_model": _model,

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from assets.checks import check_results, check_specs
-from assets.presentation import present
+from assets.checks import check_results, check_specs, remedies
+from assets.presentation import described, present
 from diger_core.errors import DigerError
 from orchestration.graph import Stage
 from orchestration.resources import Pipeline
@@ -11,6 +11,7 @@ from orchestration.runner import refuse_failed
 
 SNAPSHOTS = dg.DynamicPartitionsDefinition(name="snapshots")
 OWNERS = ["team:recommendations"]
+TRAINING = ("frozen_model", "joint_model", "decay_search", "tuned_model")
 
 
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
@@ -19,14 +20,16 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
         name=stage.name,
         group_name=stage.group,
-        deps=list(stage.inputs),
+        deps=[*stage.inputs, *stage.after],
         partitions_def=SNAPSHOTS,
         check_specs=check_specs(stage),
         code_version=stage.version,
         kinds=set(stage.kinds),
         owners=OWNERS,
-        description=stage.description,
-        pool="training" if stage.name in ("frozen_model", "joint_model", "decay_search", "tuned_model") else None,
+        description=described(stage),
+        pool="training" if stage.name in TRAINING else None,
+        # "Materialize all" has the report and the release first; a study goes on for long, and may be terminated.
+        op_tags={"dagster/priority": "-1"} if stage.group == "search" else None,
     )
     def asset(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
         result = pipeline.session(context).materialise(stage)
@@ -34,10 +37,9 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
             refuse_failed(result.artefact)
         except DigerError as error:
             context.log.error(str(error))  # the failed check stops the run, but its error in the UI names only the check, not the remedy
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(result.artefact.hash),
-            metadata=present(result),
-            check_results=check_results(stage, result.artefact),
-        )
+        checks = check_results(stage, result.artefact)
+        for line in remedies(stage, checks):
+            context.log.error(line)
+        return dg.MaterializeResult(data_version=dg.DataVersion(result.artefact.hash), metadata=present(result), check_results=checks)
 
     return asset

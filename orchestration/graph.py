@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. `version` is part of every record's key: raise it when a change alters the stage's result."""
+    """One stage. `version` is part of every record's key: raise it when a change alters the stage's result.
+
+    `group`: of the UI, whose list is alphabetical; the numbers make it read as the flow, and no group points back to one before it.
+    """
 
     name: str
     group: str
@@ -19,6 +22,7 @@ class Stage:
     description: str
     version: str = "1"
     on_demand: bool = False  # runs only when asked for by name: no part of a retraining
+    after: tuple[str, ...] = ()  # stages whose work it finds in the champion log: where both run, they run first; no input artefact
 
     @property
     def module(self) -> Any:
@@ -29,11 +33,11 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("raw_items", "snapshot", (), ("raw_items",), ("parquet",), "The snapshot's catalogue, byte for byte, and the vectors that it may bring."),
-    Stage("raw_interactions", "snapshot", (), ("raw_interactions",), ("parquet",), "The snapshot's events, byte for byte."),
+    Stage("raw_items", "1_snapshot", (), ("raw_items",), ("parquet",), "The snapshot's catalogue, byte for byte, and the vectors that it may bring."),
+    Stage("raw_interactions", "1_snapshot", (), ("raw_interactions",), ("parquet",), "The snapshot's events, byte for byte."),
     Stage(
         "validated_items",
-        "validation",
+        "2_validation",
         ("raw_items",),
         ("validated_items",),
         ("parquet", "greatexpectations"),
@@ -41,7 +45,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "validated_interactions",
-        "validation",
+        "2_validation",
         ("raw_interactions", "validated_items"),
         ("validated_interactions",),
         ("parquet", "greatexpectations"),
@@ -49,7 +53,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "sequences",
-        "sequences",
+        "3_features",
         ("validated_items", "validated_interactions"),
         ("sequences",),
         ("parquet", "numpy"),
@@ -57,7 +61,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "embeddings",
-        "embeddings",
+        "3_features",
         ("validated_items",),
         ("embeddings",),
         ("ray", "scikitlearn"),
@@ -65,7 +69,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "catalogue_diff",
-        "change",
+        "4_change",
         ("validated_items", "sequences", "embeddings"),
         ("catalogue_diff", "retraining"),
         ("parquet", "matplotlib"),
@@ -73,7 +77,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "cold_start",
-        "change",
+        "4_change",
         ("validated_items", "embeddings"),
         ("cold_start",),
         ("parquet",),
@@ -81,7 +85,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "tokenizer",
-        "training",
+        "5_training",
         ("sequences", "embeddings"),
         ("tokenizer", "retraining"),
         ("pytorch",),
@@ -89,7 +93,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "frozen_model",
-        "training",
+        "5_training",
         ("sequences", "embeddings", "tokenizer"),
         ("recommender", "training", "frozen_model", "semantic_ids", "retraining"),
         ("pytorch", "ray"),
@@ -97,7 +101,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "joint_model",
-        "training",
+        "5_training",
         ("sequences", "embeddings", "tokenizer"),
         ("recommender", "training", "joint_model", "semantic_ids", "retraining"),
         ("pytorch", "ray"),
@@ -106,7 +110,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "semantic_ids",
-        "release",
+        "6_ids",
         ("sequences", "embeddings", "tokenizer", "joint_model"),
         ("semantic_ids", "retraining"),
         ("parquet",),
@@ -114,7 +118,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "id_diff",
-        "change",
+        "6_ids",
         ("sequences", "semantic_ids"),
         ("id_diff", "retraining"),
         ("parquet", "matplotlib"),
@@ -122,7 +126,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "evaluation",
-        "release",
+        "7_verdict",
         ("sequences", "frozen_model", "joint_model", "semantic_ids"),
         ("evaluation",),
         ("pytorch",),
@@ -131,7 +135,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "bundle",
-        "release",
+        "7_verdict",
         ("validated_items", "validated_interactions", "sequences", "embeddings", "tokenizer", "joint_model", "semantic_ids"),
         ("bundle",),
         ("pytorch",),
@@ -139,7 +143,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "gate",
-        "release",
+        "7_verdict",
         ("sequences", "bundle"),
         ("evaluation", "gate"),
         ("pytorch",),
@@ -147,7 +151,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "report",
-        "release",
+        "7_verdict",
         (
             "validated_items",
             "validated_interactions",
@@ -169,7 +173,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "release",
-        "release",
+        "8_serving",
         ("bundle", "gate", "report"),
         ("release",),
         ("json",),
@@ -177,12 +181,13 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "recommendations",
-        "serving",
+        "8_serving",
         ("sequences", "cold_start"),
         ("recommendations",),
         ("parquet", "ray"),
         "The present champion's top items for every user of the snapshot, from all events; users without history get the most popular ones.",
         on_demand=True,
+        after=("release",),
     ),
     Stage(
         "decay_search",

@@ -24,6 +24,12 @@ HOME_FILE = """telemetry:
 concurrency:
   pools:
     default_limit: 1
+  runs:
+    tag_concurrency_limits: # a backfill takes its snapshots one after the other: each goes on from the champion of the one before
+      - key: dagster/backfill
+        value:
+          applyLimitPerUniqueValue: true
+        limit: 1
 run_monitoring:
   enabled: true
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from orchestration.graph import FLOW
+from orchestration.graph import FLOW, upstream
 
 _assets = dg.AssetSelection.assets
 
@@ -36,7 +36,7 @@ gate_and_release = dg.define_asset_job(
 )
 recommend = dg.define_asset_job(
     "recommend",
-    selection=_assets("recommendations").upstream(),
+    selection=_assets(*upstream({"recommendations"})),  # what it is made from; the release that it comes after is no part
     description="The present champion's lists for all users of a snapshot; new items get IDs by cold start, nothing is trained.",
 )
 tune = dg.define_asset_job(

@@ -50,6 +50,16 @@ def test_validated_stages_have_blocking_checks():
     assert all(spec.blocking for spec in specs)
 
 
+def test_every_check_says_what_it_asks():
+    specs = [spec for name in BY_NAME for spec in defs.resolve_assets_def(name).check_specs]
+    assert [spec.name for spec in specs if not (spec.description or "").strip()] == []
+
+
+def test_everything_at_once_ends_with_the_study_so_that_it_delays_no_release():
+    tags = {name: defs.resolve_assets_def(name).op.tags.get("dagster/priority") for name in BY_NAME}
+    assert {name for name, priority in tags.items() if priority == "-1"} == {"decay_search", "tuned_model"}
+
+
 def test_a_refused_candidate_stops_its_run_behind_the_report_and_before_the_release():
     blocking = {name for name in ("gate", "report", "release") for spec in defs.resolve_assets_def(name).check_specs if spec.blocking}
     assert blocking == {"report"}

@@ -34,7 +34,7 @@ def test_dagster_assets_are_the_same_graph():
 
     graph = defs.resolve_asset_graph()
     found = {key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()}
-    assert found == {s.name: set(s.inputs) for s in STAGES}
+    assert found == {s.name: {*s.inputs, *s.after} for s in STAGES}
 
 
 def test_every_asset_is_described():
@@ -43,7 +43,8 @@ def test_every_asset_is_described():
     graph = defs.resolve_asset_graph()
     for stage in STAGES:
         node = graph.get(next(k for k in graph.get_all_asset_keys() if k.to_user_string() == stage.name))
-        assert node.description == stage.description
+        assert node.description.startswith(f"{stage.description}\n")
+        assert all(f"`{section}.*`" in node.description for section in stage.params)  # what the Launchpad can override
         assert node.group_name == stage.group
         assert node.code_version == stage.version
         assert node.kinds == set(stage.kinds)
@@ -56,6 +57,19 @@ def test_stages_are_in_an_order_that_can_run():
     for stage in STAGES:
         assert set(stage.inputs) <= seen
         seen.add(stage.name)
+
+
+def test_groups_read_as_the_flow_in_the_alphabetical_list_of_the_ui():
+    for stage in STAGES:
+        assert all(BY_NAME[name].group <= stage.group for name in (*stage.inputs, *stage.after))
+        assert stage.on_demand or stage.group[0].isdigit()
+
+
+def test_stages_that_find_each_others_work_in_the_champion_log_run_in_that_order():
+    order = [stage.name for stage in STAGES]
+    for stage in STAGES:
+        assert all(order.index(name) < order.index(stage.name) for name in stage.after)
+    assert BY_NAME["recommendations"].after == ("release",)
 
 
 def test_every_stage_has_a_function_and_a_params_section_of_its_name():

@@ -45,7 +45,9 @@ def _accepted(artefact: Artefact) -> dg.AssetCheckResult:
 
 def _gate_accepts(artefact: Artefact) -> dg.AssetCheckResult:
     said = str(artefact.facts.get("gate", "the report was made without a gate"))
-    return dg.AssetCheckResult(passed=artefact.facts.get("gate_verdict") == "accept", check_name="gate_accepts", severity=_ERROR, description=said)
+    passed = artefact.facts.get("gate_verdict") == "accept"
+    told = said if passed else f"{said} {_AFTER_REFUSAL}"
+    return dg.AssetCheckResult(passed=passed, check_name="gate_accepts", severity=_ERROR, description=told)
 
 
 # Signals, not gates: what may be released is decided by a stored verdict. The report is written for a refused candidate, too, so it is the report's
@@ -63,11 +65,11 @@ _SIGNALS = {
     "report": ("gate_accepts", "The gate has accepted the candidate; otherwise the run stops here, before release.", _gate_accepts),
 }
 _BLOCKING = ("report",)
-_REMEDIES = {
-    "gate_accepts": "The champion stays; the report's page and check `accepted` of `gate` say why. Train longer or with other parameters and launch "
-    "again (Launchpad, overrides: training.epochs=20), or, where a rule asks too much of this catalogue, change it in section `gate` of params.yaml.",
-    "ids_mean_the_same": "",  # its description ends with what to do
-}
+_TOLD = ("ids_mean_the_same", "gate_accepts")
+_AFTER_REFUSAL = (
+    "The champion stays; check `accepted` of `gate` names each rule, the report shows why. Train longer or with other parameters and launch "
+    "again (Launchpad, overrides: training.epochs=20), or, where a rule asks too much of this catalogue, change it in section `gate` of params.yaml."
+)
 
 
 def check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
@@ -93,7 +95,7 @@ def check_results(stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]
 
 def remedies(stage: Stage, results: list[dg.AssetCheckResult]) -> list[str]:
     """What to do about a check that stops a run or a release, as lines for its log: Dagster's own error names the check alone."""
-    return [f"{stage.name}: {r.description} {_REMEDIES[r.check_name]}".strip() for r in results if not r.passed and r.check_name in _REMEDIES]
+    return [f"{stage.name}: {r.description}" for r in results if not r.passed and r.check_name in _TOLD]
 
 
 def _stored(name: str, check: dict | None) -> dg.AssetCheckResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -49,15 +50,29 @@ def present(result: Result) -> Metadata:
 
 
 def _tells(name: str, value: Any) -> bool:
-    """A reason for which no row was quarantined says nothing here; its check plots it over time."""
-    return value != 0 or not name.startswith("quarantined_")
+    """Not a reason for which no row was quarantined, which its check plots over time; of the metrics those at 10: the Markdown has all."""
+    return not (value == 0 and name.startswith("quarantined_")) and not _OTHER_CUTS.search(name)
 
 
 def _shown(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
+_OTHER_CUTS = re.compile(r"(recall|ndcg)_(?!10(_|$))\d+")
 PREVIEW_ROWS, PREVIEW_TEXT = 10, 80
+_COLUMNS = {
+    "item_id": "The item, as the snapshot names it.",
+    "user_id": "The user, as the snapshot names it.",
+    "user_index": "The user's number; users.parquet of `sequences` has the ids.",
+    "suffix": "Tells apart items whose codes are equal.",
+    "status": "What became of it since the baseline.",
+    "columns": "Text columns that changed.",
+    "timestamp": "When it happened.",
+    "pos": "Its place in the user's history.",
+    "rank": "1 is the best.",
+    "score": "The model's log-probability; null where the most popular items fill a list.",
+    **{name: "The test item's rank in this model's list; 0: not found." for name in ("joint_model", "frozen_model", "markov", "most_popular")},
+}
 # The table that an artefact is about. Rows are shown of catalogues and IDs; of what people did only the columns and the number of rows.
 _TABLES = {
     "raw_items": ("items.parquet", False),
@@ -84,12 +99,20 @@ def _table(artefact: Artefact) -> Metadata:
     with pq.ParquetFile(artefact.path(name)) as file:
         schema, count = file.schema_arrow, file.metadata.num_rows
         first = next(file.iter_batches(PREVIEW_ROWS), None) if rows_shown else None
-    columns = [dg.TableColumn(field.name, str(field.type), constraints=dg.TableColumnConstraints(nullable=field.nullable)) for field in schema]
+    columns = [dg.TableColumn(field.name, str(field.type), description=_column(field.name)) for field in schema]
     found: Metadata = {} if artefact.stage == "recommendations" else {"dagster/row_count": count}  # of one shard of several
     if first is not None and first.num_rows:
         records = [dg.TableRecord({key: str(value)[:PREVIEW_TEXT] for key, value in row.items()}) for row in first.to_pylist()]
         found = {"preview": dg.MetadataValue.table(records), **found}
     return {**found, "dagster/column_schema": dg.TableSchema(columns=columns)}
+
+
+def _column(name: str) -> str | None:
+    code = re.fullmatch(r"(old_|new_|)(code_(\d+)|suffix)", name)
+    if code is None:
+        return _COLUMNS.get(name)
+    told = f"The semantic ID's code at level {code[3]}." if code[3] else _COLUMNS["suffix"]
+    return {"old_": "Before: ", "new_": "Now: ", "": ""}[code[1]] + told
 
 
 def _validated(artefact: Artefact) -> Metadata:
@@ -108,14 +131,15 @@ def _model(artefact: Artefact) -> Metadata:
 def _semantic_ids(artefact: Artefact) -> Metadata:
     import numpy as np
 
-    from orchestration.report import figures
+    from orchestration.report import drawing, figures
     from orchestration.report.markdown import picture_markdown
 
     table = artefact.table("semantic_ids.parquet")
     codes_NM = np.stack([table[name].to_numpy() for name in table.column_names if name.startswith("code_")], axis=1)
     used = ", ".join(str(len(np.unique(codes_NM[:, level]))) for level in range(codes_NM.shape[1]))
+    panels = figures.code_usage_panels(codes_NM, int(codes_NM.max()) + 1)
     alt = f"Items on each code, a map a level: {used} codes are in use"
-    return {"code_usage": dg.MetadataValue.md(f"{alt}.\n\n" + picture_markdown(figures.code_usage(codes_NM, int(codes_NM.max()) + 1), alt))}
+    return {"code_usage": dg.MetadataValue.md(f"{alt}.\n\n" + picture_markdown(drawing.png(panels), alt))}
 
 
 def _evaluation(artefact: Artefact) -> Metadata:
@@ -124,9 +148,7 @@ def _evaluation(artefact: Artefact) -> Metadata:
 
     metrics = artefact.json("metrics.json")
     picture = picture_markdown(figures.metrics_bars(metrics), "The models' headline metrics with their 95% intervals")
-    name = "ndcg@10" if "ndcg@10" in metrics["models"]["joint_model"] else figures.headline_metrics(metrics)[0]
-    plotted = {f"{model} {name}": _shown(float(values[name])) for model, values in metrics["models"].items()}
-    return {"metrics": dg.MetadataValue.md(f"{metrics_markdown(metrics)}\n\n{picture}"), **plotted}
+    return {"metrics": dg.MetadataValue.md(f"{metrics_markdown(metrics)}\n\n{picture}")}
 
 
 def _change(text: str, picture: str, alt: str) -> Callable[[Artefact], Metadata]:

@@ -32,7 +32,11 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         op_tags={"dagster/priority": "-1"} if stage.group == "search" else None,
     )
     def asset(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
-        result = pipeline.session(context).materialise(stage)
+        try:
+            result = pipeline.session(context).materialise(stage)
+        except dg.DagsterExecutionInterruptedError:
+            context.log.warning(f"{stage.name} was interrupted. What the run has finished is kept: Re-execute goes on from there.")
+            raise
         try:
             refuse_failed(result.artefact)
         except DigerError as error:

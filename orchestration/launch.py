@@ -25,7 +25,7 @@ concurrency:
   pools:
     default_limit: 1
   runs:
-    tag_concurrency_limits: # a backfill takes its snapshots one after the other: each goes on from the champion of the one before
+    tag_concurrency_limits: # a backfill takes one snapshot at a time, in an order of Dagster's: two trainings would share the memory
       - key: dagster/backfill
         value:
           applyLimitPerUniqueValue: true

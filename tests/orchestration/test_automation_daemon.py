@@ -16,7 +16,7 @@ from orchestration import champion
 from orchestration.registry import registered
 from tests.orchestration.retraining_world import FIRST, RENAMED, SECOND, SMALL, shop
 from tests.orchestration.snapshot_material import write
-from tests.orchestration.test_ui import Ui, free_port, start, wait_for
+from tests.orchestration.ui_server import ENDED, Ui, free_port, start, wait_for
 
 LENIENT = {
     "min_relative_ndcg": 0.0, "min_relative_slice": 0.0, "max_churn": 1.0, "min_unique_prefixes": 0.0, "min_coverage": 0.0,
@@ -28,7 +28,6 @@ PARAMS: dict[str, Any] = SMALL | {
     "retraining": {"epochs": 1},
     "frozen_model": {"enabled": False},
 }
-ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 
 def drop(folder: Path, name: str, events: Any, items: Any) -> None:

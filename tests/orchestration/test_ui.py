@@ -2,136 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from orchestration.cli.ui import _members
 from orchestration.graph import STAGES
-from tests.browser import browser_page, chromium
-from tests.orchestration.snapshot_material import interactions, items, replaced, write
+from tests.orchestration.ui_server import Ui, free_port, launch, start, wait_for
+
+__all__ = ["free_port", "wait_for"]
 
 EARLY = ("raw_items", "raw_interactions", "validated_items", "validated_interactions", "sequences")
 
 
-@dataclass
-class Ui:
-    """A running `diger ui`."""
-
-    process: subprocess.Popen[bytes]
-    url: str
-    home: Path
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        """One GraphQL query's data."""
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            return json.load(reply)["data"]
-
-    def runs(self) -> list[dict[str, Any]]:
-        """Newest first."""
-        return self.ask("{runsOrError(limit: 20) {... on Runs {results {runId status}}}}")["runsOrError"]["results"]
-
-    def finished_run(self, number: int) -> dict[str, Any]:
-        """The newest run, once there are `number` of them and it has ended."""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            runs = self.runs()
-            if len(runs) == number and runs[0]["status"] in ("SUCCESS", "FAILURE", "CANCELED"):
-                return runs[0]
-            time.sleep(0.5)
-        raise AssertionError(f"no run number {number} ended: {self.runs()}")
-
-    def processes(self) -> list[int]:
-        """Dagster's processes: `diger ui` gives them a group of their own."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [pid for child in children for pid in _members(int(child))]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start(directory: Path, port: int) -> subprocess.Popen[bytes]:
-    names = ("DAGSTER_HOME", "DIGER_STORE")
-    environment = {key: value for key, value in os.environ.items() if key not in names}
-    with open(directory / "ui.log", "wb") as log:
-        command = [sys.executable, "-c", "from orchestration.cli import main; main()", "ui", "--port", str(port)]
-        return subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=subprocess.STDOUT)
-
-
-def tiny_demo(directory: Path) -> None:
-    """Two tiny snapshots in the demo's place: a good one, and one with a third of its events on unknown items."""
-    good, bad = interactions(), interactions(users=26)
-    bad = replaced(bad, "item_id", dict.fromkeys(range(0, bad.num_rows, 3), 9_999))
-    for name, events in (("demo-1", good), ("demo-2", bad)):
-        (write(directory / "data/snapshots" / name, events, items()) / "_SUCCESS").touch()
-
-
-@pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
-    chromium()  # skips before anything is started
-    home = tmp_path_factory.mktemp("ui")
-    tiny_demo(home)
-    port = free_port()
-    running = Ui(start(home, port), f"http://127.0.0.1:{port}", home)
-    try:
-        wait_for(running)
-        yield running
-    finally:
-        if running.process.poll() is None:
-            running.process.send_signal(signal.SIGTERM)
-            running.process.wait(60)
-
-
-def wait_for(ui: Ui) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and ui.process.poll() is None:
-        try:
-            urllib.request.urlopen(f"{ui.url}/server_info", timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError((ui.home / "ui.log").read_text())
-
-
-@pytest.fixture(scope="module")
-def page(ui: Ui, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with browser_page(tmp_path_factory.mktemp("profile")) as page:
-        yield page
+SEQUENCES = "/assets/sequences?view=lineage&lineageScope=upstream&lineageDepth=5"
 
 
 def materialise(page: Any, ui: Ui, partition: str) -> dict[str, Any]:
     """Launches the early assets for one partition by the buttons of the lineage page; returns the ended run."""
-    before = len(ui.runs())
-    page.goto(f"{ui.url}/assets/sequences?view=lineage&lineageScope=upstream&lineageDepth=5")
-    page.get_by_text("raw_interactions").first.wait_for()
-    page.get_by_text("Materialize all").first.click()
-    page.get_by_text("Select a partition or create one").click()
-    page.get_by_text(partition).first.click()
-    page.keyboard.press("Escape")
-    page.get_by_role("button", name="Launch 1 run").click()
-    page.get_by_text("Launched run").first.wait_for()
-    return ui.finished_run(before + 1)
-
-
-def partitions(ui: Ui) -> list[str]:
-    node = ui.ask('{assetNodeOrError(assetKey: {path: ["raw_items"]}) {... on AssetNode {partitionKeys}}}')
-    return node["assetNodeOrError"]["partitionKeys"]
+    return ui.wait(launch(page, ui, SEQUENCES, partition)["runId"])
 
 
 def test_a_taken_port_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -149,7 +38,7 @@ def test_a_taken_port_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_the_demo_snapshots_are_partitions_and_every_listening_socket_is_on_loopback(ui: Ui) -> None:
-    assert [key.rsplit("-", 1)[0] for key in partitions(ui)] == ["demo-1", "demo-2"]
+    assert [key.rsplit("-", 1)[0] for key in ui.partitions()] == ["demo-1", "demo-2"]
     inodes = {os.readlink(fd) for pid in ui.processes() for fd in Path(f"/proc/{pid}/fd").glob("*") if fd.is_symlink()}
     found = []
     for table in ("tcp", "tcp6"):
@@ -176,7 +65,7 @@ def test_the_lineage_page_shows_every_asset_in_its_group(ui: Ui, page: Any) -> N
 
 
 def test_materialising_from_the_page_succeeds_and_a_second_time_reuses(ui: Ui, page: Any) -> None:
-    good = partitions(ui)[0]
+    good = ui.partitions()[0]
     assert materialise(page, ui, good)["status"] == "SUCCESS"
     page.goto(f"{ui.url}/assets/validated_items?view=events")
     page.get_by_text("content_hash", exact=True).first.wait_for()
@@ -195,7 +84,7 @@ def test_materialising_from_the_page_succeeds_and_a_second_time_reuses(ui: Ui, p
 
 
 def test_a_bad_snapshot_fails_its_run_with_a_message_that_says_what_to_do(ui: Ui, page: Any) -> None:
-    run = materialise(page, ui, partitions(ui)[1])
+    run = materialise(page, ui, ui.partitions()[1])
     assert run["status"] == "FAILURE"
     page.goto(f"{ui.url}/runs/{run['runId']}")
     page.get_by_text("Steps failed: ['validated_interactions']").first.wait_for()
@@ -212,12 +101,3 @@ def metadata(ui: Ui, asset: str, partition: str) -> dict[str, Any]:
       assetMaterializations(partitions: $partitions, limit: 1) {metadataEntries {label ... on BoolMetadataEntry {boolValue}}}}}}"""
     node = ui.ask(query, path=[asset], partitions=[partition])["assetNodeOrError"]
     return {entry["label"]: entry.get("boolValue") for entry in node["assetMaterializations"][0]["metadataEntries"]}
-
-
-def test_sigterm_stops_every_process(ui: Ui) -> None:
-    alive = ui.processes()
-    assert len(alive) >= 4  # dagster dev, the code server, the webserver, the daemon
-    ui.process.send_signal(signal.SIGTERM)
-    assert ui.process.wait(40) == 0
-    running = [pid for pid in alive if Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()]
-    assert running == []

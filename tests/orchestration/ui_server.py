@@ -130,7 +130,7 @@ def tiny_demo(directory: Path) -> None:
 def launch(page: Any, ui: Ui, path: str, *snapshots: str) -> dict[str, Any]:
     """Launches what a page of assets shows, for the snapshots named, by its "Materialize all" button and dialog; returns the new run."""
     page.goto(f"{ui.url}{path}")
-    page.get_by_text("Materialize" if "/jobs/" in path else "Materialize all").first.click()  # a job may have one asset
+    page.get_by_role("button", name="Materialize" if "/jobs/" in path else "Materialize all").first.click()  # a job may have one asset
     page.get_by_text("Select a partition or create one").click()
     for snapshot in snapshots:
         page.get_by_text(snapshot).first.click()
@@ -146,6 +146,6 @@ def launch(page: Any, ui: Ui, path: str, *snapshots: str) -> dict[str, Any]:
 def launchpad(page: Any, ui: Ui, job: str) -> Any:
     """The dialog of a job's launchpad, with every default written out."""
     page.goto(f"{ui.url}/locations/orchestration.definitions/jobs/{job}")
-    page.get_by_text("Materialize").first.click(modifiers=["Shift"])
+    page.get_by_role("button", name="Materialize").first.click(modifiers=["Shift"])
     page.get_by_text("Scaffold all default config").wait_for()
     return page.get_by_role("dialog")

@@ -37,6 +37,9 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         except dg.DagsterExecutionInterruptedError:
             context.log.warning(f"{stage.name} was interrupted. What the run has finished is kept: Re-execute goes on from there.")
             raise
+        except DigerError as error:
+            context.log.error(str(error))  # the line that says what to do; Dagster's failure has it behind a stack trace
+            raise
         try:
             refuse_failed(result.artefact)
         except DigerError as error:

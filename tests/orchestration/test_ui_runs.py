@@ -134,13 +134,13 @@ def test_a_job_launched_from_its_launchpad_takes_the_override_and_says_what_is_m
     page.get_by_text(snapshot).last.click()
     dialog.locator(".CodeMirror").first.click()
     page.keyboard.press("Control+A")
-    page.keyboard.insert_text('resources:\n  pipeline:\n    config:\n      overrides: ["evaluation.beams=10"]\n')
+    page.keyboard.insert_text('resources:\n  pipeline:\n    config:\n      overrides: ["evaluation.beams=30"]\n')
     dialog.get_by_text("No errors").wait_for()
     dialog.get_by_role("button", name="Materialize").last.click()
     page.wait_for_url("**/runs/*")
     run = ui.wait(page.url.rsplit("/", 1)[1])
     assert (run["jobName"], run["status"]) == ("evaluate", "FAILURE")  # nothing is trained here
-    assert "evaluation.beams=10" in run["runConfigYaml"]
+    assert "evaluation.beams=30" in run["runConfigYaml"]
     page.get_by_role("textbox", name="Filter…", exact=True).fill("was never made")
     page.get_by_text(f"was never made for snapshot {snapshot}").first.wait_for()
     assert re.search(r"materialise \w+ first", page.inner_text("body"))

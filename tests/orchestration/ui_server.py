@@ -147,5 +147,9 @@ def launchpad(page: Any, ui: Ui, job: str) -> Any:
     """The dialog of a job's launchpad, with every default written out."""
     page.goto(f"{ui.url}/locations/orchestration.definitions/jobs/{job}")
     page.get_by_role("button", name="Materialize").first.click(modifiers=["Shift"])
-    page.get_by_text("Scaffold all default config").wait_for()
-    return page.get_by_role("dialog")
+    opened, warned = page.get_by_text("Scaffold all default config"), page.get_by_role("button", name="Confirm")
+    opened.or_(warned).wait_for()
+    if warned.is_visible():  # "may fail because the upstream assets have not been materialized yet"
+        warned.click()
+        opened.wait_for()
+    return page.get_by_role("dialog").filter(has=opened)

@@ -131,13 +131,13 @@ def _model(artefact: Artefact) -> Metadata:
 def _semantic_ids(artefact: Artefact) -> Metadata:
     import numpy as np
 
-    from orchestration.report import drawing, figures
+    from orchestration.report import code_figures, drawing
     from orchestration.report.markdown import picture_markdown
 
     table = artefact.table("semantic_ids.parquet")
     codes_NM = np.stack([table[name].to_numpy() for name in table.column_names if name.startswith("code_")], axis=1)
     used = ", ".join(str(len(np.unique(codes_NM[:, level]))) for level in range(codes_NM.shape[1]))
-    panels = figures.code_usage_panels(codes_NM, int(codes_NM.max()) + 1)
+    panels = code_figures.code_usage_panels(codes_NM, int(codes_NM.max()) + 1)
     alt = f"Items on each code, a map a level: {used} codes are in use"
     return {"code_usage": dg.MetadataValue.md(f"{alt}.\n\n" + picture_markdown(drawing.png(panels), alt))}
 

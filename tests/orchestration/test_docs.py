@@ -27,6 +27,10 @@ ELSEWHERE = {
         "tests/orchestration/test_definitions.py",
         "test_assets_jobs_schedules_and_sensors_are_what_was_last_read",
     ),
+    "python -m tests.orchestration.screenshots OUT_DIR": (
+        "tests/orchestration/test_ui_everything.py",
+        "test_the_script_takes_a_picture_of_every_page_and_state",
+    ),
     "export RAY_AUTH_MODE=token": ("tests/orchestration/test_ray_jobs.py", "job_server"),
     "ray start --head": ("tests/orchestration/test_ray_jobs.py", "job_server"),
     "DAGSTER_HOME=": ("tests/orchestration/test_docs.py", "test_the_readmes_commands_lead_from_two_exports_to_a_comparison"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +17,15 @@ from orchestration.params import load_params
 from orchestration.registry import lookup
 from orchestration.runner import Session
 from tests.browser import browser_page, chromium
-from tests.orchestration.screenshots import EVERYTHING, small_shop
+from tests.orchestration.screenshots import EVERYTHING, JOBS, small_shop
 from tests.orchestration.ui_server import Ui, launch, running_ui
+
+DAGSTER = {
+    *("fresh-overview", "fresh-lineage", "launchpad-retrain", "run-running", "run-succeeded", "refused-message", "run-cancelled", "backfill-completed"),
+    *(f"asset-{stage.name}" for stage in STAGES),
+    *(f"job-{job}" for job in JOBS),
+}
+REPORTS = {f"{name}-{state}" for name in ("report", "compare", "study") for state in ("light-1280", "dark-400", "printed")}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -65,3 +75,13 @@ def test_each_job_runs_to_its_end_on_the_next_snapshot(shop_ui: Ui, shop_page: A
         store = Store(shop_ui.home / "store")
         first, second = champion.history(store)
         assert (second.action, second.previous) == ("release", first.bundle)
+
+
+def test_the_script_takes_a_picture_of_every_page_and_state(tmp_path: Path) -> None:
+    chromium()
+    command = [sys.executable, "-m", "tests.orchestration.screenshots", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=Path(__file__).resolve().parents[2])
+    for folder, states in (("dagster", DAGSTER), ("reports", REPORTS)):
+        pictures = list((tmp_path / folder).glob("*.png"))
+        assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+        assert states <= {picture.stem.partition("-")[2] for picture in pictures}

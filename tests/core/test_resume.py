@@ -52,3 +52,12 @@ def test_a_run_killed_anywhere_and_resumed_is_the_unbroken_one(name, forward, ta
     ends = kept[-1:]  # killed at the very end: nothing is left to do
     small.run(joint(name, forward, tau_end), TRAINING, on_checkpoint=ends.append, resume=kept[-1])
     assert small.equal(ends[-1], unbroken(name, forward, tau_end)) == []
+
+
+def test_a_resumed_run_stops_as_early_as_the_unbroken_one():
+    still = replace(small.TRAINING, epochs=9, learning_rate=1e-12, weight_decay=0.0, patience=2)
+    config = replace(small.JOINT, tokenizer="frozen")
+    kept: list[Checkpoint] = []
+    small.run(config, still, on_checkpoint=kept.append)
+    assert [checkpoint.state["stale"] for checkpoint in kept] == [0, 1, 2], "after the first epoch nothing gets better"
+    assert small.equal(small.last_checkpoint(config, still, resume=kept[1]), kept[2]) == []

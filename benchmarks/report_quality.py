@@ -43,7 +43,11 @@ def _rank(variant: str) -> tuple[int, str]:
 def _line(found: dict[tuple[str, str, str], list[Row]], data: str, label: str, variant: str) -> list[Any]:
     runs = found[data, label, variant]
     alone = [run["seconds"] for run in runs if run.get("at_once", 1) == 1 and "seconds" in run]
-    stopped = "" if all(not run["alarm"] for run in runs) else " (stopped: " + "; ".join(sorted({r["alarm"] for r in runs if r["alarm"]}))[:80] + ")"
+    stopped = (
+        ""
+        if all(not run["alarm"] for run in runs)
+        else f" ({sum(bool(run['alarm']) for run in runs)} of {len(runs)}: {next(run['alarm'] for run in runs if run['alarm'])})"
+    )
     changes = " ".join(change for change in runs[-1].get("changes", []))
     figures = [_spread([run[name] for run in runs if name in run], digits) for name, digits in FIGURES.items()]
     compared = _beside(runs, found.get((data, label, "frozen"), [])) if variant != "frozen" and not variant.startswith("sasrec") else ["", ""]

@@ -28,6 +28,7 @@ from diger_core.presets import preset
 from diger_core.progress import Silent
 from diger_core.tokenizer import tokenizer
 from diger_core.training import Loop
+from diger_core.validation import search_batch
 
 
 @dataclass
@@ -93,7 +94,7 @@ def test(run: Run, data: Data, first_codes: torch.Tensor, beams: int) -> dict[st
     """Test figures of the best validated state, and the state of its codes."""
     loop = run.loop
     table = loop.best.load(loop.recommender, loop.tokenizer)
-    config = EvaluationConfig(beams=beams, recall_at=(1, 5, 10), ndcg_at=(5, 10), batch_size=4096 if device().type == "cuda" else 512)
+    config = EvaluationConfig(beams=beams, recall_at=(1, 5, 10), ndcg_at=(5, 10), batch_size=search_batch(beams, device()))
     with torch.autocast(device().type, torch.bfloat16, enabled=loop.training.precision == "bf16"):
         loop.recommender.eval()
         found, fused = (

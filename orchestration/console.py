@@ -27,6 +27,10 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
+def _rate(done: int, seconds: float) -> str:
+    return f"  {done / seconds:,.0f}/s" if done >= seconds else f"  {seconds / done:,.0f} s each"
+
+
 class Lines:
     """Plain lines: one when a piece of work begins, one every few seconds, one when it is done. For logs and for Dagster."""
 
@@ -45,7 +49,7 @@ class Lines:
         elapsed = now - started
         share = f"{done:,}/{total:,}" if total else f"{done:,}"
         left = f"  {_clock(elapsed / done * (total - done))} left" if total and done and not finished else ""
-        rate = f"  {done / elapsed:,.0f}/s" if elapsed > 0.01 else ""  # a first call that is the last one has no rate to tell
+        rate = _rate(done, elapsed) if elapsed > 0.01 and done else ""  # a first call that is the last one has no rate to tell
         self._write(f"{what}: {share}{rate}{left}  {_values(values)}".rstrip())
         if finished:
             self._started.pop(what, None)

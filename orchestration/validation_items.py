@@ -46,7 +46,7 @@ def validate_items(items: pa.Table, vectors: pa.Table | None, params: ValidatedI
     names = _text_columns(items, vectors, params)
     texts = {name: columns.text(columns.column_of(items, FILE, name), FILE, name) for name in names}
     if items.num_rows < params.min_items:
-        raise DigerError(f"{FILE}: has {items.num_rows} item(s), a catalogue needs at least {params.min_items}; add the others")
+        raise DigerError(f"{FILE}: holds too few items, {items.num_rows}: a catalogue needs at least {params.min_items}; add the others")
     table = pa.table({"item_id": ids, **texts})
     quarantine = Quarantine(FILE, items.num_rows, REASONS)
     quarantine.mark("missing_id", absent(ids))

@@ -52,7 +52,7 @@ def lookup(
         print_json(rows[:limit])
         return
     columns = list(rows[0])
-    print_table(f"{len(rows):,} item(s)", columns, [[str(row[c]) for c in columns] for row in rows[:limit]])
+    print_table(f"{len(rows):,} item{'s' * (len(rows) != 1)}", columns, [[str(row[c]) for c in columns] for row in rows[:limit]])
 
 
 def id_table_of(session: Session) -> Artefact:

@@ -66,8 +66,11 @@ def run_snapshot(
         summary["report"] = str(results["report"].artefact.path("report.html"))
     if "gate" in results:
         from orchestration.report.gate import conclusion
+        from orchestration.report.opening import against
 
-        summary["gate"] = conclusion(results["gate"].artefact.json("verdict.json"))
+        stored = results["gate"].artefact.json("verdict.json")
+        summary["gate"] = conclusion(stored)
+        summary["against_champion"] = against(stored) if stored["champion"] else None
         champion = current(store)
         summary["champion"] = asdict(champion) if champion else None
     if refused is not None:
@@ -89,6 +92,8 @@ def show(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
         print_table(f"Test events, full ranking, {summary['metrics']['users']:,} users (± half of the 95% interval)", ["", *names], rows)
     if "gate" in summary:
         print(summary["gate"])
+    if summary.get("against_champion") and not quiet:
+        print(summary["against_champion"])
     if "champion" in summary and not quiet:
         champion = summary["champion"]
         print(f"Champion: {'none' if champion is None else champion['bundle'][:12] + ', entry ' + str(champion['number']) + ' of the log'}")

@@ -30,7 +30,7 @@ def opening(stored: Mapping[str, Any] | None, method: Verdict) -> Opening:
     accepted = stored["verdict"] == "accept"
     if not accepted:
         return Opening(
-            "refused: this model may not serve", "worse", gate.conclusion(stored), tuple(filter(None, (_against(stored), *_slices(stored))))
+            "refused: this model may not serve", "worse", gate.conclusion(stored), tuple(filter(None, (against(stored), *_slices(stored))))
         )
     if stored["champion"] is None:
         return Opening("accepted as the first model to serve", "better", gate.conclusion(stored), ())
@@ -38,7 +38,7 @@ def opening(stored: Mapping[str, Any] | None, method: Verdict) -> Opening:
     if gain is None:
         return Opening("accepted", "open", gate.conclusion(stored), ())
     title, tone = _title(gain["difference"])
-    return Opening(title, tone, str(_against(stored)), (*_slices(stored), gate.conclusion(stored)))
+    return Opening(title, tone, str(against(stored)), (*_slices(stored), gate.conclusion(stored)))
 
 
 def _title(difference: Mapping[str, float]) -> tuple[str, str]:
@@ -54,7 +54,7 @@ def _row(stored: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     return stored["metrics"].get("slices", {}).get(name, {}).get(COMPARED)
 
 
-def _against(stored: Mapping[str, Any]) -> str | None:
+def against(stored: Mapping[str, Any]) -> str | None:
     """NDCG@10 of candidate and champion with the interval of the paired difference."""
     row = _row(stored, "all")
     if row is None:

@@ -153,7 +153,7 @@ def test_float_positions_are_refused(message):
 
 
 def test_a_catalogue_of_one_item_is_refused(message):
-    assert "items.parquet: has 1 item(s)" in message(items=material.items(1))
+    assert "items.parquet: holds too few items, 1: a catalogue needs at least" in message(items=material.items(1))
 
 
 def test_a_catalogue_of_one_item_and_its_copies_is_refused(message):

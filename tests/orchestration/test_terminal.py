@@ -10,7 +10,7 @@ import pytest
 
 from diger_core.progress import Silent
 from orchestration.cli.run import show
-from orchestration.console import Lines, console_progress
+from orchestration.console import Lines, _rate, console_progress
 
 TABLE = """
 from orchestration.console import console_progress, print_table
@@ -30,6 +30,7 @@ SUMMARY = {
     "seconds": 3.2,
     "metrics": {"users": 10, "models": {"joint_model": {"recall@10": 0.5, "ndcg@10": 0.25, "intervals": {"recall@10": [0.4, 0.6]}}}},
     "gate": "The gate accepts it.",
+    "against_champion": "On the same 10 users it is better.",
     "champion": None,
     "report": "/store/report.html",
 }
@@ -84,7 +85,7 @@ def test_a_quiet_summary_is_the_verdict_and_the_report(capsys):
 def test_a_full_summary_has_metrics_champion_and_time(capsys):
     show(SUMMARY, as_json=False)
     told = capsys.readouterr().out
-    assert all(word in told for word in ("0.5000 ±0.1000", "Champion: none", "Done in 3.2 s"))
+    assert all(word in told for word in ("0.5000 ±0.1000", "On the same 10 users", "Champion: none", "Done in 3.2 s"))
 
 
 def test_json_is_the_summary_and_nothing_else(capsys):
@@ -102,6 +103,11 @@ def test_plain_progress_tells_rate_and_time_left():
     assert lines[-1].endswith("loss 1.25  sigma 0.5")
     progress.update("joint_model", 10, 100, loss_gen=1.25, sigma=0.5, perplexity="62/54/46", rows_per_second=928)
     assert lines[-1].endswith("928 rows/s  loss 1.25  sigma 0.5  perplexity 62/54/46")
+
+
+def test_what_takes_longer_than_a_second_each_is_told_so():
+    assert _rate(30, 10.0) == "  3/s"
+    assert _rate(2, 31.0) == "  16 s each"
 
 
 def test_the_bar_of_a_training_fits_eighty_columns():

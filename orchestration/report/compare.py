@@ -35,7 +35,7 @@ def compare_page(a: Found, b: Found) -> str:
         "columns": figures.headline_metrics(metrics[0]),
         "names": NAMES,
         "slices": slice_rows(*metrics),
-        "curves": pictures(curve_panels(a.material, b.material), "curves"),
+        "curves": pictures(curve_panels(a.material, b.material), "curves", **THIRD),
         "usage": [(name, pictures(usage(each.material), f"usage{name}", **THIRD)) for name, each in zip(SIDES, found, strict=True)],
         "churn": churn(a.material, b.material),
         "params": differing(a.params, b.params),

@@ -163,7 +163,7 @@ def training_section(material: Material) -> dict[str, Any]:
         "best_epoch": material.configs.get("joint_model", {}).get("best_epoch"),
         "alarms": [(m, str(material.configs[m]["alarm"])) for m in MODELS if material.configs.get(m, {}).get("alarm")],
         "levels": drawing.levels(joint, "perplexity"),
-        "tokenizer": pictures(figures.tokenizer_panels(material.curves["tokenizer"]), "warmup") if material.curves.get("tokenizer") else [],
+        "tokenizer": pictures(figures.tokenizer_panels(material.curves["tokenizer"]), "warmup", **THIRD) if material.curves.get("tokenizer") else [],
         "taken_over": material.inputs["tokenizer"].facts.get("taken_from") if material.has("tokenizer") else None,
     }
 

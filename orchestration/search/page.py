@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestration.report import drawing, text
 from orchestration.report.markdown import picture_markdown
-from orchestration.report.page import environment, pictures
+from orchestration.report.page import THIRD, environment, pictures
 from orchestration.search import figures
 from orchestration.search.config import SearchConfig
 from orchestration.search.journal import Told
@@ -69,9 +69,12 @@ def panels_of(study: Mapping[str, Any], config: SearchConfig, trials: Mapping[in
                 figures.curves(search, "sigma", "mean σ over items and levels", "Noise by epoch", winner),
                 *usage,
             ],
-            {},
+            dict(THIRD),
         ),
-        "each": ([figures.trial_panel(t, levels, study["epochs_of_a_trial"]) for t in sorted(search, key=lambda t: t.trial.number) if t.rows], {}),
+        "each": (
+            [figures.trial_panel(t, levels, study["epochs_of_a_trial"]) for t in sorted(search, key=lambda t: t.trial.number) if t.rows],
+            dict(THIRD),
+        ),
     }
 
 

@@ -16,7 +16,7 @@ arrival = dg.define_asset_job(
 assign_new_items = dg.define_asset_job(
     "assign_new_items",  # a job may not have the name of an asset
     selection=_assets("cold_start"),
-    description="IDs for items that the champion lacks, in seconds and without training.",
+    description="Cold start: IDs for items that the champion lacks, in seconds and without training.",
 )
 retrain = dg.define_asset_job(
     "retrain",
@@ -32,7 +32,7 @@ evaluate = dg.define_asset_job(
 gate_and_release = dg.define_asset_job(
     "gate_and_release",
     selection=_assets("gate", "report", "release"),
-    description="Judge a trained bundle against the present champion again, and release it where the gate accepts.",
+    description="Release: judge a trained bundle against the present champion again, and make it the champion where the gate accepts.",
 )
 recommend = dg.define_asset_job(
     "recommend",

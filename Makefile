@@ -53,7 +53,7 @@ bench-audit: $(READY) ## Damage table and speed of the audit, on a local disk an
 	@$(BIN)/python -m benchmarks.report
 
 bench: $(READY) ## Benchmarks of the CPU part
-	@$(BIN)/python -m benchmarks.cpu
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks.cpu
 	@$(BIN)/python -m benchmarks.report
 
 mutations: $(READY) ## Break each property of the method once: a test must notice

@@ -5,7 +5,8 @@
 Both sides see the embedded shop's histories at history 20 and batch 256, fp32, dropout 0.1, on two threads. The peer is eager and its batches, of
 random rows, are padded to their longest; ours are `steps` batches spread evenly over the epoch's lengths. The sides go in turns, round by round, and
 a figure is the median of its rounds: on a machine with other work that slows all of them. Random vectors stand in for texts: speed does not depend
-on them. Appends one JSON line per side to benchmarks/results/cpu_train.jsonl.
+on them. OMP_WAIT_POLICY=passive, for both sides: a thread that spins while another process has its partner's core makes either side ten times slower.
+Appends one JSON line per side to benchmarks/results/cpu_train.jsonl.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> Non
         for kind in ("frozen", "joint")  # type: ignore[arg-type]
     )
     found = measured({"peer": Peer(data, joint.loop, config, given.batch, given.steps), "frozen": frozen, "joint": joint}, given.rounds)
-    of = {"run": uuid4().hex[:12], "batch": given.batch, "threads": given.threads, "load_before": round(load, 1)}
+    of = {"run": uuid4().hex[:12], "batch": given.batch, "threads": given.threads, "load_before": round(load, 1),
+          "wait_policy": os.environ.get("OMP_WAIT_POLICY", "")}  # fmt: skip
     rates = {name: median(rate for rate, _ in rounds) for name, rounds in found.items()}
     for name, rounds in found.items():
         cost = round(median(cost for _, cost in rounds), 3)

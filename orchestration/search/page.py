@@ -66,7 +66,7 @@ def panels_of(study: Mapping[str, Any], config: SearchConfig, trials: Mapping[in
         "curves": (
             [
                 figures.curves(search, "validation_ndcg_10", "validation NDCG@10", "NDCG@10 by epoch", winner),
-                figures.curves(search, "sigma", "mean σ over items and levels", "Noise by epoch", winner),
+                figures.curves(search, "sigma", "mean σ", "Noise by epoch, over items and levels", winner),
                 *usage,
             ],
             dict(THIRD),

@@ -87,8 +87,9 @@ def verdict(study: Mapping[str, Any]) -> tuple[str, list[str], str]:
     clear = bool(others) and interval is not None and all(o["interval"] is not None and interval[0] > o["interval"][1] for o in others)
     lead = ""
     if others:
-        gap = winner["mean"] - others[0]["mean"]
-        lead = f", {gap:.4f} above trial {others[0]['trial']}: " + ("beyond the seeds' spread" if clear else "a lead that more seeds may reverse")
+        gap, second = winner["mean"] - others[0]["mean"], f"trial {others[0]['trial']}"
+        certain = "beyond the seeds' spread" if clear else "a lead that more seeds may reverse"
+        lead = f", {gap:.4f} above {second}: {certain}" if gap >= 0.00005 else f", level with {second}"
     sentence = f"{shown(winner['config'])} reaches a validation NDCG@10 of {winner['mean']:.4f} over {seeds}{within}{lead}."
     saved = 1 - epochs["search"] / max(1, epochs["search_without_pruning"])
     states = ", ".join(f"{count} {state}" for state, count in study["states"].items())

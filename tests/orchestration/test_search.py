@@ -15,11 +15,13 @@ from orchestration.params import build_params
 from orchestration.ray_tune import Halving
 from orchestration.search.config import SearchConfig
 from orchestration.search.journal import Journal, Told, Trial, described, studies
+from orchestration.search.page import verdict
 from orchestration.search.ranking import finalists, importance, pareto, ranked_finalists
 from orchestration.search.searchers import searcher
 from orchestration.search.space import Dimension, SpaceConfig, applied, grid, overrides, present, relevant
 from orchestration.search.study import Source
 from orchestration.search.terminal import trials_table
+from orchestration.search.writing import summary
 from tests.orchestration.training_world import Recorder
 
 # The space
@@ -258,6 +260,23 @@ def test_the_winner_has_the_best_mean_on_other_seeds_not_the_best_single_score()
     assert ranked[0].mean == pytest.approx(0.51)
     low, high = ranked[0].interval or (0, 0)
     assert high - low == pytest.approx(2 * 12.706 * 0.0141421 / 2**0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ((0.3, 0.31), "above trial 2: beyond the seeds' spread"),
+        ((0.4, 0.58), "above trial 2: a lead that more seeds may reverse"),
+        ((0.5, 0.51), "level with trial 2"),
+    ],
+)
+def test_the_page_says_how_certain_the_lead_is(others: tuple[float, float], said: str) -> None:
+    trials = {1: _told(1, {"tau": 1.0}, [0.5]), 2: _told(2, {"tau": 2.0}, [0.45])}
+    trials |= {n: _told(n, {"tau": 1.0}, [s], seed=n, repeats=1) for n, s in ((3, 0.5), (4, 0.51))}
+    trials |= {n: _told(n, {"tau": 2.0}, [s], seed=n, repeats=2) for n, s in zip((5, 6), others, strict=True)}
+    sentence, _, tone = verdict(summary("s" * 64, SearchConfig(), 1, trials))
+    assert said in sentence
+    assert (tone == "better") == ("beyond" in said)
 
 
 def test_pruned_collapsed_and_repeated_configurations_are_no_finalists() -> None:

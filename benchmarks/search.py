@@ -95,8 +95,10 @@ def limited(minutes: float | None, row: dict[str, float]) -> Iterator[None]:
 
         def run(job: Any, source: Source, book: Any, prune: bool, known: Any) -> None:
             started = time.monotonic()
-            execute(job, Limited(source, deadline), book, prune, known)
-            row["search"] += time.monotonic() - started if source.searcher is not None else 0.0
+            try:
+                execute(job, Limited(source, deadline), book, prune, known)
+            finally:
+                row["search"] += time.monotonic() - started if source.searcher is not None else 0.0
             if source.pending or source.numbers:
                 raise OutOfTime
 

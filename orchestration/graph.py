@@ -196,6 +196,7 @@ STAGES: tuple[Stage, ...] = (
         ("recommender", "training", "joint_model", "semantic_ids", "retraining", "decay_search"),
         ("pytorch", "ray"),
         "A study of decay schedules: trials of joint training under pruning, the best configurations on more seeds, a report.",
+        version="2",
         on_demand=True,
     ),
     Stage(

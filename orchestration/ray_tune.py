@@ -50,7 +50,11 @@ def executor(config: SearchConfig, cluster: ClusterConfig, storage: str) -> Exec
 
 
 class Halving:
-    """Ray's ASHA over epochs, made to remember: it is told of the journal's trials before it judges new ones."""
+    """Ray's ASHA over epochs, made to remember: it is told of the journal's trials before it judges new ones.
+
+    A trial that has half of its epochs behind it is trained to its end: to stop it would save little, and only trials that reach their end can
+    become finalists.
+    """
 
     def __init__(self, config: SearchConfig, epochs: int, known: Mapping[int, Told]) -> None:
         from ray.tune.schedulers import AsyncHyperBandScheduler
@@ -59,10 +63,10 @@ class Halving:
             time_attr="epoch",
             metric="score",
             mode="max",
-            max_t=max(epochs, config.grace_epochs),
+            max_t=max(epochs // 2, config.grace_epochs),  # of the rungs; `stop_last_trials` false: not of a trial
             grace_period=config.grace_epochs,
             reduction_factor=config.reduction,
-            stop_last_trials=False,  # a trial that has got there is finished, not pruned
+            stop_last_trials=False,
         )
         for told in known.values():
             if told.trial.repeats is None:

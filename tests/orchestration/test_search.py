@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,21 @@ def test_pruning_judges_a_new_trial_by_those_in_the_journal() -> None:
     assert halving.stops(weak, 1, 0.15)
     assert not halving.stops(strong, 1, 0.45)
     assert not Halving(config, 4, {}).stops(weak, 1, 0.15), "alone, it is the best so far"
+
+
+def test_a_trial_with_half_of_its_epochs_behind_it_is_not_pruned() -> None:
+    """Five epochs, the best quarter goes on: one look after the first epoch, none after the fourth, where one epoch would be all that is saved."""
+    config = SearchConfig(grace_epochs=1, reduction=4.0)
+    known = {n: _told(n, {"tau": float(n)}, [0.5, 0.6, 0.7, 0.8, 0.9]) for n in range(1, 9)}
+    trial, halving = Trial(9, {}, 0), Halving(config, 5, known)
+    assert not halving.stops(trial, 1, 0.51)
+    assert not any(halving.stops(trial, epoch, 0.51) for epoch in (2, 3, 4, 5))
+    assert Halving(config, 5, known).stops(Trial(10, {}, 0), 1, 0.49)
+    long = Halving(config, 40, {n: _told(n, {}, [0.5] * 40) for n in range(1, 9)})
+    for falls, stopped in ((4, 4), (16, 16), (17, None)):
+        trial = Trial(100 + falls, {}, 0)
+        assert next((e for e in range(1, 41) if long.stops(trial, e, 0.6 if e < falls else 0.4)), None) == stopped
+    assert Halving(replace(config, grace_epochs=5), 5, known).stops(trial, 5, 0.1), "the grace period is kept, whatever its share of a trial"
 
 
 # Conclusions

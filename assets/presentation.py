@@ -18,8 +18,8 @@ Metadata = dict[str, Any]
 def described(stage: Stage) -> str:
     """The asset's description: the stage's own, the parameters that the Launchpad can override, and when a stage on demand is asked for."""
     sections = ", ".join(f"`{name}.*`" for name in stage.params)
-    told = f"{stage.description}\n\n**Parameters:** {sections}: `diger params` lists them; in the Launchpad, `overrides` takes `section.key=value`."
-    return told + (f"\n\n**On demand:** {_ON_DEMAND[stage.name]}" if stage.on_demand else "")
+    told = f"{stage.description}\n\nParameters: {sections}: `diger params` lists them; in the Launchpad, `overrides` takes `section.key=value`."
+    return told + (f"\n\nOn demand: {_ON_DEMAND[stage.name]}" if stage.on_demand else "")
 
 
 _ON_DEMAND = {

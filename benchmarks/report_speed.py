@@ -142,7 +142,10 @@ def _cpu() -> tuple[str, bool] | None:
     if not {"joint", "peer"} <= sides.keys():
         return None
     joint, peer = (sides[name]["rows_per_second"] for name in ("joint", "peer"))
-    return f"{joint:,.0f} / {peer:,.0f} = {joint / peer:.2f}", joint >= 2 * peer
+    ours, theirs = (sides[name]["processor_seconds_per_1000_rows"] for name in ("joint", "peer"))
+    load = f"load of the machine before: {sides['peer']['load_before']}"
+    told = f"{joint:,.0f} / {peer:,.0f} = {joint / peer:.2f}; by processor time {theirs / ours:.2f} ({load})"
+    return told, min(joint / peer, theirs / ours) >= 2
 
 
 def _name(label: str, variant: str) -> str:

@@ -43,7 +43,7 @@ ELSEWHERE = {
     "dvc metrics show": ("tests/orchestration/test_dvc.py", '"dvc", "metrics", "show"'),
 }
 # Measurements of up to half an hour, whose result is a line of benchmarks/results.
-BY_HAND = ("make faults", "python -m benchmarks.traffic")
+BY_HAND = ("make faults", "python -m benchmarks.traffic", "python -m benchmarks.search")
 
 PAGES = [path for path in sorted((PROJECT / "docs").glob("*.md")) if re.search(r"^<!-- world: ", path.read_text(encoding="utf-8"), re.MULTILINE)]
 

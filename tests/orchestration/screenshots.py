@@ -45,6 +45,7 @@ class Camera:
         if path is not None:
             self.page.goto(path)
         self.page.wait_for_timeout(seconds * 1000)
+        self.page.get_by_text("Loading run logs").wait_for(state="hidden")
         self.taken += 1
         place = self.folder / f"{self.taken:02d}-{name}.png"
         self.page.screenshot(path=str(place), full_page=whole)

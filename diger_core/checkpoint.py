@@ -130,6 +130,16 @@ def prune(directory: str | Path, kept: int) -> None:
             found += 1
 
 
+def sweep(directory: str | Path, progress: Progress) -> None:
+    """Removes begun writes of a run that was killed. A store that does not let us is no reason not to train."""
+    root, _, name = str(directory).rstrip("/").rpartition("/")
+    try:
+        if left := Root(root).abandon_uploads(name):
+            progress.message(f"{left} unfinished uploads of a run that was killed were removed")
+    except DigerError as error:
+        progress.message(f"warning: unfinished uploads, if there are any, were not removed: {error}")
+
+
 def _valid(place: str) -> bool:
     try:
         load(place)

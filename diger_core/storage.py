@@ -207,6 +207,24 @@ class Root:
                     os.chmod(folder, 0o755)
             self.fs.rm(path, recursive=True)
 
+    def abandon_uploads(self, *names: str) -> int:
+        """Removes what writers that were killed have left below a directory, which nobody sees: temporary files, or begun uploads in several
+        parts. Returns how many. For directories that have one writer, and that one is not at work."""
+        path = self.at(*names)
+        with self.faults(*names), contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                left = [os.path.join(path, name) for name in os.listdir(path) if name.startswith(".") and name.endswith(".tmp")]
+                for each in left:
+                    shutil.rmtree(each) if os.path.isdir(each) else os.unlink(each)
+                return len(left)
+            if hasattr(self.fs, "call_s3"):
+                bucket, _, prefix = path.partition("/")
+                begun = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/").get("Uploads", [])
+                for upload in begun:
+                    self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                return len(begun)
+        return 0
+
     def writable(self) -> None:
         """Raises the clear error now rather than after an hour of work."""
         with self.faults():

@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 import urllib.parse
+import uuid
 import xml.etree.ElementTree as xml
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ class FaultyS3:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.uploads: dict[str, tuple[str, dict[int, bytes]]] = {}  # begun uploads in several parts: id -> (key, parts)
         self.planned: list[list[Any]] = []
         self.requests: list[tuple[str, str]] = []
         self.lock = threading.Lock()
@@ -114,7 +116,15 @@ def _handler(store: FaultyS3) -> type[BaseHTTPRequestHandler]:
             self.handle_request(self.found)
 
         def do_GET(self) -> None:
-            self.handle_request(lambda key, query, body: self.listing(key, query) if "list-type" in query else self.found(key, query, body))
+            def work(key: str, query: dict[str, list[str]], body: bytes) -> None:
+                if "list-type" in query:
+                    self.listing(key, query)
+                elif "uploads" in query:
+                    self.begun_uploads(key, query)
+                else:
+                    self.found(key, query, body)
+
+            self.handle_request(work)
 
         def listing(self, bucket: str, query: dict[str, list[str]]) -> None:
             prefix, delimiter = query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
@@ -133,6 +143,10 @@ def _handler(store: FaultyS3) -> type[BaseHTTPRequestHandler]:
 
         def do_PUT(self) -> None:
             def put(key: str, query: dict[str, list[str]], body: bytes) -> None:
+                if "uploadId" in query:
+                    store.uploads[query["uploadId"][0]][1][int(query["partNumber"][0])] = body
+                    self.answer(200, ETag=_etag(body))
+                    return
                 with store.lock:
                     if self.headers.get("If-None-Match") == "*" and key in store.objects:
                         taken = True
@@ -147,10 +161,33 @@ def _handler(store: FaultyS3) -> type[BaseHTTPRequestHandler]:
 
         def do_DELETE(self) -> None:
             def delete(key: str, query: dict[str, list[str]], body: bytes) -> None:
-                store.objects.pop(key, None)
+                if "uploadId" in query:
+                    store.uploads.pop(query["uploadId"][0], None)
+                else:
+                    store.objects.pop(key, None)
                 self.answer(204)
 
             self.handle_request(delete)
+
+        def begun(self, key: str, query: dict[str, list[str]], body: bytes) -> None:
+            name = uuid.uuid4().hex
+            store.uploads[name] = (key, {})
+            self.answer(200, f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>".encode())
+
+        def completed(self, key: str, query: dict[str, list[str]], body: bytes) -> None:
+            """S3 says 200 when it begins to put the parts together; that this has failed comes after it, in the body."""
+            if store.due("COMPLETE", key) == "200 with an error":
+                self.answer(200, b"<Error><Code>InternalError</Code><Message>on demand</Message></Error>")
+                return
+            _, parts = store.uploads.pop(query["uploadId"][0])
+            store.objects[key] = b"".join(parts[number] for number in sorted(parts))
+            self.answer(200, f"<CompleteMultipartUploadResult><ETag>{_etag(store.objects[key])}</ETag></CompleteMultipartUploadResult>".encode())
+
+        def begun_uploads(self, bucket: str, query: dict[str, list[str]]) -> None:
+            bucket, wanted = bucket.rstrip("/"), query.get("prefix", [""])[0]
+            found = [(key.removeprefix(f"{bucket}/"), name) for name, (key, _) in store.uploads.items() if key.startswith(f"{bucket}/{wanted}")]
+            listed = "".join(f"<Upload><Key>{escape(key)}</Key><UploadId>{name}</UploadId></Upload>" for key, name in found)
+            self.answer(200, f"<ListMultipartUploadsResult>{listed}</ListMultipartUploadsResult>".encode())
 
         def do_POST(self) -> None:
             def delete(key: str, query: dict[str, list[str]], body: bytes) -> None:
@@ -159,7 +196,10 @@ def _handler(store: FaultyS3) -> type[BaseHTTPRequestHandler]:
                     store.objects.pop(f"{key.rstrip('/')}/{name}", None)
                 self.answer(200, b"<DeleteResult></DeleteResult>")
 
-            self.handle_request(delete)
+            def work(key: str, query: dict[str, list[str]], body: bytes) -> None:
+                (self.begun if "uploads" in query else self.completed if "uploadId" in query else delete)(key, query, body)
+
+            self.handle_request(work)
 
     return Handler
 

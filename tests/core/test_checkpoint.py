@@ -7,7 +7,7 @@ import fsspec
 import pytest
 import torch
 
-from diger_core.checkpoint import Checkpoint, load, newest_valid, prune, steps
+from diger_core.checkpoint import Checkpoint, load, newest_valid, prune, steps, sweep
 from diger_core.errors import DigerError
 
 
@@ -160,3 +160,14 @@ def test_an_object_store_gets_the_manifest_last_and_gives_back_the_same(monkeypa
     assert torch.equal(found.tensors["schedule"]["f"], saved.tensors["schedule"]["f"])
     fs.rm("/checkpoints/run/00000003/manifest.json")
     assert newest_valid("memory://checkpoints/run") is None
+
+
+def test_what_a_killed_run_has_begun_to_write_is_removed_before_the_next(tmp_path: Path) -> None:
+    run, told = tmp_path / "run", Told()
+    made().save(run)
+    (run / f".{'a' * 32}.tmp").mkdir()
+    (run / f".{'a' * 32}.tmp" / "recommender.safetensors").write_bytes(b"half")
+    sweep(run, told)
+    sweep(tmp_path / "never", told)
+    assert [path.name for path in run.iterdir()] == [made().name]
+    assert told.lines == ["1 unfinished uploads of a run that was killed were removed"]

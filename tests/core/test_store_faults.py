@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from diger_core import checkpoint as checkpoints
 from diger_core.checkpoint import Checkpoint, newest_valid
 from diger_core.errors import DigerError
+from diger_core.progress import Silent
 from diger_core.store import Store
 from tests.s3_faults import FAULTS, FaultyS3, faulty_s3
 
@@ -125,3 +127,49 @@ def test_a_store_that_hangs_for_thirty_seconds_is_waited_for(faulty: FaultyS3) -
     found = newest_valid("s3://bucket/run")
     assert found is not None
     assert found.step == 1
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the tests' size go up in several parts, as those above 100 MB do."""
+    import s3fs.core
+
+    monkeypatch.setattr(s3fs.core, "calculate_chunksize", lambda size, chunksize=None: 1000)
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_an_upload_whose_completion_says_200_and_then_an_error_is_done_again_or_refused(faulty: FaultyS3, in_parts: None, times: int) -> None:
+    place = "s3://bucket/run"
+    made(1).save(place)
+    assert any(method == "COMPLETE" for method, _ in faulty.requests), "the files must go up in parts"
+    faulty.fail("COMPLETE", "200 with an error", times=times)
+    done = survived(lambda: made(2).save(place))
+    assert done == (times == 1)
+    found = newest_valid(place)
+    assert found is not None
+    assert found.step == (2 if done else 1), "what was never put together is no checkpoint"
+    assert faulty.uploads == {}, "a refused upload is given up, not left begun"
+    faulty.planned.clear()
+    made(2).save(place)
+    again = newest_valid(place)
+    assert again is not None
+    assert again.step == 2
+
+
+def test_what_a_killed_upload_has_begun_is_removed_and_other_runs_uploads_stay(faulty: FaultyS3) -> None:
+    faulty.uploads = {"a": ("bucket/store/checkpoints/mine/00000002/x", {}), "b": ("bucket/store/checkpoints/minetoo/00000002/x", {})}
+    told = Recorded()
+    checkpoints.sweep("s3://bucket/store/checkpoints/mine", told)
+    assert list(faulty.uploads) == ["b"]
+    assert told.messages == ["1 unfinished uploads of a run that was killed were removed"]
+    faulty.fail("GET", "403", times=99)
+    checkpoints.sweep("s3://bucket/store/checkpoints/mine", told)
+    assert told.messages[1].startswith("warning: unfinished uploads")
+
+
+class Recorded(Silent):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)

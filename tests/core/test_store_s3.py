@@ -75,3 +75,14 @@ def test_a_wrong_endpoint_is_named_with_a_remedy(s3_bucket, monkeypatch):
 def test_a_missing_bucket_is_named(s3_bucket):
     with pytest.raises(DigerError, match="no-such-bucket"):
         Store("s3://no-such-bucket/store").root.writable()
+
+
+def test_an_upload_in_parts_that_nobody_will_end_is_removed_below_its_directory_only(s3_bucket):
+    root = Root(f"{s3_bucket}/store")
+    bucket, _, base = root.base.partition("/")
+    for name in ("mine", "minetoo"):
+        root.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=f"{base}/checkpoints/{name}/00000001/x.safetensors")
+    assert root.abandon_uploads("checkpoints", "mine") == 1
+    assert root.abandon_uploads("checkpoints", "mine") == 0
+    left = root.fs.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
+    assert [upload["Key"] for upload in left] == [f"{base}/checkpoints/minetoo/00000001/x.safetensors"]

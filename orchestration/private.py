@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import tempfile
+import time
 from pathlib import Path
 
 _OWNER = ".diger-owner"
@@ -27,7 +30,7 @@ def sweep(base: Path) -> list[Path]:
     if not stale:
         return []
     used = _command_lines()
-    removed = [path for path in stale if not any(str(path) in line for line in used)]
+    removed = [path for path in stale if not any(str(path) in line for line in used.values())]
     for path in removed:
         shutil.rmtree(path, ignore_errors=True)
     return removed
@@ -48,6 +51,37 @@ def identity(pid: int) -> dict[str, object]:
     return {"pid": pid, "started": started, "boot": boot, "host": os.uname().nodename}
 
 
+def family(directory: str) -> list[dict[str, object]]:
+    """The processes that name the directory on their command line, and all that descend from them."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(entry.parent.name)] = int(entry.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+    found = {pid for pid, line in _command_lines().items() if directory in line and pid != os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return [identity(pid) for pid in sorted(found)]
+
+
+def end_processes(processes: list[dict[str, object]], seconds: float) -> None:
+    """Waits until the processes have ended; kills those that have not after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (alive := [each for each in processes if _runs(each)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for each in alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(str(each["pid"])), signal.SIGKILL)
+
+
+def _runs(process: dict[str, object]) -> bool:
+    """Whether the process that `identity` described is still there, and no mere zombie."""
+    try:
+        state = Path(f"/proc/{process['pid']}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z" and not ended(process)
+
+
 def _abandoned(path: Path) -> bool:
     try:
         owner = json.loads((path / _OWNER).read_text(encoding="utf-8"))
@@ -56,11 +90,11 @@ def _abandoned(path: Path) -> bool:
         return False  # without a readable owner it is not ours to remove
 
 
-def _command_lines() -> list[str]:
-    found = []
+def _command_lines() -> dict[int, str]:
+    found = {}
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            found.append(entry.read_bytes().decode(errors="replace"))
+            found[int(entry.parent.name)] = entry.read_bytes().decode(errors="replace")
         except OSError:
             continue  # it ended while the list was read
     return found

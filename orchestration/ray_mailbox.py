@@ -16,6 +16,7 @@ class Mailbox:
         self.updates: dict[str, tuple[int, int | None, dict[str, Any]]] = {}
         self.failure: str | None = None
         self.starts = 0
+        self.controller: Any = None
 
     def message(self, text: str) -> None:
         self.messages.append(text)
@@ -27,6 +28,13 @@ class Mailbox:
         """Counts the start of rank 0 and tells whether the run has failed for good."""
         self.starts += 1
         return self.failure
+
+    def controlled_by(self, controller: Any) -> None:
+        """Takes the handle of the actor that must end for the training to end."""
+        self.controller = controller
+
+    def its_controller(self) -> Any:
+        return self.controller
 
     def fail(self, text: str) -> None:
         self.failure = self.failure or text

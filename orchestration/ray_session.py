@@ -15,13 +15,14 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from diger_core.config import STRICT
 from diger_core.errors import DigerError
-from orchestration.private import private_directory
+from orchestration.private import end_processes, family, private_directory
+from orchestration.ray_mailbox import POLL
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,6 +32,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
 }
+_PATIENCE = 3.0  # seconds that something gets to end by itself
 # A Unix socket's path may have 107 bytes; Ray appends up to 72 (session name, "sockets", the socket's name) to its directory.
 _LONGEST_BASE = 107 - 72 - len("/diger-12345678")
 _SECRETISH = re.compile(r"(?i)key|secret|token|password|credential")
@@ -99,7 +101,11 @@ def ray_session(cluster: ClusterConfig) -> Iterator[Any]:
     if address == "local" and "ray" not in sys.modules:
         _keep_private()
     import ray
+    from ray._private import auto_init_hook
 
+    # By default any call of Ray's API starts a cluster where there is none: a thread that outlives its cluster would start one of its own, with
+    # Ray's defaults, which the next stage takes for its own and which dies with that thread, and this process with it.
+    auto_init_hook.enable_auto_connect = False
     with _State.lock:
         if _State.owned and ray.is_initialized() and address == "local" and _State.cpus < cluster.workers:
             _shutdown(ray)  # started for fewer workers than are wanted now
@@ -137,10 +143,10 @@ def _start(ray: Any, address: str, cluster: ClusterConfig) -> None:
             options["num_gpus"] = cluster.gpus
     try:
         ray.init(**options)
-    except Exception as error:
-        if _State.directory is not None:
-            shutil.rmtree(_State.directory, ignore_errors=True)
-            _State.directory = None
+    except BaseException as error:
+        _shutdown(ray)  # also where an interrupt comes in between: some of its processes may run already
+        if not isinstance(error, Exception):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = "check cluster.address or RAY_ADDRESS" if address != "local" else "check free memory and the temporary directory (TMPDIR)"
         raise DigerError(f"Ray does not start at {address!r}: {reason}: {remedy}") from error
@@ -158,11 +164,45 @@ def shutdown() -> None:
 
 
 def _shutdown(ray: Any) -> None:
-    ray.shutdown()
+    """Returns when the private cluster's servers and workers have ended: those that do not within `_PATIENCE` seconds are killed."""
+    started = [] if _State.directory is None else family(_State.directory)
+    ray.shutdown(wait_for_processes=True)
     _State.owned = False
     if _State.directory is not None:
+        end_processes(started, _PATIENCE)
         shutil.rmtree(_State.directory, ignore_errors=True)
         _State.directory = None
+
+
+def alongside(name: str, work: Callable[[], Any], meanwhile: Callable[[], Any], stop: Callable[[], Any]) -> BaseException | None:
+    """Runs `work`, which blocks on Ray, in a thread, and calls `meanwhile` again and again from this one, which an interrupt therefore reaches.
+
+    Returns what `work` has raised, if anything. Where this thread is interrupted, `stop` makes the work end, Ray is shut down, and nothing of
+    either is left: a thread of an ended cluster must not meet the next one.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - carried to the calling thread, which raises it; Ray also raises SystemExit here
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(POLL)
+            meanwhile()
+    except BaseException:
+        try:
+            stop()
+            thread.join(_PATIENCE)
+        finally:
+            shutdown()  # ends what this process has running on Ray, and nothing else
+            thread.join(_PATIENCE)  # without a cluster its next call fails
+        raise
+    return failures[0] if failures else None
 
 
 def gpus_for(ray: Any, cluster: ClusterConfig) -> bool:

@@ -6,7 +6,7 @@ under a new run id or by hand, goes on from the newest one that verifies. Ray's 
 
 from __future__ import annotations
 
-import threading
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,8 +24,8 @@ from diger_core.store import Store
 from diger_core.tokenizer import tokenizer_state
 from orchestration.baseline import BASELINE, RetrainingConfig
 from orchestration.memory import PeakMemory
-from orchestration.ray_mailbox import POLL, Mailbox, MailboxProgress
-from orchestration.ray_session import ClusterConfig, gpus_for, ray_session, root_cause, shutdown
+from orchestration.ray_mailbox import Mailbox, MailboxProgress
+from orchestration.ray_session import ClusterConfig, alongside, gpus_for, ray_session, root_cause
 from orchestration.warm_start import budget, training_arguments
 
 if TYPE_CHECKING:
@@ -66,13 +66,18 @@ def launch_training(run: StageRun, joint: JointModelConfig) -> None:
     """
     cluster, job = run.params.cluster, stage_job(run, joint)
     started = time.monotonic()
+    checkpoints.sweep(job.checkpoints, run.progress)
     result = checkpoints.newest_valid(job.results, run.progress)
     if result is not None:
         run.progress.message(f"{job.stage}: an earlier attempt had finished the training; its result is taken")
     elif cluster.workers == 0:
         train_job(job, Distributed(), run.progress)
     else:
-        run.note(starts=_on_ray(job, cluster, str(run.scratch / "ray"), run.progress))
+        try:
+            run.note(starts=_on_ray(job, cluster, str(run.scratch / "ray"), run.progress))
+        except BaseException:
+            checkpoints.sweep(job.checkpoints, run.progress)  # its workers were killed, perhaps while they stored a checkpoint
+            raise
     result = result or checkpoints.newest_valid(job.results, run.progress)
     if result is None:
         raise DigerError(f"{job.stage}: training ended without a result in {job.results}: run it again with --debug")
@@ -256,6 +261,8 @@ def _worker(config: dict[str, Any]) -> None:
 def _on_ray(job: Job, cluster: ClusterConfig, storage: str, progress: Progress) -> int:
     """Runs the job on Ray Train and returns how often rank 0 was started. The calling thread delivers the progress, so an interrupt reaches it."""
     with ray_session(cluster) as ray:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         gpu = gpus_for(ray, cluster)
         if job.training.device == "cuda" and not gpu:
             raise DigerError(
@@ -263,24 +270,16 @@ def _on_ray(job: Job, cluster: ClusterConfig, storage: str, progress: Progress) 
             )
         device = job.training.device if gpu else "cpu"
         job = replace(job, training=replace(job.training, device=device), threads=_threads(ray, cluster))
-        mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # it must not be lost with another node
+        mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
         trainer = _trainer({"job": job, "mailbox": mailbox, "gpu": gpu}, job, cluster, gpu, storage)
-        failures: list[BaseException] = []
-        thread = threading.Thread(target=_fit, args=(trainer, failures), name=f"fit-{job.stage}", daemon=True)
-        try:
-            thread.start()
-            while thread.is_alive():
-                thread.join(POLL)
-                failure, starts = _deliver(ray, mailbox, progress)
-        except BaseException:
-            shutdown()  # ends what this process has running on Ray, and nothing else: no worker outlives an interrupted run
-            raise
+        failed = alongside(f"fit-{job.stage}", trainer.fit, lambda: _deliver(ray, mailbox, progress), stop=lambda: _end_controller(ray, mailbox))
         failure, starts = _deliver(ray, mailbox, progress)
         ray.kill(mailbox)
     if failure is not None:
         raise DigerError(failure)
-    if failures:
-        raise DigerError(f"{job.stage}: training failed: {root_cause(failures[0])}") from failures[0]
+    if failed is not None:
+        raise DigerError(f"{job.stage}: training failed: {root_cause(failed)}") from failed
     return starts
 
 
@@ -296,16 +295,34 @@ def _trainer(config: dict[str, Any], job: Job, cluster: ClusterConfig, gpu: bool
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=size, use_gpu=gpu),
         run_config=RunConfig(
-            name=f"{job.stage}-{job.key[:16]}", storage_path=storage, failure_config=FailureConfig(max_failures=cluster.max_failures)
-        ),
+            name=f"{job.stage}-{job.key[:16]}",
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
+            callbacks=[_tells_its_controller(config["mailbox"])],
+        ),  # fmt: skip
     )
 
 
-def _fit(trainer: Any, failures: list[BaseException]) -> None:
-    try:
-        trainer.fit()
-    except BaseException as error:  # noqa: BLE001 - carried to the calling thread, which raises it; Ray also raises SystemExit here
-        failures.append(error)
+def _tells_its_controller(mailbox: Any) -> Any:
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+
+    class TellsItsController(ControllerCallback):
+        """Runs in the actor that leads the training: the only one whose end makes `fit` return."""
+
+        def after_controller_start(self, train_run_context: Any) -> None:
+            import ray
+
+            mailbox.controlled_by.remote(ray.get_runtime_context().current_actor)
+
+    return TellsItsController()
+
+
+def _end_controller(ray: Any, mailbox: Any) -> None:
+    """Ends the training at once: its workers go with their controller. One that has not started yet ends with Ray."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        controller = ray.get(mailbox.its_controller.remote(), timeout=2)
+        if controller is not None:
+            ray.kill(controller)
 
 
 def _deliver(ray: Any, mailbox: Any, progress: Progress) -> tuple[str | None, int]:

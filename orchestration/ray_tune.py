@@ -17,8 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from diger_core.errors import DigerError
-from orchestration.ray_mailbox import POLL
-from orchestration.ray_session import ClusterConfig, ray_session, root_cause, shutdown
+from orchestration.ray_session import ClusterConfig, alongside, ray_session, root_cause
 from orchestration.ray_train import Job
 from orchestration.search.config import SearchConfig
 from orchestration.search.journal import Told, Trial
@@ -144,26 +143,10 @@ def _on_ray(job: Job, source: Source, book: Book, halving: Halving | None, confi
                 failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
             ),
         )  # fmt: skip
-        failures: list[BaseException] = []
-        thread = threading.Thread(target=_fit, args=(tuner, failures), name="fit-decay_search", daemon=True)
-        try:
-            thread.start()
-            while thread.is_alive():
-                thread.join(POLL)
-                bridge.deliver()
-            bridge.deliver()
-        except BaseException:
-            shutdown()  # no trial outlives an interrupted study
-            raise
-    if failures:
-        raise DigerError(f"decay_search: the search failed: {root_cause(failures[0])}") from failures[0]
-
-
-def _fit(tuner: Any, failures: list[BaseException]) -> None:
-    try:
-        tuner.fit()
-    except BaseException as error:  # noqa: BLE001 - carried to the calling thread, which raises it
-        failures.append(error)
+        failed = alongside("fit-decay_search", tuner.fit, bridge.deliver, stop=bridge.stopping.set)
+        bridge.deliver()
+    if failed is not None:
+        raise DigerError(f"decay_search: the search failed: {root_cause(failed)}") from failed
 
 
 class _Bridge:
@@ -174,6 +157,7 @@ class _Bridge:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.trials: dict[str, Trial] = {}  # by Ray's name of them
         self.scores: dict[str, float] = {}
+        self.stopping = threading.Event()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return object, ()
@@ -235,10 +219,21 @@ def _search_algorithm(bridge: _Bridge) -> Any:
 
 
 def _listener(bridge: _Bridge) -> Any:
+    import ray
     from ray.tune import Callback
 
+    class Interrupted(Exception):
+        """Ends Tune's loop."""
+
     class Listener(Callback):
-        """Tune's thread only notes what happens."""
+        """Tune's thread only notes what happens, and ends where the study is interrupted: Tune has no other way to say so from outside."""
+
+        def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            if bridge.stopping.is_set():
+                for trial in trials:
+                    if trial.temporary_state.ray_actor is not None:
+                        ray.kill(trial.temporary_state.ray_actor)  # Tune would wait for the end of its epoch
+                raise Interrupted
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             ours = bridge.trials[trial.trial_id]

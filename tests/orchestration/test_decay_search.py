@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -240,6 +241,8 @@ def test_a_study_is_resumed_whatever_became_of_rays_files(tmp_path: Path, damage
     search = replace(SEARCH, pruning="none", seeds=0)
     with pytest.raises(KeyboardInterrupt):
         world.compute("decay_search", decay_search, search_params(search, workers=2), key="a" * 64, progress=Stopper(9))
+    assert "fit-decay_search" not in {thread.name for thread in threading.enumerate()}, "it would meet the next study's cluster"
+    assert tune_workers() == []
     before = Journal(world.store, "a" * 64).read()
     ended = {number for number, told in before.items() if told.state != "running"}
     assert ended

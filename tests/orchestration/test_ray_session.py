@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +17,7 @@ from diger_core.errors import DigerError
 from diger_core.progress import Silent
 from orchestration import encoders, ray_session
 from orchestration.encoders import EmbeddingsConfig
+from orchestration.private import ended, family
 from orchestration.ray_data import map_batches_to_numpy, map_shards
 from orchestration.ray_session import ClusterConfig
 
@@ -115,6 +118,37 @@ def test_one_private_cluster_serves_the_whole_process_and_leaves_nothing_behind(
     assert os.path.isdir(directory)
     ray_session.shutdown()
     assert not os.path.exists(directory)
+    assert not ray.is_initialized()
+
+
+def test_an_interrupted_stage_leaves_no_thread_no_cluster_and_no_process() -> None:
+    started: list[dict[str, object]] = []
+
+    class Sleeper:
+        def sleep(self) -> None:
+            time.sleep(600)
+
+    with ray_session.ray_session(ClusterConfig(workers=1)) as ray:
+        actor = ray.remote(Sleeper).remote()
+
+        def interrupted() -> None:
+            started.extend(family(str(ray_session._State.directory)))
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            ray_session.alongside("fit-test", lambda: ray.get(actor.sleep.remote()), interrupted, stop=lambda: ray.kill(actor))
+    assert started
+    assert [each for each in started if not ended(each)] == []
+    assert not ray.is_initialized()
+    assert "fit-test" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_call_of_ray_starts_no_cluster_by_itself() -> None:
+    with ray_session.ray_session(ClusterConfig(workers=1)) as ray:
+        ray.put(1)
+    ray_session.shutdown()
+    with pytest.raises(Exception, match="[Nn]ot been started|ray.init"):
+        ray.put(1)
     assert not ray.is_initialized()
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from diger_core import checkpoint as checkpoints
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
 from orchestration.graph import BY_NAME, Stage
@@ -28,6 +29,7 @@ ENTRYPOINT = "python -m orchestration.ray_jobs"
 POLL = 0.5  # seconds
 STOPPED_WITHIN = 10.0  # seconds
 AGENT_WITHIN = 60.0  # seconds
+_AGENT = " (no agent: where two Rays share a host, give one another --dashboard-agent-listen-port)"
 
 
 def is_remote(stage: Stage, params: Params) -> bool:
@@ -55,7 +57,7 @@ def run_as_job(
         given = {
             "provenance": said,
             "stage": stage.name,
-            "store": store.url,
+            "store": store.root.base if store.root.is_local else store.url,  # a job has another working directory
             "snapshot": snapshot.key,
             "params": asdict(replace(params, cluster=_inside(params))),
         }
@@ -69,6 +71,7 @@ def run_as_job(
         _follow(client, job, stage, progress)
     except BaseException:
         _stop(client, job, progress)
+        checkpoints.sweep(f"{store.url}/checkpoints/{key}", progress)  # a job that is killed cannot
         raise
 
 
@@ -79,8 +82,10 @@ def _submit(client: Any, job: str, environment: dict[str, Any]) -> str:
         try:
             return str(client.submit_job(entrypoint=ENTRYPOINT, submission_id=job, runtime_env=environment))
         except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > deadline:
-                raise DigerError(f"cluster.address: the cluster does not take the job: {str(error).splitlines()[0][:200]}") from error
+            no_agent = "No available agent" in str(error)
+            if not no_agent or time.monotonic() > deadline:
+                reason = str(error).splitlines()[0][:200] + (_AGENT if no_agent else "")
+                raise DigerError(f"cluster.address: the cluster does not take the job: {reason}") from error
             time.sleep(POLL)
 
 

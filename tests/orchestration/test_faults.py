@@ -1,4 +1,4 @@
-"""Faults that no other test file owns: a crash at every step of publishing and of an upload, a killed Dagster run, a lost node."""
+"""Faults that no other test file owns: a crash at every step of publishing and of an upload, a killed Dagster run."""
 
 from __future__ import annotations
 
@@ -193,48 +193,3 @@ def test_a_killed_dagster_run_is_taken_up_under_a_new_run_id_and_leaves_one_mode
     assert json.loads(records[0].read_text())["dagster_run_id"]
     assert not list((tmp_path / "tmp").glob("diger-*")), "what the killed run left is removed"
     assert not [path for path in saved.iterdir() if path.name in str(records[0])]
-
-
-_TWO_NODES = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-import ray
-from ray.cluster_utils import Cluster
-from orchestration.ray_session import ClusterConfig, shutdown
-from orchestration.stages.joint_model import joint_model
-from tests.orchestration.training_world import Recorder, World, params
-
-class Loses(Recorder):
-    def update(self, what, done, total=None, **values):
-        super().update(what, done, total, **values)
-        if done > 60 and nodes:
-            cluster.remove_node(nodes.pop(), allow_graceful=False)
-    def message(self, text):
-        super().message(text)
-        print(text, flush=True)
-
-if __name__ == "__main__":
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1)]
-    cluster.wait_for_nodes()
-    progress = Loses()
-    chosen = ClusterConfig(workers=2, min_workers=1, address=cluster.address, checkpoint_steps=5, max_failures=4)
-    joint = replace(params().joint_model, collapse_unique_prefixes=0.0, collapse_perplexity=0.0)  # 40 epochs on a toy do collapse
-    changed = params(training=replace(params().training, epochs=40, patience=40), joint_model=joint, cluster=chosen)
-    artefact, notes = World(Path(sys.argv[1])).compute("joint_model", joint_model, changed, key="7" * 64, progress=progress)
-    print("ENDED", artefact.facts["epochs"], notes["starts"], not nodes, flush=True)
-    shutdown()
-    cluster.shutdown()
-"""
-
-
-@pytest.mark.slow
-def test_training_goes_on_with_one_node_when_the_second_is_lost(tmp_path: Path) -> None:
-    script = tmp_path / "two_nodes.py"
-    script.write_text(_TWO_NODES)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
-    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_failure_threshold": "2", "RAY_health_check_period_ms": "1000"}
-    done = subprocess.run([sys.executable, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert "ENDED 40 2 True" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]  # epochs, starts of the group, the node was taken away
-    assert "resumed at" in done.stdout

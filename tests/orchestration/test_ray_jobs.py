@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +21,7 @@ from orchestration.params import Params, build_params
 from orchestration.ray_session import ClusterConfig
 from orchestration.registry import register
 from orchestration.runner import Session
-from tests.orchestration.ray_processes import marked
+from tests.orchestration.ray_processes import job_server
 from tests.orchestration.snapshot_material import interactions, items, write
 from tests.orchestration.training_world import Recorder, params
 
@@ -82,7 +79,8 @@ class Server:
 
 def follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Server, progress: Any) -> None:
     monkeypatch.setattr(ray_jobs, "_client", lambda address: server)
-    store = Store(tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    store = Store("store")
     snapshot = register(store, str(write(tmp_path / "snap", interactions(), items())))
     there = replace(Params(), cluster=ClusterConfig(address="http://head:8265", runtime_env={"working_dir": "."}))
     ray_jobs.run_as_job(BY_NAME["joint_model"], "k" * 64, there, store, snapshot, progress, {"dagster_run_id": "r1"})
@@ -96,6 +94,7 @@ def test_a_job_is_named_by_its_key_and_told_everything_but_the_address(tmp_path:
     assert given["runtime_env"]["working_dir"] == "."
     told = given["runtime_env"]["env_vars"]["DIGER_JOB"]
     assert '"address": null' in told
+    assert json.loads(told)["store"] == str(tmp_path / "store"), "a job has another working directory"
     assert json.loads(told)["provenance"] == {"dagster_run_id": "r1", "launched_by": "ray job", "ray_job": given["submission_id"]}
     assert "joint_model: epoch 1/5" in recorder.messages
     assert "noise" not in recorder.messages
@@ -128,56 +127,14 @@ def test_an_interrupt_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # A real cluster, with token authentication
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """The address of a job server on loopback that asks for a token, and the mark of its processes."""
-    mark, port, gcs = secrets.token_hex(16), free_port(), free_port()
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    environment = {**os.environ, **token, "DIGER_TEST_MARK": mark, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ray = str(Path(sys.executable).parent / "ray")
-    command = [
-        ray,
-        "start",
-        "--head",
-        "--block",
-        f"--port={gcs}",
-        f"--dashboard-port={port}",
-        "--dashboard-host=127.0.0.1",
-        "--node-ip-address=127.0.0.1",
-    ]
-    command += ["--num-cpus=2", "--object-store-memory=200000000", f"--temp-dir={tmp_path_factory.mktemp('r')}", "--disable-usage-stats"]
-    head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    before = {name: os.environ.get(name) for name in token}
-    os.environ.update(token)
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                ray_jobs._client(f"http://127.0.0.1:{port}").list_jobs()
-                break
-            except Exception:  # noqa: BLE001 - it is starting
-                assert time.monotonic() < deadline, "the job server did not start"
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}", mark
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-        head.terminate()
-        head.wait(60)
-        for pid in marked(mark):
-            os.kill(pid, 9)
+def address() -> Iterator[str]:
+    with job_server() as server:
+        yield server.address
 
 
 @pytest.mark.slow
-def test_a_model_is_trained_through_the_job_server_and_a_wrong_token_is_refused(job_server: tuple[str, str], tmp_path: Path) -> None:
-    address, _ = job_server
+def test_a_model_is_trained_through_the_job_server_and_a_wrong_token_is_refused(address: str, tmp_path: Path) -> None:
     store, small = Store(tmp_path / "store"), params()
     sections = {name: getattr(small, name) for name in ("tokenizer", "recommender", "training", "joint_model", "semantic_ids")}
     here = replace(Params(), **sections, cluster=ClusterConfig(workers=0))
@@ -200,8 +157,7 @@ def test_a_model_is_trained_through_the_job_server_and_a_wrong_token_is_refused(
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_ends_its_job_within_ten_seconds(job_server: tuple[str, str], tmp_path: Path) -> None:
-    address, _ = job_server
+def test_an_interrupted_run_ends_its_job_within_ten_seconds(address: str, tmp_path: Path) -> None:
     store, small = Store(tmp_path / "store"), params()
     sections = {name: getattr(small, name) for name in ("tokenizer", "recommender", "joint_model", "semantic_ids")}
     here = replace(Params(), **sections, training=replace(small.training, epochs=5000, patience=5000), cluster=ClusterConfig(workers=0))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +24,7 @@ from orchestration.ray_session import ClusterConfig
 from orchestration.stages.frozen_model import frozen_model
 from orchestration.stages.joint_model import joint_model
 from orchestration.stages.semantic_ids import semantic_ids
+from tests.orchestration.ray_processes import marked, train_workers
 from tests.orchestration.training_world import ITEMS, Recorder, World, params
 
 
@@ -227,7 +227,12 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on_where_it_was(world: Wo
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         world.compute("joint_model", joint_model, changed, key="5" * 64, progress=Interrupter())
-    assert train_workers() == []
+    _wait(lambda: train_workers() == [], 10)
+    assert "fit-joint_model" not in {thread.name for thread in threading.enumerate()}
+    rays_own = [path for path in (world.folder / "scratch" / "ray").rglob("*") if path.is_file()]
+    assert rays_own
+    for path in rays_own:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # Train's snapshots decide nothing
     recorder = Recorder()
     world.compute("joint_model", joint_model, changed, key="5" * 64, progress=recorder)
     assert any("resumed at" in text for text in recorder.messages), time.monotonic() - started
@@ -239,6 +244,7 @@ from pathlib import Path
 from dataclasses import replace
 from orchestration.ray_session import ClusterConfig
 from orchestration.stages.joint_model import joint_model
+from tests.orchestration.ray_processes import marked, train_workers
 from tests.orchestration.training_world import World, params
 if __name__ == "__main__":
     changed = params(training=replace(params().training, epochs=200), cluster=ClusterConfig(workers=2, checkpoint_steps=5))
@@ -259,7 +265,7 @@ def test_a_killed_driver_leaves_no_process_and_its_successor_goes_on_from_the_ch
     finally:
         driver.kill()
         driver.wait()
-    _wait(lambda: _marked(mark) == [], 60)  # 10 s on an idle machine: Ray notices the loss by itself
+    _wait(lambda: marked(mark) == [], 60)  # 10 s on an idle machine: Ray notices the loss by itself
     recorder = Recorder()
     changed = params(training=replace(params().training, epochs=200))
     artefact, _ = World(tmp_path).compute("joint_model", joint_model, changed, key="6" * 64, progress=recorder)
@@ -272,33 +278,3 @@ def _wait(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
-
-
-def _marked(mark: str) -> list[int]:
-    """Processes that inherited the mark."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if mark.encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-    return found
-
-
-def train_workers() -> list[int]:
-    """Process ids of the training workers of this process's private cluster."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if "RayTrainWorker" in (entry / "cmdline").read_bytes().decode(errors="replace") and os.getpid() in _ancestors(int(entry.name)):
-                    found.append(int(entry.name))
-    return sorted(found)
-
-
-def _ancestors(pid: int) -> list[int]:
-    found = []
-    while pid > 1:
-        pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-        found.append(pid)
-    return found

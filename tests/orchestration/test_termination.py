@@ -1,0 +1,195 @@
+"""A run launched through Dagster's webserver as its UI does, and terminated there: within ten seconds nothing of it is left, and the next launch
+goes on from the last checkpoint. On a private Ray, and with the training behind a job server."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from diger_core import checkpoint as checkpoints
+from diger_core.store import Store
+from orchestration import ray_jobs
+from orchestration.graph import BY_NAME, upstream
+from orchestration.params import build_params
+from orchestration.ray_session import ClusterConfig
+from orchestration.registry import register
+from orchestration.runner import Session
+from tests.orchestration.ray_processes import descendants, job_server
+from tests.orchestration.retraining_world import FIRST, SMALL, shop
+from tests.orchestration.snapshot_material import write
+from tests.orchestration.test_ui import Ui, free_port, start, wait_for
+
+WITHIN = 10.0  # seconds from the request to the end of everything
+LONG = {"epochs": 5000, "patience": 5000}
+PARAMS: dict[str, Any] = SMALL | {
+    "training": SMALL["training"] | LONG,
+    "joint_model": SMALL["joint_model"] | {"collapse_unique_prefixes": 0.0, "collapse_perplexity": 0.0},
+    "cluster": {"workers": 1, "checkpoint_steps": 1},  # nearly always at storing a checkpoint
+}
+LAUNCH = """mutation($execution: ExecutionParams!) {launchRun(executionParams: $execution) {
+  __typename ... on LaunchRunSuccess {run {runId}} ... on Error {message}}}"""
+TERMINATE = """mutation($id: String!) {terminateRun(runId: $id) {__typename ... on TerminateRunFailure {message}}}"""
+EVENTS = """query($id: ID!) {logsForRun(runId: $id) {... on EventConnection {events {
+  ... on MessageEvent {message} ... on ExecutionStepFailureEvent {error {cause {message}}}}}}}"""
+
+
+@dataclass
+class World:
+    ui: Ui
+    store: Store
+    snapshot: str
+    key: str  # of the joint model's record
+    server: int  # process id of the job server's head, or 0
+    overrides: list[str]
+
+    def launch(self) -> str:
+        execution = {
+            "selector": {
+                "repositoryName": "__repository__", "repositoryLocationName": "orchestration.definitions", "jobName": "__ASSET_JOB",
+                "assetSelection": [{"path": ["joint_model"]}],
+            },
+            "mode": "default",
+            "runConfigData": {"resources": {"pipeline": {"config": {"overrides": self.overrides}}}},
+            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": self.snapshot}]},
+        }  # fmt: skip
+        launched = self.ui.ask(LAUNCH, execution=execution)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def status(self, run: str) -> str:
+        return next(each["status"] for each in self.ui.runs() if each["runId"] == run)
+
+    def said(self, run: str) -> str:
+        return "\n".join(f"{event.get('message', '')} {event.get('error') or ''}" for event in self.ui.ask(EVENTS, id=run)["logsForRun"]["events"])
+
+    def processes(self) -> set[int]:
+        """All that descends from Dagster, but Python's own helper of its code server; and what works for a job on the job server's cluster."""
+        ours = {pid for pid in descendants(self.ui.process.pid) if b"resource_tracker" not in command_line(pid)}
+        return ours | {pid for pid in descendants(self.server) if self.server and works_for_a_job(command_line(pid))}
+
+    @property
+    def saved(self) -> Path:
+        return Path(self.store.root.at("checkpoints", self.key))
+
+    def steps(self) -> list[int]:
+        """Steps of complete checkpoints."""
+        return [int(name) for name in checkpoints.steps(self.saved) if (self.saved / name / checkpoints.MANIFEST).is_file()]
+
+    def working(self) -> bool:
+        """Whether the run's Ray is there: its own, or its job on the cluster."""
+        if self.server:
+            return any(not job.status.is_terminal() for job in ray_jobs._client(self.address).list_jobs())
+        return any(b"raylet_socket_name" in command_line(pid) for pid in self.processes())
+
+    @property
+    def address(self) -> str:
+        return self.overrides[0].removeprefix("cluster.address=")
+
+
+def works_for_a_job(line: bytes) -> bool:
+    """Not what the cluster keeps for the next one."""
+    return b"orchestration.ray_jobs" in line or (line.startswith(b"ray::") and b"ray::IDLE" not in line)
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def wait(condition: Callable[[], Any], world: World, run: str, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert world.status(run) not in ("FAILURE", "SUCCESS"), world.said(run)[-4000:]
+        assert time.monotonic() < end, world.said(run)[-4000:]
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module", params=["private Ray", "job server"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Everything up to the tokenizer is made; `diger ui` runs, its parameters ask for a training that would take an hour."""
+    home = tmp_path_factory.mktemp("home")
+    store, chosen = Store(home / "store"), build_params(PARAMS)
+    snapshot = register(store, str(write(home / "data/snapshots/demo-1", *shop(FIRST, 60))))
+    (home / "data/snapshots/demo-1/_SUCCESS").touch()
+    (write(home / "data/snapshots/demo-2", *shop(FIRST, 61)) / "_SUCCESS").touch()
+    here = replace(chosen, cluster=ClusterConfig(workers=0))
+    for name in (name for name in BY_NAME if name in upstream({"joint_model"}) and name != "joint_model"):
+        Session(store, here, snapshot).materialise(BY_NAME[name])
+    key, _ = Session(store, here, snapshot).resolve(BY_NAME["joint_model"])
+    (home / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
+
+    def running(server: int, overrides: list[str]) -> Iterator[World]:
+        port = free_port()
+        ui = Ui(start(home, port), f"http://127.0.0.1:{port}", home)
+        try:
+            wait_for(ui)
+            yield World(ui, store, snapshot.key, key, server, overrides)
+        finally:
+            ui.process.send_signal(signal.SIGTERM)
+            ui.process.wait(60)
+
+    if request.param == "private Ray":
+        yield from running(0, [])
+    else:
+        with job_server() as server:
+            yield from running(server.head, [f"cluster.address={server.address}"])
+
+
+def terminate(world: World, run: str, before: set[int]) -> float:
+    """Terminates the run as the UI's button does, and holds it to what termination promises; returns the seconds that this took."""
+    made = private_directories(world.processes() - before)
+    asked = time.monotonic()
+    told = world.ui.ask(TERMINATE, id=run)["terminateRun"]
+    assert told["__typename"] == "TerminateRunSuccess", told
+    while (left := world.processes() - before) or world.status(run) != "CANCELED":
+        assert time.monotonic() - asked < WITHIN, (world.status(run), [command_line(pid) for pid in left], world.said(run)[-4000:])
+        time.sleep(0.05)
+    seconds = time.monotonic() - asked
+    if world.server:
+        assert all(job.status.is_terminal() for job in ray_jobs._client(world.address).list_jobs())
+    assert world.store.lookup("joint_model", world.key) is None, "no model is visible"
+    assert not Path(world.store.root.at("artefacts", "joint_model")).exists()
+    if world.saved.is_dir():
+        assert [entry.name for entry in world.saved.iterdir() if not entry.name.isdigit()] == [], "an unfinished upload is left"
+    assert [directory for directory in made if directory.exists()] == []
+    return seconds
+
+
+def private_directories(pids: set[int]) -> list[Path]:
+    """Temporary directories of these processes: a stage's scratch, and Ray's."""
+    found = {path for parent in (tempfile.gettempdir(), "/tmp") for path in Path(parent).glob("diger-*/.diger-owner")}
+    return sorted(path.parent for path in found if json.loads(path.read_text())["pid"] in pids)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_terminated_in_set_up_and_in_training_leaves_nothing_and_the_next_launch_goes_on(world: World, record_property: Any) -> None:
+    before = world.processes()
+    in_set_up = world.launch()
+    wait(world.working, world, in_set_up)
+    assert world.steps() == []
+    record_property("terminated in set-up, s", round(terminate(world, in_set_up, before), 1))
+
+    in_training = world.launch()
+    wait(lambda: len(world.steps()) >= 2, world, in_training)
+    reached = max(world.steps())
+    record_property("terminated in training, s", round(terminate(world, in_training, before), 1))
+
+    again = world.launch()
+    wait(lambda: "joint_model: resumed at" in world.said(again), world, again)
+    resumed = re.search(r"joint_model: resumed at .*?step (\d+)", world.said(again))
+    assert resumed is not None
+    assert int(resumed[1]) >= reached, world.said(again)
+    terminate(world, again, before)

@@ -43,6 +43,25 @@ def cpu() -> str:
     return "## On the CPU, small model (`make bench`)\n\n" + table(header, body) if found else ""
 
 
+def traffic() -> str:
+    """The newest run of `python -m benchmarks.traffic`."""
+    found = last_run("traffic")
+    if not found:
+        return ""
+    one, body = next((r["rows_per_second"] for r in found if r["ranks"] == 1), None), []
+    for r in found:
+        formula, wire = r["formula_payload"], r["formula_all_ranks"]
+        over = f"{r['sent'] / wire:.3f}" if wire else ""
+        speed = f"{r['rows_per_second']:,.0f} ({r['rows_per_second'] / one:.2f})" if one else f"{r['rows_per_second']:,.0f}"
+        spread = f"{min(r['repeats']):,.0f} to {max(r['repeats']):,.0f}"
+        cells = [r["ranks"], f"{r['parameters']:,}", f"{r['payload']:,.0f}", f"{formula:,}", f"{r['sent']:,}", f"{wire:,}", over]
+        body.append([*cells, speed, spread, r["ms_per_step"], r["exchange_ms"], r["load_before"], *where(r)])
+    header = ["ranks", "learning parameters", "payload, bytes a step", "formula", "sent by all ranks, bytes a step", "ring", "sent / ring"]
+    header += ["rows/s (times one rank)", "rounds", "ms a step", "of them in the exchange", "load before", *WHERE]
+    told = f"One batch of {found[0]['batch']} rows in all, whatever the number of ranks; one thread a rank; gloo over loopback.\n\n"
+    return "## Scaling: bytes and rows (`python -m benchmarks.traffic`)\n\n" + told + table(header, body)
+
+
 def audit() -> str:
     """Speed of questions and of hashing, and what was said about each damage."""
     asked = rows("audit_questions", "question", "where", "artefacts")
@@ -76,13 +95,21 @@ def audit() -> str:
 
 
 def faults() -> str:
-    """What was provoked, by which tests, and whether it was survived."""
-    found = rows("faults", "fault")
-    body = [
-        [r["fault"], r["what"], r["passed"], "yes" if not r["failed"] else f"NO ({r['failed']} failed)", f"{r['seconds']:.0f}", *where(r)[2:]]
-        for r in sorted(found, key=lambda r: r["fault"])
-    ]
-    return "## Faults (`make faults`)\n\n" + table(["number", "fault", "scenarios passed", "survived", "seconds", *WHERE[2:]], body) if found else ""
+    """What was provoked, by which tests, and whether it was survived: each fault's newest line, but for those of a quick bench."""
+    found = sorted([r for r in rows("faults", "fault", "quick") if not r["quick"]], key=lambda r: r["fault"])
+    body = []
+    for r in found:
+        survived = "yes" if not r["failed"] else f"NO ({r['failed']} failed)"
+        measured = "; ".join(f"{name}: {value:g}" for name, value in sorted(r.get("measured", {}).items()))
+        body.append([r["fault"], r["what"], r["passed"], survived, f"{r['seconds']:.0f}", measured, *where(r)[2:]])
+    told = f"In all {sum(r['seconds'] for r in found) / 60:.1f} minutes.\n\n"
+    return (
+        "## Faults (`make faults`)\n\n"
+        + told
+        + table(["number", "fault", "scenarios passed", "survived", "seconds", "measured (largest)", *WHERE[2:]], body)
+        if found
+        else ""
+    )
 
 
 def search() -> str:
@@ -141,6 +168,7 @@ def main() -> None:
         report_quality.same_epochs(),
         retraining(),
         cpu(),
+        traffic(),
         audit(),
         faults(),
         search(),

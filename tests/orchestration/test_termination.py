@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from orchestration.runner import Session
 from tests.orchestration.ray_processes import descendants, job_server
 from tests.orchestration.retraining_world import FIRST, SMALL, shop
 from tests.orchestration.snapshot_material import write
-from tests.orchestration.test_ui import Ui, free_port, start, wait_for
+from tests.orchestration.ui_server import Ui, running_ui
 
 WITHIN = 10.0  # seconds from the request to the end of everything
 LONG = {"epochs": 5000, "patience": 5000}
@@ -67,7 +67,7 @@ class World:
         return launched["run"]["runId"]
 
     def status(self, run: str) -> str:
-        return next(each["status"] for each in self.ui.runs() if each["runId"] == run)
+        return self.ui.run(run)["status"]
 
     def said(self, run: str) -> str:
         return "\n".join(f"{event.get('message', '')} {event.get('error') or ''}" for event in self.ui.ask(EVENTS, id=run)["logsForRun"]["events"])
@@ -130,21 +130,11 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     key, _ = Session(store, here, snapshot).resolve(BY_NAME["joint_model"])
     (home / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
 
-    def running(server: int, overrides: list[str]) -> Iterator[World]:
-        port = free_port()
-        ui = Ui(start(home, port), f"http://127.0.0.1:{port}", home)
-        try:
-            wait_for(ui)
-            yield World(ui, store, snapshot.key, key, server, overrides)
-        finally:
-            ui.process.send_signal(signal.SIGTERM)
-            ui.process.wait(60)
-
-    if request.param == "private Ray":
-        yield from running(0, [])
-    else:
-        with job_server() as server:
-            yield from running(server.head, [f"cluster.address={server.address}"])
+    with ExitStack() as stack:
+        server = stack.enter_context(job_server()) if request.param == "job server" else None
+        ui = stack.enter_context(running_ui(home))
+        overrides = [f"cluster.address={server.address}"] if server else []
+        yield World(ui, store, snapshot.key, key, server.head if server else 0, overrides)
 
 
 def terminate(world: World, run: str, before: set[int]) -> float:

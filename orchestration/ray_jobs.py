@@ -28,6 +28,7 @@ VARIABLE = "DIGER_JOB"
 ENTRYPOINT = "python -m orchestration.ray_jobs"
 POLL = 0.5  # seconds
 STOPPED_WITHIN = 10.0  # seconds
+KNOWN_WITHIN = 5.0  # seconds from an interrupt to a job that was being submitted meanwhile
 AGENT_WITHIN = 60.0  # seconds
 _AGENT = " (no agent: where two Rays share a host, give one another --dashboard-agent-listen-port)"
 
@@ -50,37 +51,44 @@ def run_as_job(
     address = _address(params)
     client = _client(address)
     prefix = f"diger-{stage.name}-{key[:16]}-"
-    job = next((j.submission_id for j in client.list_jobs() if (j.submission_id or "").startswith(prefix) and not j.status.is_terminal()), None)
-    if job is None:
-        name = prefix + uuid.uuid4().hex[:8]
-        said = {**(provenance or {}), "launched_by": "ray job", "ray_job": name}
-        given = {
-            "provenance": said,
-            "stage": stage.name,
-            "store": store.root.base if store.root.is_local else store.url,  # a job has another working directory
-            "snapshot": snapshot.key,
-            "params": asdict(replace(params, cluster=_inside(params))),
-        }
-        environment = dict(params.cluster.runtime_env)
-        environment["env_vars"] = {**environment.get("env_vars", {}), VARIABLE: json.dumps(given)}
-        job = _submit(client, name, environment)
-        progress.message(f"{stage.name}: submitted to {address} as {job}")
-    else:
-        progress.message(f"{stage.name}: job {job} of an earlier launch is still running at {address}: followed")
+    running = next((j.submission_id for j in client.list_jobs() if (j.submission_id or "").startswith(prefix) and not j.status.is_terminal()), None)
+    job = running or prefix + uuid.uuid4().hex[:8]
     try:
+        if running is None:
+            _submit(client, job, _environment(stage, job, params, store, snapshot, provenance or {}))
+            progress.message(f"{stage.name}: submitted to {address} as {job}")
+        else:
+            progress.message(f"{stage.name}: job {job} of an earlier launch is still running at {address}: followed")
         _follow(client, job, stage, progress)
+    except DigerError:
+        raise  # it was not taken, or it has ended
     except BaseException:
         _stop(client, job, progress)
         checkpoints.sweep(f"{store.url}/checkpoints/{key}", progress)  # a job that is killed cannot
         raise
 
 
-def _submit(client: Any, job: str, environment: dict[str, Any]) -> str:
+def _environment(stage: Stage, job: str, params: Params, store: Store, snapshot: Registered, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The job's runtime environment, with what `main` reads."""
+    given = {
+        "provenance": {**provenance, "launched_by": "ray job", "ray_job": job},
+        "stage": stage.name,
+        "store": store.root.base if store.root.is_local else store.url,  # a job has another working directory
+        "snapshot": snapshot.key,
+        "params": asdict(replace(params, cluster=_inside(params))),
+    }
+    environment = dict(params.cluster.runtime_env)
+    environment["env_vars"] = {**environment.get("env_vars", {}), VARIABLE: json.dumps(given)}
+    return environment
+
+
+def _submit(client: Any, job: str, environment: dict[str, Any]) -> None:
     """A cluster that has just started has a job server before it has an agent that could run jobs."""
     deadline = time.monotonic() + AGENT_WITHIN
     while True:
         try:
-            return str(client.submit_job(entrypoint=ENTRYPOINT, submission_id=job, runtime_env=environment))
+            client.submit_job(entrypoint=ENTRYPOINT, submission_id=job, runtime_env=environment)
+            return
         except RuntimeError as error:
             no_agent = "No available agent" in str(error)
             if not no_agent or time.monotonic() > deadline:
@@ -128,11 +136,18 @@ def _follow(client: Any, job: str, stage: Stage, progress: Progress) -> None:
 
 
 def _stop(client: Any, job: str, progress: Progress) -> None:
-    """Asks the job to stop and waits for it, so that nothing runs on behind a run that has ended."""
-    client.stop_job(job)
-    deadline = time.monotonic() + STOPPED_WITHIN
-    while not client.get_job_status(job).is_terminal():
-        if time.monotonic() > deadline:
+    """Asks the job to stop until it has, so that nothing runs on behind a run that has ended: a job that is only just starting hears nothing yet."""
+    asked = time.monotonic()
+    while True:
+        try:
+            if client.get_job_status(job).is_terminal():
+                return
+            client.stop_job(job)
+        except RuntimeError as error:  # interrupted while it was being submitted: the server does not know it yet, or never will
+            if time.monotonic() > asked + KNOWN_WITHIN:
+                progress.message(f"warning: job {job} is unknown to its server, so it was not stopped: {str(error).splitlines()[0][:200]}")
+                return
+        if time.monotonic() > asked + STOPPED_WITHIN:
             progress.message(f"warning: job {job} has not stopped within {STOPPED_WITHIN:g} s: `ray job stop {job}`")
             return
         time.sleep(0.2)

@@ -124,6 +124,30 @@ def test_an_interrupt_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(server.stopped) == 1
 
 
+def test_an_interrupt_in_the_middle_of_the_submission_stops_the_job_that_comes_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(Server):
+        asked = 0
+
+        def submit_job(self, **given: Any) -> str:
+            super().submit_job(**given)
+            raise KeyboardInterrupt
+
+        def get_job_status(self, job: str) -> Any:
+            self.asked += 1
+            if self.asked < 3:
+                raise RuntimeError("Request failed with status code 404: it does not exist")
+            return super().get_job_status(job)
+
+        def stop_job(self, job: str) -> None:
+            if self.asked > 3:  # before, it has nobody yet who would hear it
+                super().stop_job(job)
+
+    server = Late("RUNNING")
+    with pytest.raises(KeyboardInterrupt):
+        follow(monkeypatch, tmp_path, server, Recorder())
+    assert server.stopped == [server.submitted[0]["submission_id"]]
+
+
 # A real cluster, with token authentication
 
 

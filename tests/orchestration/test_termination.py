@@ -97,8 +97,9 @@ class World:
 
 
 def works_for_a_job(line: bytes) -> bool:
-    """Not what the cluster keeps for the next one."""
-    return b"orchestration.ray_jobs" in line or (line.startswith(b"ray::") and b"ray::IDLE" not in line)
+    """Not what the cluster keeps for the next one: idle workers, and the one actor that Ray detaches from all runs."""
+    kept = (b"ray::IDLE", b"ray::_AutoscalingCoordinatorActor")
+    return b"orchestration.ray_jobs" in line or (line.startswith(b"ray::") and not line.startswith(kept))
 
 
 def command_line(pid: int) -> bytes:

@@ -286,14 +286,15 @@ def _on_ray(job: Job, cluster: ClusterConfig, storage: str, progress: Progress) 
 def _trainer(config: dict[str, Any], job: Job, cluster: ClusterConfig, gpu: bool, storage: str) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2._internal.callbacks import PlacementGroupCleanerCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
-    class Trainer(TorchTrainer):  # type: ignore[misc]
+    class Trainer(TorchTrainer):
         """Without the detached actor that shall remove the placement group of a killed controller: it cannot end itself, and so outlived every
         terminated run on a shared cluster. The group belongs to the controller and goes with it."""
 
         def _create_default_callbacks(self) -> list[Any]:
-            return [each for each in super()._create_default_callbacks() if not isinstance(each, PlacementGroupCleanerCallback)]
+            made = super()._create_default_callbacks()  # type: ignore[misc] # type checkers see the older class
+            return [each for each in made if not isinstance(each, PlacementGroupCleanerCallback)]
 
     least = cluster.workers if cluster.min_workers is None else cluster.min_workers
     size: Any = cluster.workers if least == cluster.workers else (least, cluster.workers)  # ray.train re-exports the older class to type checkers

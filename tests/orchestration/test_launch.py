@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -17,8 +13,6 @@ from diger_core.store import Store
 from orchestration.launch import _explain, run_flow
 from orchestration.registry import Registered, register
 from tests.orchestration.snapshot_material import interactions, items, write
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -47,22 +41,3 @@ def test_dagsters_name_for_ctrl_c_is_an_interruption(snapshot: tuple[Store, Regi
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     with pytest.raises(KeyboardInterrupt):
         run_flow(*snapshot, None, [], Silent(), ["raw_items"])
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_a_run_with_one_line(snapshot: tuple[Store, Registered], tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from orchestration.cli import main; main()", "run", "--snapshot", "snap"]
-    more = {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
-    training = ["--set", "tokenizer.epochs=100000", "--until", "tokenizer"]
-    with subprocess.Popen([*command, *training], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | more) as child:
-        assert child.stdout is not None
-        told = []
-        for line in child.stdout:
-            told.append(line)
-            if line.startswith("tokenizer: "):
-                break
-        child.send_signal(signal.SIGINT)
-        told += child.stdout.readlines()
-        assert child.wait(30) == 130
-    assert told[-1] == "diger: interrupted; finished stages are kept, run the same command to go on\n"
-    assert not any("Traceback" in line for line in told)

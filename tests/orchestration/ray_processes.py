@@ -68,6 +68,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def forget_token() -> None:
+    """A process that has had a cluster of its own would show that one's token."""
+    from ray._private.authentication_test_utils import reset_auth_token_state
+
+    reset_auth_token_state()
+
+
 @dataclass(frozen=True)
 class JobServer:
     address: str
@@ -92,6 +99,7 @@ def job_server() -> Iterator[JobServer]:
     head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before = {name: os.environ.get(name) for name in token}
     os.environ.update(token)
+    forget_token()
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -105,6 +113,7 @@ def job_server() -> Iterator[JobServer]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+        forget_token()
         head.terminate()
         head.wait(60)
         for pid in marked(mark):

@@ -8,7 +8,6 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from orchestration.params import build_params
 from orchestration.ray_session import ClusterConfig
 from orchestration.registry import register
 from orchestration.runner import Session
-from tests.orchestration.ray_processes import descendants, job_server
+from tests.orchestration.ray_processes import JobServer, descendants, job_server
 from tests.orchestration.retraining_world import FIRST, SMALL, shop
 from tests.orchestration.snapshot_material import write
 from tests.orchestration.ui_server import Ui, running_ui
@@ -49,17 +48,16 @@ class World:
     store: Store
     snapshot: str
     key: str  # of the joint model's record
-    server: int  # process id of the job server's head, or 0
-    overrides: list[str]
+    server: JobServer
 
-    def launch(self) -> str:
+    def launch(self, *overrides: str) -> str:
         execution = {
             "selector": {
                 "repositoryName": "__repository__", "repositoryLocationName": "orchestration.definitions", "jobName": "__ASSET_JOB",
                 "assetSelection": [{"path": ["joint_model"]}],
             },
             "mode": "default",
-            "runConfigData": {"resources": {"pipeline": {"config": {"overrides": self.overrides}}}},
+            "runConfigData": {"resources": {"pipeline": {"config": {"overrides": list(overrides)}}}},
             "executionMetadata": {"tags": [{"key": "dagster/partition", "value": self.snapshot}]},
         }  # fmt: skip
         launched = self.ui.ask(LAUNCH, execution=execution)["launchRun"]
@@ -75,7 +73,7 @@ class World:
     def processes(self) -> set[int]:
         """All that descends from Dagster, but Python's own helper of its code server; and what works for a job on the job server's cluster."""
         ours = {pid for pid in descendants(self.ui.process.pid) if b"resource_tracker" not in command_line(pid)}
-        return ours | {pid for pid in descendants(self.server) if self.server and works_for_a_job(command_line(pid))}
+        return ours | {pid for pid in descendants(self.server.head) if works_for_a_job(command_line(pid))}
 
     @property
     def saved(self) -> Path:
@@ -85,15 +83,9 @@ class World:
         """Steps of complete checkpoints."""
         return [int(name) for name in checkpoints.steps(self.saved) if (self.saved / name / checkpoints.MANIFEST).is_file()]
 
-    def working(self) -> bool:
-        """Whether the run's Ray is there: its own, or its job on the cluster."""
-        if self.server:
-            return any(not job.status.is_terminal() for job in ray_jobs._client(self.address).list_jobs())
-        return any(b"raylet_socket_name" in command_line(pid) for pid in self.processes())
-
-    @property
-    def address(self) -> str:
-        return self.overrides[0].removeprefix("cluster.address=")
+    def jobs(self) -> list[str]:
+        """Jobs that have not ended."""
+        return [job.submission_id for job in ray_jobs._client(self.server.address).list_jobs() if not job.status.is_terminal()]
 
 
 def works_for_a_job(line: bytes) -> bool:
@@ -122,8 +114,8 @@ def wait(condition: Callable[[], Any], world: World, run: str, seconds: float = 
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module", params=["private Ray", "job server"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Everything up to the tokenizer is made; `diger ui` runs, its parameters ask for a training that would take an hour."""
     home = tmp_path_factory.mktemp("home")
     store, chosen = Store(home / "store"), build_params(PARAMS)
@@ -136,11 +128,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     key, _ = Session(store, here, snapshot).resolve(BY_NAME["joint_model"])
     (home / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
 
-    with ExitStack() as stack:
-        server = stack.enter_context(job_server()) if request.param == "job server" else None
-        ui = stack.enter_context(running_ui(home))
-        overrides = [f"cluster.address={server.address}"] if server else []
-        yield World(ui, store, snapshot.key, key, server.head if server else 0, overrides)
+    with job_server() as server, running_ui(home) as ui:
+        yield World(ui, store, snapshot.key, key, server)
 
 
 def terminate(world: World, run: str, before: set[int]) -> float:
@@ -160,8 +149,7 @@ def terminate(world: World, run: str, before: set[int]) -> float:
         time.sleep(0.05)
     seconds = time.monotonic() - asked
     wait(lambda: not left(), world, run, 30)
-    if world.server:
-        assert all(job.status.is_terminal() for job in ray_jobs._client(world.address).list_jobs())
+    assert world.jobs() == []
     assert world.store.lookup("joint_model", world.key) is None, "no model is visible"
     assert not Path(world.store.root.at("artefacts", "joint_model")).exists()
     if world.saved.is_dir():
@@ -176,23 +164,39 @@ def private_directories(pids: set[int]) -> list[Path]:
     return sorted(path.parent for path in found if json.loads(path.read_text())["pid"] in pids)
 
 
+def in_set_up_and_in_training(world: World, working: Callable[[], bool], *overrides: str) -> tuple[dict[str, float], str]:
+    """Two launches, the first terminated as soon as its Ray or its job is there, the second after two more checkpoints: (the seconds that each
+    termination took, what the second run said)."""
+    before, reached = world.processes(), max(world.steps(), default=0)
+    first = world.launch(*overrides)
+    wait(working, world, first)
+    took = {"in set-up": terminate(world, first, before)}
+    assert max(world.steps(), default=0) == reached
+    second = world.launch(*overrides)
+    wait(lambda: len([step for step in world.steps() if step > reached]) >= 2, world, second)
+    wait(lambda: reached == 0 or "resumed at" in world.said(second), world, second)
+    said = world.said(second)
+    took["in training"] = terminate(world, second, before)
+    return took, said
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_run_terminated_in_set_up_and_in_training_leaves_nothing_and_the_next_launch_goes_on(world: World, record_property: Any) -> None:
-    before = world.processes()
-    in_set_up = world.launch()
-    wait(world.working, world, in_set_up)
-    assert world.steps() == []
-    record_property("terminated in set-up, s", round(terminate(world, in_set_up, before), 1))
+def test_a_run_terminated_in_set_up_and_in_training_leaves_nothing(world: World, record_property: Any) -> None:
+    def its_ray() -> bool:
+        return any(b"raylet_socket_name" in command_line(pid) for pid in descendants(world.ui.process.pid))
 
-    in_training = world.launch()
-    wait(lambda: len(world.steps()) >= 2, world, in_training)
-    reached = max(world.steps())
-    record_property("terminated in training, s", round(terminate(world, in_training, before), 1))
+    took, _ = in_set_up_and_in_training(world, its_ray)
+    for moment, seconds in took.items():
+        record_property(f"private Ray, terminated {moment}: gone after s", round(seconds, 1))
 
-    again = world.launch()
-    wait(lambda: "joint_model: resumed at" in world.said(again), world, again)
-    resumed = re.search(r"joint_model: resumed at .*?step (\d+)", world.said(again))
-    assert resumed is not None
-    assert int(resumed[1]) >= reached, world.said(again)
-    terminate(world, again, before)
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_behind_a_job_server_too_and_the_next_launch_goes_on_from_the_last_checkpoint(world: World, record_property: Any) -> None:
+    reached = max(world.steps(), default=0)  # of the run that the test before has terminated
+    took, said = in_set_up_and_in_training(world, lambda: world.jobs() != [], f"cluster.address={world.server.address}")
+    for moment, seconds in took.items():
+        record_property(f"job, terminated {moment}: gone after s", round(seconds, 1))
+    resumed = re.search(r"joint_model: resumed at .*?step (\d+)", said)
+    assert int(resumed[1] if resumed else 0) == reached, said

@@ -102,7 +102,8 @@ def faults() -> str:
         survived = "yes" if not r["failed"] else f"NO ({r['failed']} failed)"
         measured = "; ".join(f"{name}: {value:g}" for name, value in sorted(r.get("measured", {}).items()))
         body.append([r["fault"], r["what"], r["passed"], survived, f"{r['seconds']:.0f}", measured, *where(r)[2:]])
-    told = f"In all {sum(r['seconds'] for r in found) / 60:.1f} minutes.\n\n"
+    minutes = sum(r["seconds"] for r in found) / 60
+    told = f"The lines below sum to {minutes:.1f} minutes; each is the newest of its fault, and they are of several commits and days.\n\n"
     return (
         "## Faults (`make faults`)\n\n"
         + told

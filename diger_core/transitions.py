@@ -4,8 +4,9 @@
     score_j(history) = sum_k decay^k c_{h_k j} / (r_{h_k}^row s_j^column),   p_j = score_j / sum of scores
 
 h_k is the history's k-th newest item (k = 0 the newest), r and s the row and column sums of c. A row of the training set is scored without the
-pairs from its history to what its own user did then and later (c is a leave-one-out estimate there; r and s are not, which moves a score by a factor
-near 1): otherwise the model would repeat the target that it has counted. Validation and test events are never counted. Shapes: C rows, L history items, N items.
+pairs from its history to what its own user did then and later: otherwise the model would repeat the target that it has counted. (c is a
+leave-one-out estimate there; r and s are not, which moves a score by a factor near 1.) Validation and test events are never counted.
+Shapes: C rows, L history items, N items.
 """
 
 from __future__ import annotations

@@ -163,10 +163,11 @@ def _step(model: SasRec, optimizer: torch.optim.Optimizer, history_BL: Tensor, p
 
 @dataclass(frozen=True)
 class Mixture:
-    """(1 - share) p_SASRec + share p_transitions; p_SASRec is the normalised geometric mean of the models."""
+    """Log-linear: log p = log p_SASRec + weight log(p_transitions + floor) + constant; p_SASRec is the geometric mean of the models."""
 
     transitions: Transitions
-    share: float
+    weight: float
+    floor: float = 1e-4  # what an item is worth that never followed: without it, nothing could outweigh that
 
 
 def rank(models: Sequence[SasRec], seq: Sequences, split: Split, device: torch.device | str, mixture: Mixture | None = None) -> Int32:
@@ -212,5 +213,5 @@ def _scored(
         log_p_CN = total_CN / len(models)
         if mixture is not None:
             follows_CN = mixture.transitions.probabilities(begin_R[rows], end_R[rows])
-            log_p_CN = ((1 - mixture.share) * log_p_CN.softmax(1) + mixture.share * follows_CN).log()
+            log_p_CN = log_p_CN + mixture.weight * (follows_CN + mixture.floor).log()
         yield log_p_CN, rows

@@ -37,7 +37,7 @@ class TeacherConfig:
     factors: int = 0
     factors_weight: float = 1.0
     name: str = "teacher"
-    transitions: float = 0.0  # of an ensemble: share of the directed transitions in the mixture
+    transitions: float = 0.0  # of an ensemble: weight of the directed transitions' log p
 
 
 class Shown(Progress):

@@ -66,8 +66,8 @@ def test_events_of_validation_and_test_are_not_counted() -> None:
     assert set(map(tuple, counted.nonzero().tolist())) == {(0, 1), (4, 0)}
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_candidates_of_a_mixture_are_those_of_the_mixed_probabilities(share: float) -> None:
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_candidates_of_a_mixture_are_those_of_the_product(weight: float) -> None:
     seq = sequences([[0, 1, 2, 3, 4, 5], [6, 7, 6, 5, 4, 3], [0, 1, 4, 2, 7, 7]])
     torch.manual_seed(0)
     model = SasRec(SasRecConfig(d_model=8, history=4), 8).eval()
@@ -75,10 +75,10 @@ def test_candidates_of_a_mixture_are_those_of_the_mixed_probabilities(share: flo
     user_R, end_R = training_rows(seq)
     begin_R = seq.offsets_U1[user_R]
     alone, alone_share = candidates([model], seq, begin_R, end_R, 8, 1.0, "cpu")
-    mixed, mixed_share = candidates([model], seq, begin_R, end_R, 8, 1.0, "cpu", Mixture(counted, share))
+    mixed, mixed_share = candidates([model], seq, begin_R, end_R, 8, 1.0, "cpu", Mixture(counted, weight, 0.01))
     follows = counted.probabilities(begin_R, end_R).numpy()
     for row in range(len(end_R)):
         p = np.zeros(8)
         p[alone[row]] = alone_share[row]
-        wanted = (1 - share) * p + share * follows[row]
+        wanted = p * (follows[row] + 0.01) ** weight
         np.testing.assert_allclose(mixed_share[row], normalised(wanted)[mixed[row]], atol=1e-5)

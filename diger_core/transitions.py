@@ -1,11 +1,11 @@
 """Directed transitions between items: a sparse item-level model of what follows what, to stand beside SASRec as a teacher.
 
     c_ij = sum of 1/t over the pairs of one user's training events, i before j, at distance t <= window
-    score_j(history) = sum_k decay^k c_{h_k j} / (r_{h_k}^row s_j^column),   p_j = score_j / sum of scores
+    score_j(history) = sum_k decay^k c_{h_k j} / r_{h_k}^row,   p_j = score_j / sum of scores
 
-h_k is the history's k-th newest item (k = 0 the newest), r and s the row and column sums of c. A row of the training set is scored without the
+h_k is the history's k-th newest item (k = 0 the newest), r the row sums of c. A row of the training set is scored without the
 pairs from its history to what its own user did then and later: otherwise the model would repeat the target that it has counted. (c is a
-leave-one-out estimate there; r and s are not, which moves a score by a factor near 1.) Validation and test events are never counted.
+leave-one-out estimate there; r is not, which moves a score by a factor near 1.) Validation and test events are never counted.
 Shapes: C rows, L history items, N items.
 """
 
@@ -26,13 +26,12 @@ from diger_core.sequences import Int64, Sequences, training_ends, training_mask
 
 @dataclass(frozen=True)
 class TransitionsConfig:
-    """window, in events; the exponents temper how much popular items are held against them."""
+    """window, in events; `row` tempers how much more an item says that was often followed. Chosen on Beauty's validation events."""
 
     __pydantic_config__: ClassVar = STRICT
     window: int = 5
-    decay: float = 0.5
+    decay: float = 0.3
     row: float = 0.3
-    column: float = 0.3
 
 
 class Transitions:
@@ -42,12 +41,11 @@ class Transitions:
         self.seq, self.config, self.device = seq, config, torch.device(device)
         keys_P, weight_P = _pairs(seq, config.window)
         first_P, second_P = keys_P // seq.items, keys_P % seq.items
-        row_N, column_N = (np.bincount(of, weight_P, minlength=seq.items) for of in (first_P, second_P))
-        scale_N = np.maximum(row_N, 1e-9) ** -config.row, np.maximum(column_N, 1e-9) ** -config.column
-        self.row_scale_N, self.column_scale_N = (torch.from_numpy(scale).float().to(device) for scale in scale_N)
+        scale_N = np.maximum(np.bincount(first_P, weight_P, minlength=seq.items), 1e-9) ** -config.row
+        self.scale_N = torch.from_numpy(scale_N).float().to(device)
         order_P = np.lexsort((first_P, second_P))  # transposed: rows are what follows
         bounds_N1 = np.searchsorted(second_P[order_P], np.arange(seq.items + 1))
-        value_P = (weight_P * scale_N[0][first_P] * scale_N[1][second_P])[order_P]
+        value_P = (weight_P * scale_N[first_P])[order_P]
         parts = (torch.from_numpy(bounds_N1), torch.from_numpy(first_P[order_P]), torch.from_numpy(value_P).float())
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -78,7 +76,7 @@ class Transitions:
                 known_C = counted_C & (item_CL[:, back] >= 0) & (item_CL[:, back] != next_C)
                 first_C = item_CL[:, back].clamp_min(0)
                 share_C = history_CN.gather(1, first_C[:, None])[:, 0]  # of all places of an item that occurs more than once
-                added_C = share_C / (1 + back + ahead) * self.row_scale_N[first_C] * self.column_scale_N[next_C]
+                added_C = share_C / (1 + back + ahead) * self.scale_N[first_C]
                 score_CN.scatter_add_(1, next_C[:, None], -(added_C * known_C)[:, None])
         score_CN[score_CN < 1e-6] = 0.0
 

@@ -10,7 +10,7 @@ from diger_core.sasrec import Mixture, SasRec, SasRecConfig, candidates
 from diger_core.sequences import Sequences, targets, training_ends, training_rows
 from diger_core.transitions import Transitions, TransitionsConfig
 
-CONFIG = TransitionsConfig(window=3, decay=0.5, row=0.3, column=0.2)
+CONFIG = TransitionsConfig(window=3, decay=0.5, row=0.3)
 USERS = st.lists(st.lists(st.integers(0, 7), min_size=3, max_size=9), min_size=1, max_size=6)
 
 
@@ -20,7 +20,7 @@ def sequences(users: list[list[int]]) -> Sequences:
 
 
 def expected(seq: Sequences, user: int, end: int) -> np.ndarray:
-    """Scores of one row by the definition, not normalised: r and s of all users, c without what `user` did at `end` and later."""
+    """Scores of one row by the definition, not normalised: r of all users, c without what `user` did at `end` and later."""
     whole, without = np.zeros((8, 8)), np.zeros((8, 8))
     for u, last in enumerate(training_ends(seq)):
         for j in range(seq.offsets_U1[u], last):
@@ -30,7 +30,7 @@ def expected(seq: Sequences, user: int, end: int) -> np.ndarray:
                     whole[a, b] += 1 / (j - i)
                     # A pair of two later events says nothing about this row's history unless its first item occurs there, too: it stays.
                     without[a, b] += 1 / (j - i) if not (u == user and i < end <= j) else 0.0
-    scale = np.maximum(whole.sum(1), 1e-9)[:, None] ** -CONFIG.row * np.maximum(whole.sum(0), 1e-9)[None] ** -CONFIG.column
+    scale = np.maximum(whole.sum(1), 1e-9)[:, None] ** -CONFIG.row
     history = seq.events_E[seq.offsets_U1[user] : end][::-1][: 2 * CONFIG.window]
     return sum(CONFIG.decay**k * (without * scale)[item] for k, item in enumerate(history))
 

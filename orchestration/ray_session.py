@@ -122,8 +122,6 @@ def _keep_private() -> None:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # despite its name: "this node belongs to no cluster of several machines"
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    # Where this process is killed, Ray's agents would look for their dead GCS for a minute before they end, too: on one machine it never comes back.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
 
 
 def _start(ray: Any, address: str, cluster: ClusterConfig) -> None:

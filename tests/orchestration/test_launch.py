@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -13,6 +17,10 @@ from diger_core.store import Store
 from orchestration.launch import _explain, run_flow
 from orchestration.registry import Registered, register
 from tests.orchestration.snapshot_material import interactions, items, write
+
+PROJECT = Path(__file__).resolve().parents[2]
+# A process that a script has begun in its background ignores SIGINT, and so do its children: not so a terminal's.
+AS_ON_A_TERMINAL = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
 @pytest.fixture
@@ -41,3 +49,26 @@ def test_dagsters_name_for_ctrl_c_is_an_interruption(snapshot: tuple[Store, Regi
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     with pytest.raises(KeyboardInterrupt):
         run_flow(*snapshot, None, [], Silent(), ["raw_items"])
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_with_one_line(snapshot: tuple[Store, Registered]) -> None:
+    command = [sys.executable, "-c", AS_ON_A_TERMINAL + "from orchestration.cli import main; main()", "run", "--snapshot", "snap"]
+    more = {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
+    training = ["--set", "tokenizer.epochs=20000", "--until", "tokenizer"]
+    with subprocess.Popen([*command, *training], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | more) as child:
+        assert child.stdout is not None
+        told = []
+        try:
+            for line in child.stdout:
+                told.append(line)
+                if line.startswith("tokenizer: "):
+                    break
+            child.send_signal(signal.SIGINT)
+            rest, _ = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    told += rest.splitlines(keepends=True)
+    assert child.returncode == 130, told
+    assert told[-1] == "diger: interrupted; finished stages are kept, run the same command to go on\n"
+    assert not any("Traceback" in line for line in told)

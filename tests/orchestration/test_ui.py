@@ -95,6 +95,33 @@ def test_a_bad_snapshot_fails_its_run_with_a_message_that_says_what_to_do(ui: Ui
     assert "max_quarantined" in shown  # the remedy
 
 
+def test_a_failed_run_goes_on_from_its_failure_once_the_remedy_is_taken(ui: Ui, page: Any) -> None:
+    """After the test before: the share of bad rows is allowed, as the message says, and the failed run's page starts what is left."""
+    failed = next(run for run in ui.runs() if run["status"] == "FAILURE")
+    params = ui.home / "params.yaml"
+    before = params.read_bytes() if params.exists() else None
+    params.write_text("validated_interactions: {max_quarantined: 0.5}\n")
+    try:
+        page.goto(f"{ui.url}/runs/{failed['runId']}")
+        page.get_by_role("button").filter(has=page.get_by_label("arrow_drop_down")).click()
+        page.get_by_text("From failure", exact=True).click()
+        page.wait_for_url(lambda url: "/runs/" in url and failed["runId"] not in url)
+        again = ui.wait(page.url.rsplit("/", 1)[1])
+    finally:
+        if before is None:
+            params.unlink()
+        else:
+            params.write_bytes(before)
+    assert (again["status"], again["parentRunId"]) == ("SUCCESS", failed["runId"]), ui.log()
+    assert steps(ui, again["runId"]) == {"validated_interactions", "sequences"}  # and not what had succeeded
+
+
+def steps(ui: Ui, run_id: str) -> set[str]:
+    """Steps that were executed in a run."""
+    query = "query($id: ID!) {runOrError(runId: $id) {... on Run {stepStats {stepKey startTime}}}}"
+    return {step["stepKey"] for step in ui.ask(query, id=run_id)["runOrError"]["stepStats"] if step["startTime"]}
+
+
 def metadata(ui: Ui, asset: str, partition: str) -> dict[str, Any]:
     """Booleans of the newest materialisation of an asset's partition."""
     query = """query($path: [String!]!, $partitions: [String!]) {assetNodeOrError(assetKey: {path: $path}) {... on AssetNode {

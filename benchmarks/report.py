@@ -103,7 +103,9 @@ def faults() -> str:
         measured = "; ".join(f"{name}: {value:g}" for name, value in sorted(r.get("measured", {}).items()))
         body.append([r["fault"], r["what"], r["passed"], survived, f"{r['seconds']:.0f}", measured, *where(r)[2:]])
     minutes = sum(r["seconds"] for r in found) / 60
-    told = f"The lines below sum to {minutes:.1f} minutes; each is the newest of its fault, and they are of several commits and days.\n\n"
+    commits = sorted({r["commit"] for r in found})
+    whole = f"all of commit `{commits[0]}`" if len(commits) == 1 else "each is the newest of its fault, and they are of several commits"
+    told = f"The lines below sum to {minutes:.1f} minutes; {whole}.\n\n"
     return (
         "## Faults (`make faults`)\n\n"
         + told

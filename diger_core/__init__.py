@@ -19,7 +19,7 @@ batch, B rows, M levels, K codes, S suffix values, d_e code width, d model width
     stability.py      a table that follows a released one: pinned, anchored or free; what changed: id_diff.py, alignment.py
     trie.py, beam.py  every beam a real item
     evaluation.py     full ranking, item-level, beside most popular and Markov (baselines.py, metrics.py)
-    sasrec.py         an item-level reference of the same width, and a teacher: distillation.py draws some targets from it
+    sasrec.py         an item-level reference of the same width, and with transitions.py beside it a teacher: distillation.py draws targets from it
     canonical.py, storage.py, store.py   content hashes, atomic files, immutable artefacts and append-only records
 
 Import what you need from its module; this package imports nothing by itself, so that `import diger_core` costs nothing.

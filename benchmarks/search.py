@@ -178,6 +178,9 @@ def ran(name: str, folder: Path, overrides: list[str], minutes: float | None, le
 def figures(name: str, done: Ran) -> dict[str, Any]:
     """What is recorded of a study."""
     study, trials, pieces, borrowed = done.artefact.json("study.json"), done.journal.read(), done.pieces, done.borrowed
+    # Of another study's trainings some may repeat a configuration that is no finalist here: they are in the journal and count for nothing.
+    repeated = [told for told in trials.values() if told.trial.repeats in {finalist["trial"] for finalist in study["finalists"]}]
+    trials = {n: told for n, told in trials.items() if told.trial.repeats is None or told in repeated}
     winner, cpu = study["winner"], sum(told.cpu_seconds for told in trials.values())
     return {
         "study": name,
@@ -186,13 +189,13 @@ def figures(name: str, done: Ran) -> dict[str, Any]:
         "states": study["states"],
         "epochs": study["epochs"]["search"],
         "epochs_unpruned": study["epochs"]["search_without_pruning"],
-        "epochs_of_finalists": study["epochs"]["seeds"],
+        "epochs_of_finalists": sum(len(told.rows) for told in repeated),
         "borrowed": borrowed,
         "seconds": None if borrowed else round(pieces.total("seconds"), 1),
         "seconds_of_search": None if borrowed else round(pieces.total("search"), 1),
         "pieces": len(pieces.rows),
         "cpu_seconds": round(cpu, 1),
-        "cpu_seconds_of_finalists": round(sum(told.cpu_seconds for told in trials.values() if told.trial.repeats is not None), 1),
+        "cpu_seconds_of_finalists": round(sum(told.cpu_seconds for told in repeated), 1),
         "others_cpu_seconds": None if borrowed else round(max(0.0, pieces.total("busy") - cpu), 1),
         "load": round(max((row["load"] for row in pieces.rows), default=0.0), 2),
         "cpus": os.cpu_count(),

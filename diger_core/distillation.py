@@ -1,7 +1,7 @@
 """Distillation by drawn targets: with probability `share` a training row's target is not the item that followed but one drawn from a teacher.
 
 In expectation over the epochs this is the cross-entropy with (1 - share) onehot(target) + share p_teacher, at the price of a plain target: nothing in
-the step knows of it, and one more item never costs one more row. A teacher has seen training events only (`sasrec.py`).
+the step knows of it, and one more item never costs one more row. A teacher is trained on training events only (`sasrec.py`, `transitions.py`).
 Shapes: R training rows, k candidates.
 """
 

@@ -3,7 +3,7 @@
     c_ij = sum of 1/t over the pairs of one user's training events, i before j, at distance t <= window
     score_j(history) = sum_k decay^k c_{h_k j} / r_{h_k}^row,   p_j = score_j / sum of scores
 
-h_k is the history's k-th newest item (k = 0 the newest), r the row sums of c. A row of the training set is scored without the
+h_k is the history's k-th newest item (k = 0 the newest, k < 2 window), r the row sums of c. A row of the training set is scored without the
 pairs from its history to what its own user did then and later: otherwise the model would repeat the target that it has counted. (c is a
 leave-one-out estimate there; r is not, which moves a score by a factor near 1.) Validation and test events are never counted.
 Shapes: C rows, L history items, N items.
@@ -65,7 +65,7 @@ class Transitions:
         return score_CN / score_CN.sum(1, keepdim=True).clamp_min(1e-12)
 
     def _without_own(self, score_CN: Tensor, item_CL: Tensor, history_CN: Tensor, begin_C: Int64, end_C: Int64) -> None:
-        """Takes back what this user's own events at and after `end` have added to the scores, and sets what is left of rounding to zero."""
+        """Takes back what this user's own events at and after `end` have added to the scores; sets all below 1e-6, what rounding leaves, to zero."""
         user_C = np.searchsorted(self.seq.offsets_U1, begin_C, side="right") - 1
         last_C = training_ends(self.seq)[user_C]
         for ahead in range(self.config.window):

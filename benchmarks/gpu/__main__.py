@@ -29,7 +29,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=540.0, help="quality: the whole command's time")
     parser.add_argument(
-        "--set", nargs="*", default=[], help="quality, sasrec: SECTION.KEY=value; training, recommender, joint, schedule, tokenizer, teacher, sasrec"
+        "--set",
+        nargs="*",
+        default=[],
+        help="SECTION.KEY=value; training, recommender, joint, schedule, tokenizer, teacher, sasrec",
     )
     parser.add_argument("--label", default="", help="quality: names a changed setting")
     parser.add_argument("--cuts", type=int, nargs="+", default=[0, 1, 2, 3], help="retraining: of 0 (70%% of the events by date) to 3 (all)")

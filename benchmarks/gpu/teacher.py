@@ -37,7 +37,7 @@ class TeacherConfig:
     factors: int = 0
     factors_weight: float = 1.0
     name: str = "teacher"
-    transitions: float = 0.0  # of an ensemble: weight of the directed transitions' log p
+    transitions: float = 0.0  # of an ensemble: weight of log(p + floor) of the directed transitions
 
 
 class Shown(Progress):
@@ -62,7 +62,7 @@ def run(data: Data, given: argparse.Namespace, changed: Any) -> None:
 
 
 def ensemble(data: Data, given: argparse.Namespace, changed: Any) -> None:
-    """One teacher of the references of all `--seeds`, kept for each seed as "ensemble", or "mixed" where transitions stand beside them."""
+    """One teacher of the references of all `--seeds`, for each seed: "ensemble", or "mixed2" where transitions of weight 2 stand beside them."""
     config, teaching = changed(SasRecConfig(history=given.history), "sasrec", given.set), changed(TeacherConfig(), "teacher", given.set)
     models = []
     for seed in given.seeds:

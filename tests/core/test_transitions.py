@@ -11,7 +11,7 @@ from diger_core.sequences import Sequences, targets, training_ends, training_row
 from diger_core.transitions import Transitions, TransitionsConfig
 
 CONFIG = TransitionsConfig(window=3, decay=0.5, row=0.3)
-USERS = st.lists(st.lists(st.integers(0, 7), min_size=3, max_size=9), min_size=1, max_size=6)
+USERS = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=9), min_size=1, max_size=6)
 
 
 def sequences(users: list[list[int]]) -> Sequences:
@@ -41,7 +41,7 @@ def normalised(score: np.ndarray) -> np.ndarray:
 
 @given(USERS)
 def test_scores_of_evaluation_rows_are_those_of_the_definition(users: list[list[int]]) -> None:
-    seq = sequences(users)
+    seq = sequences([*users, [0, 1, 2, 3]])
     users_T, end_T, _ = targets(seq, "test")
     found = Transitions(seq, CONFIG).probabilities(seq.offsets_U1[users_T], end_T)
     for row, (user, end) in enumerate(zip(users_T, end_T, strict=True)):

@@ -97,7 +97,8 @@ def test_a_bad_snapshot_fails_its_run_with_a_message_that_says_what_to_do(ui: Ui
 
 def test_a_failed_run_goes_on_from_its_failure_once_the_remedy_is_taken(ui: Ui, page: Any) -> None:
     """After the test before: the share of bad rows is allowed, as the message says, and the failed run's page starts what is left."""
-    failed = next(run for run in ui.runs() if run["status"] == "FAILURE")
+    failed = next((run for run in ui.runs() if run["status"] == "FAILURE"), None)
+    assert failed, "the test before has made none"
     params = ui.home / "params.yaml"
     before = params.read_bytes() if params.exists() else None
     params.write_text("validated_interactions: {max_quarantined: 0.5}\n")

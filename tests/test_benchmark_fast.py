@@ -37,8 +37,15 @@ def lines(folder: Path, out: Path, monkeypatch, name: str) -> list[dict]:
     return [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
 
 
-def test_one_run_of_fast_measures_every_cell(folder, tmp_path, monkeypatch):
-    found = lines(folder, tmp_path, monkeypatch, "fast")
+@pytest.fixture(scope="module")
+def measured(folder, tmp_path_factory) -> dict[str, list[dict]]:
+    """The lines of one run of either command."""
+    with pytest.MonkeyPatch.context() as patch:
+        return {name: lines(folder, tmp_path_factory.mktemp(name), patch, name) for name in ("fast", "scale")}
+
+
+def test_one_run_of_fast_measures_every_cell(measured):
+    found = measured["fast"]
     assert len({row["run"] for row in found}) == 1
     assert all(row["quick"] for row in found)
     train = {(row["side"], row["batch"]) for row in found if row["part"] == "train"}
@@ -50,8 +57,8 @@ def test_one_run_of_fast_measures_every_cell(folder, tmp_path, monkeypatch):
     assert [row["items"] for row in found if row["part"] == "table"] == list(fast.QUICK.items)
 
 
-def test_scale_walks_along_every_axis(folder, tmp_path, monkeypatch):
-    found = lines(folder, tmp_path, monkeypatch, "scale")
+def test_scale_walks_along_every_axis(measured):
+    found = measured["scale"]
     sizes = scale.QUICK
     wanted = {"items": sizes.items_axis, "history": sizes.history_axis, "batch": sizes.batch_axis, "beams": sizes.beams_axis}
     assert {axis: tuple(row["value"] for row in found if row["axis"] == axis) for axis in wanted} == wanted
@@ -86,9 +93,9 @@ def results(tmp_path, monkeypatch):
     return write
 
 
-def test_the_report_reads_what_a_run_wrote(folder, tmp_path, monkeypatch, results):
-    results("fast", lines(folder, tmp_path / "out", monkeypatch, "fast"))
-    made = results("scale", lines(folder, tmp_path / "out", monkeypatch, "scale"))
+def test_the_report_reads_what_a_run_wrote(measured, results):
+    results("fast", measured["fast"])
+    made = results("scale", measured["scale"])
     text = report_speed.fast()
     for row in ("T5 peer, eager | 8 |", "frozen, captured | 16 |", "joint (FrqUD), captured | 16 |", "over fused kernels | trie | 8 |", "| 1,000 | "):
         assert row in text

@@ -7,6 +7,7 @@ snapshot, a cancelled run, a backfill; then the pages of the reports, in light a
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -108,7 +109,7 @@ def refused(camera: Camera, ui: Ui, snapshot: str) -> None:
     """A candidate that the gate refuses, and a snapshot that breaks a rule: configured in the launchpad, shown where they failed."""
     for name, job, override, told in (
         ("refused", "retrain", "gate.min_relative_ndcg=2.0", "The champion stays"),
-        ("bad-snapshot", "arrival", "validated_items.min_volume_ratio=5.0", "change validated_items"),
+        ("bad-snapshot", "arrival", "validated_items.max_volume_ratio=1.0", "change validated_items"),
         ("wrong-override", "evaluate", "evaluation.beam=10", "beam"),
     ):
         dialog = launchpad(camera.page, ui, job)
@@ -124,6 +125,7 @@ def refused(camera: Camera, ui: Ui, snapshot: str) -> None:
         assert ended["status"] == "FAILURE", ended
         camera.take(f"{name}-run", f"{ui.url}/runs/{ended['runId']}")
         camera.page.get_by_role("textbox", name="Filter…", exact=True).fill(told)
+        camera.page.get_by_text(re.compile(re.escape(told))).nth(0).wait_for()  # or it is another failure than the one meant
         camera.take(f"{name}-message")
 
 

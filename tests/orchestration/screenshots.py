@@ -32,6 +32,7 @@ PARAMS: dict[str, Any] = {**SMALL, "gate": LENIENT, "retraining": {"epochs": 1},
 JOBS = ("arrival", "assign_new_items", "retrain", "evaluate", "gate_and_release", "recommend", "tune")
 EVERYTHING = "/asset-groups"
 FIRST_GROUP = "/locations/orchestration.definitions/asset-groups/1_snapshot/lineage"
+PAPER = 720  # CSS pixels of an A4 page between margins of a centimetre
 VIEWS = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 400)]
 
 
@@ -182,6 +183,7 @@ def reports(camera: Camera, home: Path) -> None:
             camera.page.set_viewport_size({"width": width, "height": 900})
             camera.page.emulate_media(color_scheme=scheme, media="screen")
             camera.take(f"{name}-{scheme}-{width}", path.as_uri(), 1, whole=True)
+        camera.page.set_viewport_size({"width": PAPER, "height": 900})
         camera.page.emulate_media(color_scheme="light", media="print")
         camera.take(f"{name}-printed", path.as_uri(), 1, whole=True)
 

@@ -129,8 +129,9 @@ def test_the_first_tab_offers_to_skip_to_the_report(browser, pages):
 
 
 def test_it_prints_without_navigation_and_within_the_paper(browser, pages, tmp_path):
-    page = opened(browser, pages["report"], "dark", 700)
+    page = opened(browser, pages["report"], "dark", 720)  # A4 between margins of a centimetre
     page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
     assert not page.is_visible("nav")
     assert not page.is_visible("#lookup")
     white = page.evaluate("getComputedStyle(document.body).backgroundColor")

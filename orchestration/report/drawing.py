@@ -93,7 +93,8 @@ def png(panels: Sequence[Panel], columns: int = 2, width: float = WIDTH, height:
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         raw = io.BytesIO()
-        figure.savefig(raw, format="png", facecolor="white", metadata={"Software": None})
+        # tight: long names on the left leave an axis narrower than its title and label, which the layout does not count.
+        figure.savefig(raw, format="png", facecolor="white", metadata={"Software": None}, bbox_inches="tight")
     small = io.BytesIO()
     Image.open(raw).convert("RGB").quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, format="PNG", optimize=True)
     return small.getvalue()

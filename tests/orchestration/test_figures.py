@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from orchestration.report import code_figures, drawing, figures
 from tests.orchestration.report_material import fake_curves, fake_metrics
@@ -114,3 +116,15 @@ def test_labels_at_line_ends_do_not_cover_each_other():
 def test_headline_metrics_fall_back_to_the_nearest_cut_off():
     assert figures.headline_metrics(METRICS) == ["recall@10", "ndcg@10"]
     assert figures.headline_metrics({"models": {"joint_model": {"recall@1": 0.1, "recall@5": 0.2}}}) == ["recall@5"]
+
+
+def test_a_picture_cuts_nothing_off_at_its_edges():
+    def long_names(ax):
+        ax.plot([0.1, 0.2], [0, 1])
+        ax.set_yticks([0, 1], ["all users", "newer than the champion"])
+        ax.set_xlabel("NDCG@10, candidate minus champion (95% interval)")
+        return "Against the champion, NDCG@10 changes by +0.0251 over all users"
+
+    pixels = np.asarray(Image.open(io.BytesIO(drawing.png([long_names, long_names]))).convert("L"))
+    for edge in (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:]):
+        assert edge.min() == 255

@@ -167,7 +167,7 @@ def levels(rows: Rows, key: str) -> int:
 def whole_epochs(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     ax.set_xlabel("epoch")
 
 

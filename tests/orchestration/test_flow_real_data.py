@@ -94,7 +94,7 @@ def test_amazon_scientific_small_with_one_epoch(shared_data, tmp_path):
 
 def test_fewer_items_than_codes_get_fitting_codebooks_and_a_word_about_it(tmp_path):
     snapshot = write(tmp_path / "snap", interactions(users=60, each=8, n_items=150), items(150))
-    budget = ("tokenizer.codes=256", "training.epochs=1", "tokenizer.epochs=5", "cluster.workers=0", "frozen_model.enabled=false")
+    budget = ("tokenizer.codes=null", "training.epochs=1", "tokenizer.epochs=5", "cluster.workers=0", "frozen_model.enabled=false")
     summary, log, _ = run(tmp_path, snapshot, *budget)
     assert summary["metrics"]["users"] == 60
     said = [line for line in log.splitlines() if "150 items" in line and "codes" in line]

@@ -27,7 +27,7 @@ def item_factors(seq: Sequences, width: int, seed: int, window: int = 5) -> Floa
     The same sequences and seed give the same factors; each direction's largest entry is positive.
     """
     factors_Nw = np.zeros((seq.items, width), dtype=np.float32)
-    ppmi = _ppmi(*_co_occurrences(seq, window), seq.items)
+    ppmi = _ppmi(*co_occurrences(seq, window), seq.items)
     if ppmi is None or width == 0:
         return factors_Nw
     found_Nk = _truncated_svd(ppmi, min(width, seq.items), seed)
@@ -36,19 +36,24 @@ def item_factors(seq: Sequences, width: int, seed: int, window: int = 5) -> Floa
     return factors_Nw
 
 
-def _co_occurrences(seq: Sequences, window: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """(keys i * N + j with i < j, sorted; their weights). One pass for each distance, so memory stays near that of the events."""
+def co_occurrences(seq: Sequences, window: int, directed: bool = False) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """(keys i * N + j, sorted; their weights): of two training events of one user i is the earlier, or, where not `directed`, the smaller item.
+
+    Repetitions of an item are none. One pass for each distance, so memory stays near that of the events.
+    """
     training_E = training_mask(seq)
     user_e = np.repeat(np.arange(seq.users, dtype=np.int32), np.diff(seq.offsets_U1))[training_E]
     events_e = seq.events_E[training_E].astype(np.int64)
     keys: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
     weights: npt.NDArray[np.float64] = np.empty(0)
     for distance in range(1, window + 1):
-        near, far = events_e[:-distance], events_e[distance:]
-        pair = (user_e[:-distance] == user_e[distance:]) & (near != far)
-        new = np.minimum(near[pair], far[pair]) * seq.items + np.maximum(near[pair], far[pair])
-        keys, inverse = np.unique(np.concatenate((keys, new)), return_inverse=True)
-        weights = np.bincount(inverse, np.concatenate((weights, np.full(len(new), 1.0 / distance))), minlength=len(keys)).astype(np.float64)
+        first, second = events_e[:-distance], events_e[distance:]
+        pair = (user_e[:-distance] == user_e[distance:]) & (first != second)
+        first, second = first[pair], second[pair]
+        if not directed:
+            first, second = np.minimum(first, second), np.maximum(first, second)
+        keys, inverse = np.unique(np.concatenate((keys, first * seq.items + second)), return_inverse=True)
+        weights = np.bincount(inverse, np.concatenate((weights, np.full(len(first), 1.0 / distance))), minlength=len(keys)).astype(np.float64)
     return keys, weights
 
 

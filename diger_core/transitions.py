@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from diger_core.config import STRICT
-from diger_core.sequences import Int64, Sequences, training_ends, training_mask
+from diger_core.item_factors import co_occurrences
+from diger_core.sequences import Int64, Sequences, training_ends
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Transitions:
 
     def __init__(self, seq: Sequences, config: TransitionsConfig, device: torch.device | str = "cpu") -> None:
         self.seq, self.config, self.device = seq, config, torch.device(device)
-        keys_P, weight_P = _pairs(seq, config.window)
+        keys_P, weight_P = co_occurrences(seq, config.window, directed=True)
         first_P, second_P = keys_P // seq.items, keys_P % seq.items
         scale_N = np.maximum(np.bincount(first_P, weight_P, minlength=seq.items), 1e-9) ** -config.row
         self.scale_N = torch.from_numpy(scale_N).float().to(device)
@@ -79,18 +79,3 @@ class Transitions:
                 added_C = share_C / (1 + back + ahead) * self.scale_N[first_C]
                 score_CN.scatter_add_(1, next_C[:, None], -(added_C * known_C)[:, None])
         score_CN[score_CN < 1e-6] = 0.0
-
-
-def _pairs(seq: Sequences, window: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """(keys i * N + j, sorted; c_ij). Repetitions of the same item are no transitions. One pass for each distance."""
-    training_E = training_mask(seq)
-    user_e = np.repeat(np.arange(seq.users, dtype=np.int32), np.diff(seq.offsets_U1))[training_E]
-    events_e = seq.events_E[training_E].astype(np.int64)
-    keys: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
-    weights: npt.NDArray[np.float64] = np.empty(0)
-    for distance in range(1, window + 1):
-        first, second = events_e[:-distance], events_e[distance:]
-        pair = (user_e[:-distance] == user_e[distance:]) & (first != second)
-        keys, inverse = np.unique(np.concatenate((keys, first[pair] * seq.items + second[pair])), return_inverse=True)
-        weights = np.bincount(inverse, np.concatenate((weights, np.full(int(pair.sum()), 1.0 / distance))), minlength=len(keys)).astype(np.float64)
-    return keys, weights

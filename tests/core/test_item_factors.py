@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 
-from diger_core.item_factors import _co_occurrences, _ppmi, item_factors
+from diger_core.item_factors import _ppmi, co_occurrences, item_factors
 from diger_core.sequences import Sequences, sequences
 from tests.core.test_baselines import of_histories
 
@@ -31,14 +31,14 @@ def test_ppmi_is_that_of_plain_loops():
                     counts[b, a] += 1 / distance
     with np.errstate(divide="ignore", invalid="ignore"):
         expected = np.nan_to_num(np.maximum(np.log(counts * counts.sum() / np.outer(counts.sum(0), counts.sum(0))), 0))
-    found = _ppmi(*_co_occurrences(seq, 2), 6)
+    found = _ppmi(*co_occurrences(seq, 2), 6)
     assert found is not None
     np.testing.assert_allclose(found.to_dense().numpy(), expected, atol=1e-12)
 
 
 def test_the_svd_is_the_exact_truncated_one():
     seq = two_worlds()
-    ppmi = _ppmi(*_co_occurrences(seq, 5), seq.items).to_dense().numpy()
+    ppmi = _ppmi(*co_occurrences(seq, 5), seq.items).to_dense().numpy()
     values, vectors = np.linalg.eigh(ppmi)
     order = np.argsort(-np.abs(values))[:6]
     exact = vectors[:, order] * np.sqrt(np.abs(values[order]))

@@ -62,9 +62,10 @@ mutations: $(READY) ## Break each property of the method once: a test must notic
 faults: $(READY) ## The fault bench: what the system survives (up to half an hour)
 	@$(BIN)/python -m benchmarks.faults
 
-docs: $(READY) ## Write the configuration reference and the definitions' snapshot anew
+docs: $(READY) ## Write the configuration reference, dvc.yaml and the definitions' snapshot anew
 	@diger params --markdown > docs/configuration.md
-	@$(BIN)/python -m tests.orchestration.definitions_snapshot
+	@$(BIN)/python -m orchestration.on_dvc
+	@$(BIN)/python -m tests.support.definitions_snapshot
 
 lock: ## Pin what is installed in .venv
 	@echo "# Every dependency, pinned: \`make setup\` installs exactly these. Made by \`make lock\` on Linux x86-64, Python 3.11." > requirements.lock

@@ -1,8 +1,8 @@
 """The Dagster assets, one per stage of `orchestration/graph.py`."""
 
-from assets.stage_asset import SNAPSHOTS, stage_asset
+from assets.stage_asset import stage_asset
 from orchestration.graph import STAGES
 
 ASSETS = [stage_asset(stage) for stage in STAGES]
 
-__all__ = ["ASSETS", "SNAPSHOTS"]
+__all__ = ["ASSETS"]

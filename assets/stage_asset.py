@@ -2,16 +2,15 @@
 
 import dagster as dg
 
-from assets.checks import check_results, check_specs, remedies
-from assets.presentation import described, present
 from diger_core.errors import DigerError
+from orchestration.engine.runner import refuse_failed
 from orchestration.graph import Stage
-from orchestration.resources import Pipeline
-from orchestration.runner import refuse_failed
+from orchestration.on_dagster.checks import check_results, check_specs, remedies
+from orchestration.on_dagster.partitions import SNAPSHOTS
+from orchestration.on_dagster.presentation import described, group_label, present
+from orchestration.on_dagster.resources import Pipeline
 
-SNAPSHOTS = dg.DynamicPartitionsDefinition(name="snapshots")
 OWNERS = ["team:recommendations"]
-TRAINING = ("frozen_model", "joint_model", "decay_search", "tuned_model")
 
 
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
@@ -19,7 +18,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=stage.name,
-        group_name=stage.group,
+        group_name=group_label(stage),
         deps=[*stage.inputs, *stage.after],
         partitions_def=SNAPSHOTS,
         check_specs=check_specs(stage),
@@ -27,9 +26,9 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         kinds=set(stage.kinds),
         owners=OWNERS,
         description=described(stage),
-        pool="training" if stage.name in TRAINING else None,
-        # "Materialize all" has the report and the release first; a study goes on for long, and may be terminated.
-        op_tags={"dagster/priority": "-1"} if stage.group == "search" else None,
+        pool=stage.pool,
+        # "Materialize all" has the report and the release first; a study takes long, and may be terminated.
+        op_tags={"dagster/priority": "-1"} if stage.low_priority else None,
     )
     def asset(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
         try:

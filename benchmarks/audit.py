@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import record
-from diger_core.store import Store
+from diger_core.store.artefacts import Store
 
 OUT = Path(__file__).parent / "results"
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _s3(folder: Path) -> Iterator[str]:
-    from tests.s3 import make_bucket, s3_server
+    from tests.support.s3 import make_bucket, s3_server
 
     with s3_server(folder / "swift") as environment:
         os.environ.update(environment)
@@ -178,7 +178,7 @@ def damages(folder: Path, place: Callable[[str], str], where: str, given: Any) -
     import torch
 
     from benchmarks.tamper import CASES, Damage, Scene, copy_store, try_case
-    from tests.orchestration.audit_world import audit_world
+    from tests.support.audit_world import audit_world
 
     torch.set_num_threads(1)
     world = audit_world(folder / "world")

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from diger_core.canonical import canonical_json, digest, jsonable
-from diger_core.store import FORMAT, Store, artefact_hash, seal
+from diger_core.store.artefacts import FORMAT, Store, artefact_hash, seal
+from diger_core.store.canonical import canonical_json, digest, jsonable
+from orchestration.engine.registry import FILES_OF, snapshot_key
 from orchestration.graph import STAGES
-from orchestration.params import Params
-from orchestration.registry import FILES_OF, snapshot_key
-from orchestration.snapshot import content_hash
+from orchestration.params.sections import Params
+from orchestration.snapshot.files import content_hash
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _CODE = {"commit": "0" * 40, "dirty_diff": None, "lock": "1" * 64}

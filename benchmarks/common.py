@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diger_core.sequences import Sequences
+from diger_core.data.sequences import Sequences
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ import torch
 from benchmarks.common import Data, record
 from benchmarks.gpu import peer
 from diger_core.config import JointModelConfig, RecommenderConfig, TableConfig, TokenizerConfig, TrainingConfig
-from diger_core.distributed import Distributed
+from diger_core.data.sequences import sequences
 from diger_core.progress import Silent
-from diger_core.sequences import sequences
-from diger_core.tokenizer import Tokenizer, tokenizer
-from diger_core.training import Loop
-from orchestration.demo_shop import write_demo_snapshots
+from diger_core.tokenizer.rqvae import Tokenizer, tokenizer
+from diger_core.training.distributed import Distributed
+from diger_core.training.loop import Loop
+from orchestration.snapshot.demo_shop import write_demo_snapshots
 
 RESULTS = Path(__file__).parent / "results"
 WARM = 3  # steps

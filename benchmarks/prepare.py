@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 
-from diger_core.sequences import sequences
-from orchestration import encoders
-from orchestration.encoders import EmbeddingsConfig
+from diger_core.data.sequences import sequences
+from orchestration.features import encoders
+from orchestration.features.encoders import EmbeddingsConfig
 
 
 def main() -> None:

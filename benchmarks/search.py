@@ -23,19 +23,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import record
-from diger_core.store import Artefact, Store
-from orchestration.console import console_progress
-from orchestration.demo_shop import write_demo_snapshots
+from diger_core.store.artefacts import Artefact, Store
+from orchestration.engine.console import console_progress
+from orchestration.engine.registry import register
+from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME, STAGES, upstream
-from orchestration.params import load_params
-from orchestration.ray_session import ClusterConfig
-from orchestration.registry import register
-from orchestration.runner import Session
-from orchestration.search.config import SearchConfig
+from orchestration.params.cluster import ClusterConfig
+from orchestration.params.load import load_params
+from orchestration.params.search import SearchConfig
+from orchestration.search import decay_search as stage
 from orchestration.search.journal import Journal, Told
 from orchestration.search.study import Execute, Source
 from orchestration.search.terminal import shown
-from orchestration.stages import decay_search as stage
+from orchestration.snapshot.demo_shop import write_demo_snapshots
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 
-from diger_core.store import Store
+from diger_core.store.artefacts import Store
 from orchestration.audit.chain import chain
 from orchestration.audit.index import Index
 from orchestration.audit.names import resolve

@@ -32,10 +32,10 @@ import torch.distributed as dist
 from benchmarks.common import record
 from benchmarks.cpu import RESULTS, shop
 from diger_core.config import JointModelConfig, RecommenderConfig, TableConfig, TokenizerConfig, TrainingConfig
-from diger_core.distributed import Distributed
 from diger_core.progress import Silent
-from diger_core.tokenizer import tokenizer
-from diger_core.training import Loop
+from diger_core.tokenizer.rqvae import tokenizer
+from diger_core.training.distributed import Distributed
+from diger_core.training.loop import Loop
 
 BATCH, WARM = 128, 3
 ALONE = "DIGER_BENCH_OWN_NETWORK"

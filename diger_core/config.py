@@ -1,6 +1,6 @@
 """Typed, frozen configuration of the method. Symbols follow docs/concepts.md; ranges are checked on construction.
 
-The same classes are read from params.yaml (orchestration/params.py), where an unknown key is an error.
+The same classes are read from params.yaml (orchestration/params/sections.py), where an unknown key is an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ ScheduleName = Literal["none", "gumbel", "gaussian", "linear", "cosine", "expone
 STRICT = {"extra": "forbid"}
 
 
-def _check(condition: bool, key: str, value: object, wanted: str) -> None:
+def check(condition: bool, key: str, value: object, wanted: str) -> None:
+    """ValueError that names the key, its value and what was wanted."""
     if not condition:
         raise ValueError(f"{key} = {value!r}: must be {wanted}")
 
@@ -44,19 +45,19 @@ class TokenizerConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(1 <= self.levels <= 8, "levels", self.levels, "between 1 and 8")
-        _check(self.codes is None or self.codes >= 2, "codes", self.codes, "at least 2, or null")
-        _check(self.suffixes is None or self.suffixes >= 1, "suffixes", self.suffixes, "at least 1, or null")
-        _check(self.code_dim >= 1, "code_dim", self.code_dim, "at least 1")
-        _check(all(h >= 1 for h in self.hidden), "hidden", self.hidden, "positive widths")
-        _check(self.alpha is None or self.alpha > 0, "alpha", self.alpha, "positive, or null")
-        _check(self.beta >= 0, "beta", self.beta, "at least 0")
-        _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _check(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2")
-        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
-        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
-        _check(self.item_factors >= 0, "item_factors", self.item_factors, "at least 0")
-        _check(self.item_factors_weight > 0, "item_factors_weight", self.item_factors_weight, "positive")
+        check(1 <= self.levels <= 8, "levels", self.levels, "between 1 and 8")
+        check(self.codes is None or self.codes >= 2, "codes", self.codes, "at least 2, or null")
+        check(self.suffixes is None or self.suffixes >= 1, "suffixes", self.suffixes, "at least 1, or null")
+        check(self.code_dim >= 1, "code_dim", self.code_dim, "at least 1")
+        check(all(h >= 1 for h in self.hidden), "hidden", self.hidden, "positive widths")
+        check(self.alpha is None or self.alpha > 0, "alpha", self.alpha, "positive, or null")
+        check(self.beta >= 0, "beta", self.beta, "at least 0")
+        check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        check(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2")
+        check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        check(self.item_factors >= 0, "item_factors", self.item_factors, "at least 0")
+        check(self.item_factors_weight > 0, "item_factors_weight", self.item_factors_weight, "positive")
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ class RecommenderConfig:
 
     def __post_init__(self) -> None:
         for key in ("encoder_layers", "decoder_layers", "d_model", "d_ff", "heads", "d_head", "history"):
-            _check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
-        _check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
-        _check(self.relative_buckets >= 4, "relative_buckets", self.relative_buckets, "at least 4")
+            check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        check(self.relative_buckets >= 4, "relative_buckets", self.relative_buckets, "at least 4")
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,13 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "patience", "evaluate_every", "beams", "checkpoint_every", "checkpoints_kept"):
-            _check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
-        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
-        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
-        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
-        _check(0 <= self.crop <= 1, "crop", self.crop, "in [0, 1]")
-        _check(self.gradient_clip > 0, "gradient_clip", self.gradient_clip, "positive")
-        _check(self.gradient_alarm == 0 or self.gradient_alarm > 1, "gradient_alarm", self.gradient_alarm, "above 1, or 0 to switch it off")
+            check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        check(0 <= self.crop <= 1, "crop", self.crop, "in [0, 1]")
+        check(self.gradient_clip > 0, "gradient_clip", self.gradient_clip, "positive")
+        check(self.gradient_alarm == 0 or self.gradient_alarm > 1, "gradient_alarm", self.gradient_alarm, "above 1, or 0 to switch it off")
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,13 @@ class ScheduleConfig:
     tau_shape: Literal["linear", "cosine", "exponential"] = "linear"
 
     def __post_init__(self) -> None:
-        _check(self.sigma_0 >= 0 and math.isfinite(self.sigma_0), "sigma_0", self.sigma_0, "finite and at least 0")
-        _check(0 <= self.sigma_min <= max(self.sigma_0, 0), "sigma_min", self.sigma_min, "between 0 and sigma_0")
-        _check(self.lambda_ > 0, "lambda_", self.lambda_, "positive")
-        _check(self.r >= 0, "r", self.r, "at least 0")
-        _check(0 < self.usage_decay < 1, "usage_decay", self.usage_decay, "in (0, 1)")
-        _check(self.tau > 0, "tau", self.tau, "positive")
-        _check(self.tau_end is None or self.tau_end > 0, "tau_end", self.tau_end, "positive, or null")
+        check(self.sigma_0 >= 0 and math.isfinite(self.sigma_0), "sigma_0", self.sigma_0, "finite and at least 0")
+        check(0 <= self.sigma_min <= max(self.sigma_0, 0), "sigma_min", self.sigma_min, "between 0 and sigma_0")
+        check(self.lambda_ > 0, "lambda_", self.lambda_, "positive")
+        check(self.r >= 0, "r", self.r, "at least 0")
+        check(0 < self.usage_decay < 1, "usage_decay", self.usage_decay, "in (0, 1)")
+        check(self.tau > 0, "tau", self.tau, "positive")
+        check(self.tau_end is None or self.tau_end > 0, "tau_end", self.tau_end, "positive, or null")
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,13 @@ class JointModelConfig:
     collapse_perplexity: float = 0.1  # alarm: any level's perplexity below this share of the warm-up's
 
     def __post_init__(self) -> None:
-        _check(self.codebook_learning_rate >= 0, "codebook_learning_rate", self.codebook_learning_rate, "at least 0")
-        _check(self.encoder_learning_rate >= 0, "encoder_learning_rate", self.encoder_learning_rate, "at least 0")
-        _check(min(self.weight_vq, self.weight_recon) >= 0, "weight_vq, weight_recon", (self.weight_vq, self.weight_recon), "at least 0")
-        _check(
+        check(self.codebook_learning_rate >= 0, "codebook_learning_rate", self.codebook_learning_rate, "at least 0")
+        check(self.encoder_learning_rate >= 0, "encoder_learning_rate", self.encoder_learning_rate, "at least 0")
+        check(min(self.weight_vq, self.weight_recon) >= 0, "weight_vq, weight_recon", (self.weight_vq, self.weight_recon), "at least 0")
+        check(
             0 <= self.collapse_unique_prefixes < 1, "collapse_unique_prefixes", self.collapse_unique_prefixes, "in [0, 1); 0 switches the alarm off"
         )
-        _check(0 <= self.collapse_perplexity < 1, "collapse_perplexity", self.collapse_perplexity, "in [0, 1); 0 switches the alarm off")
+        check(0 <= self.collapse_perplexity < 1, "collapse_perplexity", self.collapse_perplexity, "in [0, 1); 0 switches the alarm off")
 
 
 @dataclass(frozen=True)
@@ -194,9 +195,9 @@ class TableConfig:
     chunk: int = 65536  # items quantised at once
 
     def __post_init__(self) -> None:
-        _check(self.sinkhorn_epsilon > 0, "sinkhorn_epsilon", self.sinkhorn_epsilon, "positive")
-        _check(self.sinkhorn_iterations >= 1, "sinkhorn_iterations", self.sinkhorn_iterations, "at least 1")
-        _check(self.chunk >= 1, "chunk", self.chunk, "at least 1")
+        check(self.sinkhorn_epsilon > 0, "sinkhorn_epsilon", self.sinkhorn_epsilon, "positive")
+        check(self.sinkhorn_iterations >= 1, "sinkhorn_iterations", self.sinkhorn_iterations, "at least 1")
+        check(self.chunk >= 1, "chunk", self.chunk, "at least 1")
 
 
 Mode = Literal["pinned", "anchored", "free"]
@@ -233,7 +234,7 @@ class EvaluationConfig:
     bootstrap: int = 1000  # resamples of users for the intervals
 
     def __post_init__(self) -> None:
-        _check(self.beams >= max((*self.recall_at, *self.ndcg_at)), "beams", self.beams, "at least the largest cut-off")
-        _check(0 < self.head_share < 1, "head_share", self.head_share, "in (0, 1)")
-        _check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        _check(self.bootstrap >= 100, "bootstrap", self.bootstrap, "at least 100")
+        check(self.beams >= max((*self.recall_at, *self.ndcg_at)), "beams", self.beams, "at least the largest cut-off")
+        check(0 < self.head_share < 1, "head_share", self.head_share, "in (0, 1)")
+        check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        check(self.bootstrap >= 100, "bootstrap", self.bootstrap, "at least 100")

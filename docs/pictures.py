@@ -1,6 +1,6 @@
 """The pictures of docs/concepts.md, drawn from a real run: `python -m docs.pictures --store store` after `make demo` (two minutes).
 
-Three read the newest report of the store; `collapse.png` trains the small setting of tests/core/test_collapse.py afresh.
+Three read the newest report of the store; `collapse.png` trains the small setting of tests/diger_core/training/test_collapse.py afresh.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestration.report.drawing import BLUE, GREY, VERMILLION, draw_lines, png, series, whole_epochs
+from orchestration.verdict.report.drawing import BLUE, GREY, VERMILLION, draw_lines, png, series, whole_epochs
 
 if TYPE_CHECKING:
-    from orchestration.report.drawing import Panel
-    from orchestration.report.material import Material
+    from orchestration.verdict.report.drawing import Panel
+    from orchestration.verdict.report.material import Material
 
 HERE = Path(__file__).parent / "pictures"
 SEEDS = (0, 1, 2)
@@ -65,7 +65,7 @@ def noise(material: Material) -> list[Panel]:
     """How often each code of level 1 is drawn for one item, by sigma: softmax(logits / sigma) (the specification, section 3)."""
     import torch
 
-    from orchestration.model_artefact import load_model
+    from orchestration.champion.model_artefact import load_model
 
     tokenizer = load_model(material.inputs["joint_model"]).tokenizer
     factors = material.inputs["tokenizer"].tensors("inputs.safetensors")["factors"]
@@ -126,7 +126,7 @@ def decay(material: Material) -> list[Panel]:
 
 def collapse() -> list[Panel]:
     """Distinct IDs before and after a short joint training, without and with noise, on three seeds."""
-    from tests.core.test_collapse import unique_prefixes_before_and_after
+    from tests.diger_core.training.test_collapse import unique_prefixes_before_and_after
 
     found = {name: [unique_prefixes_before_and_after(name, seed) for seed in SEEDS] for name in ("none", "gumbel")}
 
@@ -145,9 +145,9 @@ def collapse() -> list[Panel]:
 
 
 def main() -> None:
-    from diger_core.store import Store
+    from diger_core.store.artefacts import Store
     from orchestration.audit.index import Index
-    from orchestration.report.found import find_report
+    from orchestration.verdict.report.found import find_report
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", default="store")

@@ -1,0 +1,21 @@
+"""The pipeline around diger_core, in the order in which it runs. graph.py declares the stages; each group of stages is a folder.
+
+graph.py          the stages: what each is made from, its parameters, its hooks
+params/           params.yaml: sections, loading, reference
+engine/           computes a stage once: runner, what a stage gets, provenance, registry of snapshots, console, scratch
+
+snapshot/         raw_items, raw_interactions; reading files, ingest from exports, the embedded shop, arrival
+validation/       validated_items, validated_interactions; columns, rules, quarantine, Great Expectations
+features/         sequences, embeddings; encoders
+change/           catalogue_diff, cold_start
+training/         tokenizer, frozen_model, joint_model; warm start
+ids/              semantic_ids, id_diff
+verdict/          evaluation, bundle, gate, report
+serving/          release, recommendations
+search/           decay_search, tuned_model
+
+champion/         the log of releases, bundles, the baseline that a run starts from
+audit/            which data, code and IDs made what; verify, reproduce, forget
+on_ray/, on_dagster/, on_dvc.py   the only places that import those tools (Dagster also in assets/ and definitions.py)
+cli/              the command `diger`
+"""

@@ -8,10 +8,10 @@ from datetime import timedelta
 import dagster as dg
 
 from assets import ASSETS
-from orchestration.automation.jobs import JOBS
-from orchestration.automation.sensors import automation
-from orchestration.params import load_params
-from orchestration.resources import DEFAULT_STORE, Pipeline
+from orchestration.on_dagster.jobs import JOBS
+from orchestration.on_dagster.resources import DEFAULT_STORE, Pipeline
+from orchestration.on_dagster.sensors import automation
+from orchestration.params.load import load_params
 
 # `diger ui --store` names the store in DIGER_STORE, so that the launchpad's default is the store whose snapshots are shown.
 pipeline = Pipeline(store=os.environ.get("DIGER_STORE", DEFAULT_STORE))

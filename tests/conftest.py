@@ -39,7 +39,7 @@ def shared_data() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a real S3 server, started once for the session."""
-    from tests.s3 import s3_server
+    from tests.support.s3 import s3_server
 
     with s3_server(tmp_path_factory.mktemp("swift")) as environment:
         yield environment
@@ -50,7 +50,7 @@ def s3_bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, r
     """The URL of a fresh bucket, with the server's environment exported."""
     import s3fs
 
-    from tests.s3 import make_bucket
+    from tests.support.s3 import make_bucket
 
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)

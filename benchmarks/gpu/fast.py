@@ -21,9 +21,9 @@ from benchmarks.common import Data, device, seconds
 from benchmarks.gpu import peer, speed
 from benchmarks.gpu.cells import Cells
 from diger_core.config import RecommenderConfig
-from diger_core.id_table import IdTable
+from diger_core.ids.id_table import IdTable
 from diger_core.presets import Preset
-from diger_core.tokenizer import Tokenizer
+from diger_core.tokenizer.rqvae import Tokenizer
 
 PARTS = ("device", "train", "beams", "table")
 

@@ -19,16 +19,16 @@ from benchmarks.common import Data, at_once, device, record, wait
 from benchmarks.gpu import teacher
 from benchmarks.gpu.teacher import TeacherConfig
 from diger_core.config import EvaluationConfig, TableConfig, TokenizerConfig
-from diger_core.distributed import Distributed
+from diger_core.data.item_factors import item_factors
 from diger_core.errors import CollapseError
-from diger_core.evaluation import rank_targets
-from diger_core.item_factors import item_factors
-from diger_core.metrics import ndcg, recall
+from diger_core.evaluation.metrics import ndcg, recall
+from diger_core.evaluation.ranking import rank_targets
 from diger_core.presets import preset
 from diger_core.progress import Silent
-from diger_core.tokenizer import tokenizer
-from diger_core.training import Loop
-from diger_core.validation import search_batch
+from diger_core.tokenizer.rqvae import tokenizer
+from diger_core.training.distributed import Distributed
+from diger_core.training.loop import Loop
+from diger_core.training.validation import search_batch
 
 
 @dataclass

@@ -25,21 +25,21 @@ from torch import Tensor
 
 from benchmarks.common import Data, device, record, wait
 from benchmarks.gpu.quality import changed
-from diger_core.alignment import align, rename_codebooks, rename_codes
 from diger_core.config import EvaluationConfig, TableConfig
-from diger_core.distributed import Distributed
+from diger_core.data.sequences import Sequences, training_counts
 from diger_core.errors import CollapseError
-from diger_core.evaluation import rank_targets
-from diger_core.id_diff import changed_histories, id_diff, migration
-from diger_core.id_table import IdTable, item_hash_order, refresh, to_arrow
-from diger_core.metrics import ndcg, paired_bootstrap, recall
+from diger_core.evaluation.metrics import ndcg, paired_bootstrap, recall
+from diger_core.evaluation.ranking import rank_targets
+from diger_core.ids.alignment import align, rename_codebooks, rename_codes
+from diger_core.ids.id_diff import changed_histories, id_diff, migration
+from diger_core.ids.id_table import IdTable, item_hash_order, refresh, to_arrow
+from diger_core.ids.stability import Hold, traffic_weights
 from diger_core.presets import preset
 from diger_core.progress import Silent
-from diger_core.sequences import Sequences, training_counts
-from diger_core.stability import Hold, traffic_weights
-from diger_core.tokenizer import Tokenizer, tokenizer, tokenizer_from_state, tokenizer_state
-from diger_core.training import Loop
-from diger_core.validation import suffix_values
+from diger_core.tokenizer.rqvae import Tokenizer, tokenizer, tokenizer_from_state, tokenizer_state
+from diger_core.training.distributed import Distributed
+from diger_core.training.loop import Loop
+from diger_core.training.validation import suffix_values
 
 SHARES = (0.7, 0.8, 0.9, 1.0)
 Given = argparse.Namespace
@@ -242,7 +242,7 @@ class Runs:
         return time.perf_counter() - started
 
     def ranked(self, cut: Cut, tok: Tokenizer, tensors: dict[str, Tensor], table: IdTable, seed: int) -> np.ndarray:
-        from diger_core.training_state import built_recommender
+        from diger_core.training.state import built_recommender
 
         recommender = built_recommender(self.recommender, tok, seed, {k: v.cpu() for k, v in tensors.items()}).to(device()).eval()
         config = EvaluationConfig(beams=max(self.training.beams, 10), recall_at=(5, 10), ndcg_at=(5, 10), batch_size=4096 if compiled() else 512)

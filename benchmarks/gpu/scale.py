@@ -23,11 +23,11 @@ from benchmarks.common import Data, device
 from benchmarks.gpu import speed
 from benchmarks.gpu.cells import Cells, free
 from diger_core.config import RecommenderConfig
-from diger_core.id_table import argmin_codes, item_hash_order, refresh
-from diger_core.monitors import prefix_counts
+from diger_core.data.sequences import Sequences
+from diger_core.ids.id_table import argmin_codes, item_hash_order, refresh
 from diger_core.presets import Preset
-from diger_core.sequences import Sequences
-from diger_core.tokenizer import Tokenizer
+from diger_core.tokenizer.rqvae import Tokenizer
+from diger_core.training.monitors import prefix_counts
 
 EVENTS = 100  # of a user
 

@@ -12,16 +12,16 @@ import torch
 
 from benchmarks.common import Data, device, seconds, wait
 from diger_core.config import EvaluationConfig, RecommenderConfig, TableConfig, TokenizerConfig
-from diger_core.distributed import Distributed
-from diger_core.evaluation import rank_targets
-from diger_core.id_table import IdTable, item_hash_order, refresh
-from diger_core.metrics import ndcg, recall
+from diger_core.evaluation.metrics import ndcg, recall
+from diger_core.evaluation.ranking import rank_targets
+from diger_core.ids.id_table import IdTable, item_hash_order, refresh
 from diger_core.presets import Preset
 from diger_core.progress import Silent
-from diger_core.recommender import Recommender
-from diger_core.tokenizer import Tokenizer, tokenizer
-from diger_core.training import Loop
-from diger_core.validation import suffix_values
+from diger_core.recommender.model import Recommender
+from diger_core.tokenizer.rqvae import Tokenizer, tokenizer
+from diger_core.training.distributed import Distributed
+from diger_core.training.loop import Loop
+from diger_core.training.validation import suffix_values
 
 
 @lru_cache(maxsize=2)

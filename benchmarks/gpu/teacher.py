@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.common import Data, at_once, device, record, wait
-from diger_core.distillation import TeacherTargets
-from diger_core.metrics import ndcg, recall
+from diger_core.data.sequences import training_rows
+from diger_core.data.transitions import Transitions, TransitionsConfig
+from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.progress import Progress
-from diger_core.sasrec import Mixture, SasRec, SasRecConfig, candidates, rank, sasrec
-from diger_core.sequences import training_rows
-from diger_core.transitions import Transitions, TransitionsConfig
+from diger_core.recommender.sasrec import Mixture, SasRec, SasRecConfig, candidates, rank, sasrec
+from diger_core.training.distillation import TeacherTargets
 
 CANDIDATES = 20
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from diger_core.config import JointModelConfig
 from diger_core.fast import kernels
-from diger_core.joint_step import Catalogue
-from diger_core.noise import gaussian_levels
-from diger_core.schedules import Schedule, State
-from diger_core.tokenizer import Tokenizer
+from diger_core.tokenizer.rqvae import Tokenizer
+from diger_core.training.joint_step import Catalogue
+from diger_core.training.noise import gaussian_levels
+from diger_core.training.schedules import Schedule, State
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diger_core.recommender import DecoderLayer, EncoderLayer, Recommender
+from diger_core.recommender.model import DecoderLayer, EncoderLayer, Recommender
 
 _ALIGNED = 64  # elements: 128 bytes in bf16, which any matrix product takes
 

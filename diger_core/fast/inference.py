@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from diger_core.fast import kernels
 from diger_core.fast.flat import kinds
 from diger_core.fast.kernels import Dropout, Heads, Product
-from diger_core.recommender import Recommender
+from diger_core.recommender.model import Recommender
 
 
 def fast_recommender(recommender: Recommender, device: torch.device | str) -> Recommender | FastRecommender:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diger_core.noise import gumbel_levels, seed_key
+from diger_core.training.noise import gumbel_levels, seed_key
 
 EPS = 1e-6
 MASKED = -1e9

@@ -22,7 +22,7 @@ from torch import Tensor
 from diger_core.fast import kernels
 from diger_core.fast.flat import FlatParameters
 from diger_core.fast.kernels import Dropout, Heads, Product
-from diger_core.recommender import Recommender, relative_buckets
+from diger_core.recommender.model import Recommender, relative_buckets
 
 _SITES = 8  # dropout sites a layer may use; each is two numbers of the key apart
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diger_core.batches import Batches
+from diger_core.data.batches import Batches
 
 
 @dataclass

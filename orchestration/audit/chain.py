@@ -13,10 +13,9 @@ from typing import Any, Literal
 from diger_core.errors import DigerError
 from orchestration.audit.index import Index, Made, Release
 from orchestration.audit.names import Thing, assignment_of, with_assignment
-from orchestration.graph import BY_NAME, STAGES
+from orchestration.graph import BY_NAME, ORDER
 
 Status = Literal["present", "missing", "damaged", "removed", "elsewhere"]
-_ORDER = {stage.name: number for number, stage in enumerate(STAGES)}
 
 
 @dataclass
@@ -170,7 +169,7 @@ def _load(index: Index, node: Node) -> None:
 
 def _inputs(index: Index, stage: str, made: Made) -> list[tuple[str, str]]:
     """What was made last comes first, so that a chain reads as a path and the rest as references to it."""
-    named = sorted(made.inputs.items(), key=lambda pair: (-_ORDER.get(index.stage_of(pair[1], pair[0]), -1), pair[0]))
+    named = sorted(made.inputs.items(), key=lambda pair: (-ORDER.get(index.stage_of(pair[1], pair[0]), -1), pair[0]))
     declared = BY_NAME.get(stage)
     if made.snapshot and (declared is not None and not declared.inputs):
         named.append(("snapshot", f"snapshot:{made.snapshot}"))

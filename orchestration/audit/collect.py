@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from diger_core.errors import DigerError
-from diger_core.storage import Root
+from diger_core.store.files import Root
 from orchestration.audit import removal
 from orchestration.audit.index import EARLIER, Index
 

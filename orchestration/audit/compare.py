@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from diger_core.store import Artefact
+    from diger_core.store.artefacts import Artefact
 
 _ROWS = 5  # changed keys of a table that are named
 

@@ -17,20 +17,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diger_core.canonical import canonical_json, digest
 from diger_core.errors import DigerError
-from diger_core.store import Artefact, cache_directory
+from diger_core.store.artefacts import Artefact, cache_directory
+from diger_core.store.canonical import canonical_json, digest
 from orchestration.audit import removal
 from orchestration.audit.forward import closure, period
 from orchestration.audit.index import Index, Made
 from orchestration.audit.rewriting import Subject, row_filter, rows_of, without
-from orchestration.graph import STAGES
+from orchestration.graph import BY_NAME, ORDER, STAGES
 
 if TYPE_CHECKING:
     from orchestration.audit.index import Release
 
-MODELS = ("tokenizer", "frozen_model", "joint_model", "tuned_model", "decay_search", "bundle")
-_ORDER = {stage.name: number for number, stage in enumerate(STAGES)}
+MODELS = tuple(stage.name for stage in STAGES if stage.fits_events)
 
 
 @dataclass
@@ -63,13 +62,13 @@ def find(index: Index, user: str) -> Findings:
             continue
         if row_filter(artefact, Subject(user, _numbers(index, artefact, subjects))):
             found.holders.append(artefact)
-    found.holders.sort(key=lambda a: (_ORDER.get(a.stage, len(_ORDER)), index.made_at(a.hash)))
+    found.holders.sort(key=lambda a: (ORDER.get(a.stage, len(ORDER)), index.made_at(a.hash)))
     held = {a.hash for a in found.holders}
     samples = {a.hash for a in found.holders if a.stage == "evaluation"}
     found.pages = [a for a in index.artefacts(["report"]) if any(set(m.inputs.values()) & samples for m in index.makers.get(a.hash, []))]
     reached = closure(index, [hash_ for hash_ in held if index.present[hash_] in ("raw_interactions", "validated_interactions", "sequences")])
     found.models = sorted(
-        ((index.stage_of(h), h) for h in reached if index.stage_of(h) in MODELS), key=lambda p: (_ORDER.get(p[0], 99), index.made_at(p[1]))
+        ((index.stage_of(h), h) for h in reached if index.stage_of(h) in MODELS), key=lambda p: (ORDER.get(p[0], 99), index.made_at(p[1]))
     )
     found.releases = [entry for entry in index.releases if entry.bundle in reached]
     found.copies = _copies(index, user, found)
@@ -163,8 +162,8 @@ def _key(index: Index, record: Mapping[str, Any], inputs: Mapping[str, str]) -> 
     named, snapshot = dict(inputs), index.snapshots.get(str(record.get("snapshot")), {})
     if "snapshot_file" in record:
         named["snapshot"] = record["snapshot_file"]
-    if record["stage"].startswith("validated_"):
-        file = "items.parquet" if record["stage"].endswith("items") else "interactions.parquet"
+    file = BY_NAME[record["stage"]].volume_of
+    if file is not None:
         previous = snapshot.get("previous")
         named["previous_rows"] = str(None if previous is None else int(previous["rows"][file]))
     return digest("record", record["stage"], record["code_version"], canonical_json(record["params"]), canonical_json(named))
@@ -214,7 +213,7 @@ def _holds(url: str, user: str) -> bool:
     import pyarrow.parquet as pq
 
     from orchestration.audit.rewriting import matching
-    from orchestration.snapshot import open_root
+    from orchestration.snapshot.files import open_root
 
     try:
         root = open_root(url)

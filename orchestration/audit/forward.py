@@ -7,9 +7,7 @@ from typing import Any
 
 from orchestration.audit.index import Index, Release
 from orchestration.audit.names import Thing, with_assignment
-from orchestration.graph import STAGES
-
-_ORDER = {stage.name: number for number, stage in enumerate(STAGES)}
+from orchestration.graph import ORDER
 
 
 @dataclass
@@ -27,7 +25,7 @@ def where_used(index: Index, thing: Thing) -> Uses:
     found = closure(index, starts)
     beyond = found - set(starts) if thing.kind in ("artefact", "release") else found
     grouped: dict[str, list[str]] = {}
-    for hash_ in sorted(beyond, key=lambda h: (_ORDER.get(index.stage_of(h), -1), index.made_at(h), h)):
+    for hash_ in sorted(beyond, key=lambda h: (ORDER.get(index.stage_of(h), -1), index.made_at(h), h)):
         grouped.setdefault(index.stage_of(hash_, "unknown"), []).append(hash_)
     return Uses(starts, grouped, [entry for entry in index.releases if entry.bundle in found])
 
@@ -60,7 +58,7 @@ def _starts(index: Index, thing: Thing) -> list[str]:
 
 def snapshot_artefacts(index: Index, key: str) -> list[str]:
     """The raw artefacts that hold a snapshot's bytes, under whatever name the same bytes were registered."""
-    from orchestration.registry import FILES_OF
+    from orchestration.engine.registry import FILES_OF
 
     files = index.snapshots[key]["files"]
     sources = {stage: " ".join(f"{name}={files[name]['sha256']}" for name in names if name in files) for stage, names in FILES_OF.items()}

@@ -15,9 +15,9 @@ from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from typing import Any
 
-from diger_core.canonical import digest
 from diger_core.errors import DigerError
-from diger_core.store import MANIFEST, Artefact, Store, cache_directory
+from diger_core.store.artefacts import MANIFEST, Artefact, Store, cache_directory
+from diger_core.store.canonical import digest
 
 EARLIER = ("baseline", "champion")  # inputs that are an earlier release
 THREADS = 16  # of requests to an object store; a local disk needs none

@@ -12,7 +12,7 @@ from orchestration.audit.names import WITH_ASSIGNMENT, assignment_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from diger_core.store import Artefact
+    from diger_core.store.artefacts import Artefact
 
 TABLES = ("semantic_ids.parquet", "id_table.parquet")
 

@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from diger_core.canonical import table_hash
 from diger_core.errors import DigerError
-from diger_core.store import seal
+from diger_core.store.artefacts import seal
+from diger_core.store.canonical import table_hash
 from orchestration.audit.index import Index, manifest_path
 
 if TYPE_CHECKING:
-    from diger_core.store import Artefact
+    from diger_core.store.artefacts import Artefact
 
 ASSIGNMENT = "diger.assignment_hash"
 _TABLES = ("id_table.parquet", "semantic_ids.parquet")
@@ -128,8 +128,8 @@ def _raw(index: Index, found: Artefact) -> list[str]:
 
 def snapshot(index: Index, key: str) -> list[str]:
     """The entry against its own key: both come from the files' hashes."""
-    from orchestration.registry import snapshot_key
-    from orchestration.snapshot import content_hash
+    from orchestration.engine.registry import snapshot_key
+    from orchestration.snapshot.files import content_hash
 
     entry, where = index.snapshots[key], f"{index.store.url}/snapshots/{key}.json"
     try:

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from diger_core.errors import DigerError
-from diger_core.store import MANIFEST
+from diger_core.store.artefacts import MANIFEST
 from orchestration.audit.index import Index, Release
-from orchestration.graph import BY_NAME
+from orchestration.graph import BY_NAME, STAGES
 
 if TYPE_CHECKING:
-    from diger_core.store import Artefact
+    from diger_core.store.artefacts import Artefact
 
 _HASH = re.compile(r"[0-9a-f]{4,64}")
 _CHAMPION = re.compile(r"champion(?:~(\d+))?")
-WITH_ASSIGNMENT = ("semantic_ids", "joint_model", "frozen_model", "cold_start", "bundle")
+WITH_ASSIGNMENT = tuple(stage.name for stage in STAGES if stage.holds_ids)
 Kind = Literal["artefact", "release", "snapshot", "assignment", "commit"]
 
 
@@ -166,7 +166,7 @@ def _by_path(index: Index, text: str) -> Thing | None:
 
 def _snapshot_at(index: Index, path: Path) -> Thing | None:
     """The registered snapshot whose bytes lie in a directory."""
-    from diger_core.canonical import bytes_sha256
+    from diger_core.store.canonical import bytes_sha256
 
     if not os.path.isfile(path / "interactions.parquet"):
         return None
@@ -185,8 +185,8 @@ def _inside(index: Index, text: str) -> bool:
 
 def _recommended(index: Index, path: Path) -> Thing | None:
     """A shard that `diger recommend --out` wrote: the document beside it names the champion, the snapshot and the shard's SHA-256."""
-    from diger_core.canonical import bytes_sha256
-    from orchestration.recommendation_shards import DOCUMENT
+    from diger_core.store.canonical import bytes_sha256
+    from orchestration.serving.shards import DOCUMENT
 
     try:
         document = json.loads((path.parent / DOCUMENT).read_bytes())
@@ -206,7 +206,7 @@ def _recommended(index: Index, path: Path) -> Thing | None:
 
 def _by_bytes(index: Index, path: Path) -> Thing:
     """The newest artefact that holds a file with these very bytes."""
-    from diger_core.canonical import bytes_sha256
+    from diger_core.store.canonical import bytes_sha256
 
     sha256 = bytes_sha256(path)
     found = [(artefact, entry["name"]) for artefact in index.artefacts() for entry in artefact.manifest["files"] if entry["sha256"] == sha256]

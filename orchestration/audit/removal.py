@@ -13,9 +13,9 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from diger_core.canonical import jsonable
-from diger_core.storage import Root
-from diger_core.store import MANIFEST, Artefact, Store, seal
+from diger_core.store.artefacts import MANIFEST, Artefact, Store, seal
+from diger_core.store.canonical import jsonable
+from diger_core.store.files import Root
 
 SECTION = "removed"
 

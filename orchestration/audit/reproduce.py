@@ -19,28 +19,26 @@ from pathlib import Path
 from typing import Any
 
 from diger_core.errors import DigerError
-from diger_core.store import Artefact, Store
-from orchestration import provenance
+from diger_core.store.artefacts import Artefact, Store
 from orchestration.audit.chain import Chain, Node, chain, load
 from orchestration.audit.compare import compare
 from orchestration.audit.index import Index
 from orchestration.audit.names import Thing
-from orchestration.baseline import BASELINE
-from orchestration.graph import BY_NAME, STAGES
-from orchestration.registry import FILES_OF
-
-_ORDER = {stage.name: number for number, stage in enumerate(STAGES)}
+from orchestration.champion.baseline import BASELINE
+from orchestration.engine import provenance
+from orchestration.engine.registry import FILES_OF
+from orchestration.graph import BY_NAME, ORDER
 
 # Runs with the recorded commit's own modules: it uses only what every version of the runner offers.
 _DRIVER = """
 import json, sys
 given = json.load(sys.stdin)
 from diger_core.errors import DigerError
-from diger_core.store import Store
+from diger_core.store.artefacts import Store
 from orchestration.graph import BY_NAME
-from orchestration.params import build_params
-from orchestration.registry import lookup
-from orchestration.runner import Session
+from orchestration.params.load import build_params
+from orchestration.engine.registry import lookup
+from orchestration.engine.runner import Session
 try:
     store = Store(given["store"])
     session = Session(store, build_params(given["params"]), lookup(store, given["snapshot"]))
@@ -138,7 +136,7 @@ def _split(found: Chain) -> tuple[list[Node], list[Node]]:
                 waiting.append(id_)
             elif found.nodes[id_].kind == "artefact":
                 given[id_] = found.nodes[id_]
-    return sorted(built.values(), key=lambda node: _ORDER.get(node.stage, -1)), list(given.values())
+    return sorted(built.values(), key=lambda node: ORDER.get(node.stage, -1)), list(given.values())
 
 
 def _names(built: list[Node]) -> list[str]:

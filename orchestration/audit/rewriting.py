@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from diger_core.store import Artefact, ArtefactWriter
+    from diger_core.store.artefacts import Artefact, ArtefactWriter
 
 
 @dataclass(frozen=True)

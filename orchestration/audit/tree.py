@@ -188,7 +188,7 @@ def changed_params(sections: dict[str, Any]) -> dict[str, Any]:
     """section.key -> value, of those that are not the defaults."""
     import dataclasses
 
-    from orchestration.params import Params
+    from orchestration.params.sections import Params
 
     defaults, found = Params(), dict[str, Any]()
     for section, values in sections.items():

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from diger_core.canonical import digest, file_hash
 from diger_core.errors import DigerError
-from diger_core.store import Artefact, seal
+from diger_core.store.artefacts import Artefact, seal
+from diger_core.store.canonical import digest, file_hash
 from orchestration.audit import links
 from orchestration.audit.chain import Chain, Node, load
 from orchestration.audit.index import Index, Made

@@ -13,7 +13,7 @@ _COMMANDS = {
     "run": ("orchestration.cli.run", "run"),
     "demo": ("orchestration.cli.demo", "demo"),
     "ui": ("orchestration.cli.ui", "ui"),
-    "ingest": ("orchestration.ingest.commands", "ingest"),
+    "ingest": ("orchestration.snapshot.ingest.commands", "ingest"),
     "snapshot": ("orchestration.cli.snapshot", "snapshot"),
     "arrival": ("orchestration.cli.arrival", "arrival"),
     "stage": ("orchestration.cli.stage", "stage"),

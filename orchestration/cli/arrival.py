@@ -14,9 +14,9 @@ from orchestration.cli.options import json_option, open_store, params_options, s
 @json_option
 def arrival(params_file: str | None, overrides: tuple[str, ...], store: str, as_json: bool) -> None:
     """Look at the watched place: which snapshot would be processed, and why others would not. Registers and launches nothing."""
-    from orchestration.automation.sensors import dry_look
-    from orchestration.console import print_json
-    from orchestration.params import load_params
+    from orchestration.engine.console import print_json
+    from orchestration.on_dagster.sensors import dry_look
+    from orchestration.params.load import load_params
 
     config = load_params(params_file, overrides).arrival
     if config.watch is None:

@@ -21,7 +21,7 @@ def item(item_id: str, past: bool, released: bool, as_json: bool, store: str) ->
     from orchestration.audit.index import Index, plain
     from orchestration.audit.items import history
     from orchestration.audit.names import current_assignment
-    from orchestration.console import print_json
+    from orchestration.engine.console import print_json
 
     index = Index(open_store(store))
     episodes = history(index, item_id, every=not released)
@@ -49,11 +49,11 @@ def verify(content: bool, again: bool, as_json: bool, store: str) -> None:
 
     An interrupted verification goes on where it stopped.
     """
-    from diger_core.canonical import digest
-    from diger_core.store import cache_directory
+    from diger_core.store.artefacts import cache_directory
+    from diger_core.store.canonical import digest
     from orchestration.audit.index import Index
     from orchestration.audit.verify import Journal, verify_store
-    from orchestration.console import print_json
+    from orchestration.engine.console import print_json
 
     index = Index(open_store(store), cached=False)
     path = cache_directory() / "verify" / digest(index.store.url, index.root.base, "content" if content else "bytes")[:32]

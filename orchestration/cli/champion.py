@@ -10,7 +10,7 @@ import click
 from orchestration.cli.options import json_option, open_store, store_option
 
 if TYPE_CHECKING:
-    from orchestration.champion import Entry
+    from orchestration.champion.log import Entry
 
 
 @click.command()
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def champion(whole: bool, store: str, as_json: bool) -> None:
     """Show the bundle that serves, since when and why."""
     from diger_core.errors import DigerError
-    from orchestration.champion import current, history
-    from orchestration.console import print_json, print_table
+    from orchestration.champion.log import current, history
+    from orchestration.engine.console import print_json, print_table
 
     opened = open_store(store)
     if whole:
@@ -48,8 +48,8 @@ def champion(whole: bool, store: str, as_json: bool) -> None:
 @store_option
 def promote(bundle: str, reason: str, force: bool, store: str) -> None:
     """Make BUNDLE (its hash, or the beginning of it) the champion."""
-    from orchestration.baseline import find_bundle
-    from orchestration.champion import promote as change
+    from orchestration.champion.baseline import find_bundle
+    from orchestration.champion.log import promote as change
 
     opened = open_store(store)
     show(change(opened, find_bundle(opened, bundle).hash, reason, force=force))
@@ -61,7 +61,7 @@ def promote(bundle: str, reason: str, force: bool, store: str) -> None:
 @store_option
 def rollback(to: int | None, reason: str, store: str) -> None:
     """Make an earlier champion serve again. One more entry of the log, so it can itself be rolled back."""
-    from orchestration.champion import rollback as change
+    from orchestration.champion.log import rollback as change
 
     show(change(open_store(store), reason, to))
 

@@ -23,7 +23,7 @@ def demo(params_file: str | None, overrides: tuple[str, ...], store: str, first_
     """Run the flow on the embedded catalogue, then retrain on its next snapshot: what changed, which IDs stay, whether the gate lets it serve."""
     from diger_core.errors import DigerError
     from orchestration.cli.run import run_snapshot, show
-    from orchestration.console import console_progress, print_json
+    from orchestration.engine.console import console_progress, print_json
 
     with console_progress() as progress:
         first, second = demo_snapshots(progress)
@@ -84,8 +84,8 @@ def demo_snapshots(progress: object) -> list[str]:
     """Writes the two demo snapshots where they are missing, tracked by DVC where the project is a repository."""
     from pathlib import Path
 
-    from orchestration.demo_shop import SNAPSHOTS, write_demo_snapshots
-    from orchestration.dvc import track
+    from orchestration.on_dvc import track
+    from orchestration.snapshot.demo_shop import SNAPSHOTS, write_demo_snapshots
 
     paths = [Path(DIRECTORY) / name for name in SNAPSHOTS]
     if not all((path / "_SUCCESS").exists() for path in paths):

@@ -11,7 +11,7 @@ from orchestration.cli.options import json_option, open_store, params_options, s
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from diger_core.store import Artefact, Store
+    from diger_core.store.artefacts import Artefact, Store
 
 _TABLES = {
     "bundle": "id_table.parquet",
@@ -37,10 +37,10 @@ def assign(
 
     SNAPSHOT_OR_PARQUET is a snapshot (directory or s3:// URL) or one Parquet file with item_id and the text columns.
     """
-    from orchestration.bundle import load_bundle
-    from orchestration.cold_start import child_assignment, encode_new
-    from orchestration.console import print_json, print_table
-    from orchestration.params import load_params
+    from orchestration.champion.bundle import load_bundle
+    from orchestration.change.new_ids import child_assignment, encode_new
+    from orchestration.engine.console import print_json, print_table
+    from orchestration.params.load import load_params
 
     config = load_params(params_file, overrides).embeddings
     opened = open_store(store)
@@ -75,8 +75,8 @@ def diff(old: str, new: str, out: str | None, store: str, as_json: bool) -> None
     Each is `champion`, `champion~1`, `previous`, a snapshot, an assignment's hash, the hash (or its beginning) of an artefact with an ID table, or
     a Parquet file. Shares are weighted by the training events of NEW's data, where NEW is a bundle.
     """
-    from diger_core.id_diff import changed_histories, id_diff, migration
-    from orchestration.console import print_json, print_table
+    from diger_core.ids.id_diff import changed_histories, id_diff, migration
+    from orchestration.engine.console import print_json, print_table
 
     opened = open_store(store)
     (before, _), (after, holder) = named_table(opened, old), named_table(opened, new)
@@ -106,8 +106,8 @@ _TOLD = {"kept": "whole ID kept", "suffix": "only the suffix differs", "moved": 
 def named_bundle(store: Store, name: str) -> Artefact:
     """`champion`, `previous` (the one before it), or the beginning of a bundle's hash."""
     from diger_core.errors import DigerError
-    from orchestration.baseline import find_bundle
-    from orchestration.champion import current
+    from orchestration.champion.baseline import find_bundle
+    from orchestration.champion.log import current
 
     if name not in ("champion", "previous"):
         return find_bundle(store, name)
@@ -173,7 +173,7 @@ def _traffic(store: Store, holder: Artefact | None) -> tuple[Any, Any] | None:
         return None
     import pyarrow as pa
 
-    from diger_core.sequences import Sequences, training_counts
+    from diger_core.data.sequences import Sequences, training_counts
 
     sequences = store.find("sequences", holder.json("bundle.json")["components"]["sequences"])
     if sequences is None:
@@ -190,7 +190,7 @@ def _read_items(source: str) -> tuple[pa.Table, pa.Table | None]:
     import pyarrow.parquet as pq
 
     from diger_core.errors import DigerError
-    from diger_core.storage import Root
+    from diger_core.store.files import Root
 
     folder, name = (source.rpartition("/")[0] or ".", source.rpartition("/")[2]) if source.endswith(".parquet") else (source, "items.parquet")
     root = Root(folder)
@@ -210,8 +210,8 @@ def _read_items(source: str) -> tuple[pa.Table, pa.Table | None]:
 def _write(table: pa.Table, assignment: str | None, path: str) -> None:
     import pyarrow.parquet as pq
 
-    from diger_core.storage import describe_os_error
-    from orchestration.model_artefact import with_assignment
+    from diger_core.store.files import describe_os_error
+    from orchestration.champion.model_artefact import with_assignment
 
     try:
         pq.write_table(with_assignment(table, assignment) if assignment else table, path)

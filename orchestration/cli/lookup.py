@@ -10,8 +10,8 @@ import click
 from orchestration.cli.options import json_option, open_store, params_options, store_option
 
 if TYPE_CHECKING:
-    from diger_core.store import Artefact
-    from orchestration.runner import Session
+    from diger_core.store.artefacts import Artefact
+    from orchestration.engine.runner import Session
 
 
 @click.command()
@@ -36,10 +36,10 @@ def lookup(
     if (item is None) == (codes is None):
         raise click.UsageError("give either --item or --codes")
     from diger_core.errors import DigerError
-    from orchestration.console import print_json, print_table
-    from orchestration.params import load_params
-    from orchestration.registry import register
-    from orchestration.runner import Session
+    from orchestration.engine.console import print_json, print_table
+    from orchestration.engine.registry import register
+    from orchestration.engine.runner import Session
+    from orchestration.params.load import load_params
 
     params = load_params(params_file, overrides)
     opened = open_store(store)
@@ -58,8 +58,8 @@ def lookup(
 def id_table_of(session: Session) -> Artefact:
     """The table that the session's params lead to; where there is none, the newest of its snapshot, and a line on stderr says so."""
     from orchestration.audit.index import Index
+    from orchestration.engine.runner import MissingInput
     from orchestration.graph import BY_NAME
-    from orchestration.runner import MissingInput
 
     try:
         return session.find(BY_NAME["semantic_ids"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from diger_core.store import Store
+    from diger_core.store.artefacts import Store
 
 DEFAULT_STORE = "store"
 STORE_HELP = "Where artefacts are kept: a directory or an s3:// URL."
@@ -30,8 +30,8 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_store(url: str) -> Store:
     """The store of a command. The project's own one (the default, or $DIGER_STORE) first takes up what `dvc pull` has brought."""
-    from diger_core.store import Store
-    from orchestration.dvc import adopt
+    from diger_core.store.artefacts import Store
+    from orchestration.on_dvc import adopt
 
     store = Store(url)
     if store.root.is_local and url in (DEFAULT_STORE, os.environ.get("DIGER_STORE")):

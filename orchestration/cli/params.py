@@ -16,10 +16,10 @@ def params(params_file: str | None, overrides: tuple[str, ...], as_reference: bo
 
     import yaml
 
-    from orchestration.params import load_params
+    from orchestration.params.load import load_params
 
     if as_reference:
-        from orchestration.params_reference import markdown
+        from orchestration.params.reference import markdown
 
         print(markdown(), end="")
         return

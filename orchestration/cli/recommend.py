@@ -42,9 +42,9 @@ def recommend(
     Columns: user_id, item_id, rank, score. Users without history get the most popular items, without a score. New items take part as soon as
     cold start has given them IDs; nothing is trained.
     """
-    from orchestration.console import console_progress, print_json
-    from orchestration.params import load_params
-    from orchestration.recommendation_shards import counted
+    from orchestration.engine.console import console_progress, print_json
+    from orchestration.params.load import load_params
+    from orchestration.serving.shards import counted
 
     params = load_params(params_file, overrides)
     with console_progress() as progress:
@@ -65,14 +65,14 @@ def to_directory(
     """Brings the snapshot as far as cold start, computes what is missing below `out`, and writes recommendations.json last."""
     import json
 
-    from diger_core.storage import Root
+    from diger_core.store.files import Root
+    from orchestration.engine.registry import register
+    from orchestration.engine.runner import Session, refuse_failed
     from orchestration.graph import BY_NAME, STAGES, upstream
-    from orchestration.recommendation_shards import DOCUMENT, Shards
-    from orchestration.recommendation_shards import recommend as compute
-    from orchestration.recommending import Request
-    from orchestration.registry import register
-    from orchestration.runner import Session, refuse_failed
-    from orchestration.stages.recommendations import extra_inputs
+    from orchestration.serving.lists import Request
+    from orchestration.serving.recommendations import extra_inputs
+    from orchestration.serving.shards import DOCUMENT, Shards
+    from orchestration.serving.shards import recommend as compute
 
     store = open_store(store_url)
     champion = extra_inputs(params, store, {}, fit=False)["champion"]  # first: without one, nothing else is worth doing

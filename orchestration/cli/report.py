@@ -26,12 +26,12 @@ def report() -> None:
 @click.option("--out", metavar="FILE", help="Where to write the page [default: report-HASH.html].")
 @store_option
 def show(what: str, out: str | None, store: str) -> None:
-    from diger_core.canonical import jsonable
+    from diger_core.store.canonical import jsonable
     from orchestration.audit.index import Index
-    from orchestration.params import load_params
-    from orchestration.report import ReportConfig
-    from orchestration.report.found import find_report, flat, overrides
-    from orchestration.report.page import page
+    from orchestration.params.load import load_params
+    from orchestration.params.verdict import ReportConfig
+    from orchestration.verdict.report.found import find_report, flat, overrides
+    from orchestration.verdict.report.page import page
 
     found = find_report(Index(open_store(store)), what)
     config = ReportConfig(**found.record["params"]["report"])
@@ -51,9 +51,9 @@ def show(what: str, out: str | None, store: str) -> None:
 @json_option
 def compare(a: str, b: str, out: str | None, store: str, as_json: bool) -> None:
     from orchestration.audit.index import Index
-    from orchestration.console import print_json
-    from orchestration.report.compare import compare_page, summary
-    from orchestration.report.found import find_report
+    from orchestration.engine.console import print_json
+    from orchestration.verdict.report.compare import compare_page, summary
+    from orchestration.verdict.report.found import find_report
 
     index = Index(open_store(store))
     left, right = find_report(index, a), find_report(index, b)
@@ -67,7 +67,7 @@ def compare(a: str, b: str, out: str | None, store: str, as_json: bool) -> None:
 
 
 def _tell(found: dict[str, Any]) -> None:
-    from orchestration.console import print_table
+    from orchestration.engine.console import print_table
 
     rows = [[name, *(f"{value:.4f}" for value in values), ""] for name, values in found["metrics"].items()]
     if found["paired"]:
@@ -82,7 +82,7 @@ def _tell(found: dict[str, Any]) -> None:
 
 
 def _write(path: str, html: str) -> str:
-    from diger_core.storage import describe_os_error
+    from diger_core.store.files import describe_os_error
 
     try:
         Path(path).write_text(html, encoding="utf-8")

@@ -24,9 +24,9 @@ def run(snapshot: str | None, params_file: str | None, overrides: tuple[str, ...
 
     Stages whose inputs and parameters are unchanged are reused. The run also shows in Dagster's UI (`make ui`).
     """
-    from orchestration.console import console_progress
+    from orchestration.engine.console import console_progress
     from orchestration.graph import BY_NAME
-    from orchestration.params import load_params
+    from orchestration.params.load import load_params
 
     if until is not None and until not in BY_NAME:
         raise click.BadParameter(f"{until} is not a stage; the stages are {', '.join(BY_NAME)}", param_hint="--until")
@@ -42,9 +42,9 @@ def run_snapshot(
     source: str, params_file: str | None, overrides: tuple[str, ...], store_url: str, progress: Any, targets: list[str]
 ) -> dict[str, Any]:
     """Registers the snapshot, runs the flow, and returns a summary of plain values."""
-    from orchestration.champion import current
-    from orchestration.launch import Refused, run_flow
-    from orchestration.registry import register
+    from orchestration.champion.log import current
+    from orchestration.engine.registry import register
+    from orchestration.on_dagster.launch import Refused, run_flow
 
     started = time.monotonic()
     store = open_store(store_url)
@@ -65,8 +65,8 @@ def run_snapshot(
     if "report" in results:
         summary["report"] = str(results["report"].artefact.path("report.html"))
     if "gate" in results:
-        from orchestration.report.gate import conclusion
-        from orchestration.report.opening import against
+        from orchestration.verdict.report.gate import conclusion
+        from orchestration.verdict.report.opening import against
 
         stored = results["gate"].artefact.json("verdict.json")
         summary["gate"] = conclusion(stored)
@@ -80,7 +80,7 @@ def run_snapshot(
 
 def show(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
     """The metrics table and the report's path, or JSON; quiet: without the table, the champion and the time."""
-    from orchestration.console import print_json, print_table
+    from orchestration.engine.console import print_json, print_table
 
     if as_json:
         print_json(summary)

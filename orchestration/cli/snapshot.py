@@ -17,7 +17,7 @@ def snapshot() -> None:
 @store_option
 def add(urls: tuple[str, ...], store: str) -> None:
     """Register snapshots as partitions, so that the UI can materialise them."""
-    from orchestration.partitions import add_snapshots
+    from orchestration.on_dagster.partitions import add_snapshots
 
     open_store(store)
     for entry in add_snapshots(store, list(urls)):
@@ -29,8 +29,8 @@ def add(urls: tuple[str, ...], store: str) -> None:
 @json_option
 def list_(store: str, as_json: bool) -> None:
     """List the registered snapshots, oldest first."""
-    from orchestration.console import print_json, print_table
-    from orchestration.registry import registered
+    from orchestration.engine.console import print_json, print_table
+    from orchestration.engine.registry import registered
 
     entries = registered(open_store(store))
     if as_json:

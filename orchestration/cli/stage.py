@@ -15,12 +15,12 @@ from orchestration.cli.options import open_store, params_options, store_option
 @click.option("--link", metavar="DIR", help="Link the artefact's files into this directory (what DVC tracks).")
 def stage(name: str, snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, link: str | None) -> None:
     """Run the stage NAME; its inputs must exist (dvc.yaml runs them in order)."""
-    from orchestration.console import console_progress
-    from orchestration.dvc import link_artefact
+    from orchestration.engine.console import console_progress
+    from orchestration.engine.registry import register
+    from orchestration.engine.runner import Session, refuse_failed
     from orchestration.graph import BY_NAME
-    from orchestration.params import load_params
-    from orchestration.registry import register
-    from orchestration.runner import Session, refuse_failed
+    from orchestration.on_dvc import link_artefact
+    from orchestration.params.load import load_params
 
     if name not in BY_NAME:
         raise click.BadParameter(f"{name} is not a stage; the stages are {', '.join(BY_NAME)}", param_hint="NAME")

@@ -40,7 +40,7 @@ def tune(
     if list_only:
         list_studies(opened, as_json)
         return
-    from orchestration.console import console_progress
+    from orchestration.engine.console import console_progress
 
     started = time.monotonic()
     if resume is not None and (snapshot or params_file or overrides or trials or searcher):
@@ -59,9 +59,9 @@ def _run(
 
     import yaml
 
-    from orchestration.launch import run_flow
-    from orchestration.params import load_params
-    from orchestration.registry import lookup, register
+    from orchestration.engine.registry import lookup, register
+    from orchestration.on_dagster.launch import run_flow
+    from orchestration.params.load import load_params
     from orchestration.search.journal import described
 
     target = "tuned_model" if promote else "decay_search"
@@ -81,7 +81,7 @@ def _run(
 
 def list_studies(store: Any, as_json: bool) -> None:
     """One line a study: what was tried and how far it is."""
-    from orchestration.console import print_json, print_table
+    from orchestration.engine.console import print_json, print_table
     from orchestration.search.journal import Journal, studies
 
     listed = []
@@ -118,7 +118,7 @@ def list_studies(store: Any, as_json: bool) -> None:
 
 def show(found: dict[str, Any], as_json: bool) -> None:
     """The finalists, how to use the winner, and where the report is; or JSON."""
-    from orchestration.console import print_json, print_table
+    from orchestration.engine.console import print_json, print_table
     from orchestration.search.space import ordered
     from orchestration.search.terminal import shown
 

@@ -30,13 +30,13 @@ def ui(port: int, store: str) -> None:
     Where params.yaml says `arrival.enabled: true`, snapshots that arrive are processed without a click (docs/retraining.md).
     """
     refuse_taken(port)
-    from diger_core.store import Store
-    from orchestration.automation.lost_runs import fail_lost_runs
+    from diger_core.store.artefacts import Store
     from orchestration.cli.demo import demo_snapshots
-    from orchestration.launch import dagster_home
-    from orchestration.params import load_params
-    from orchestration.partitions import add_snapshots, show_snapshots
-    from orchestration.registry import registered
+    from orchestration.engine.registry import registered
+    from orchestration.on_dagster.instance import dagster_home
+    from orchestration.on_dagster.lost_runs import fail_lost_runs
+    from orchestration.on_dagster.partitions import add_snapshots, show_snapshots
+    from orchestration.params.load import load_params
 
     home, arrival = dagster_home(), load_params().arrival
     if arrival.enabled or arrival.watch:

@@ -21,7 +21,7 @@ def gc(delete: bool, keep_releases: int | None, keep_reports: int | None, min_ag
     """Show, or remove, the artefacts that no release, report or pointer needs, and what crashed runs left behind."""
     from orchestration.audit.collect import Rules, execute, plan
     from orchestration.audit.index import Index
-    from orchestration.console import print_json
+    from orchestration.engine.console import print_json
 
     index, rules = Index(open_store(store), cached=False), Rules(keep_releases, keep_reports, timedelta(days=min_age))
     found = plan(index, rules)
@@ -55,7 +55,7 @@ def forget(user: str, yes: bool, dry_run: bool, as_json: bool, store: str) -> No
     from orchestration.audit.forget import find, was_forgotten
     from orchestration.audit.forget import forget as act
     from orchestration.audit.index import Index
-    from orchestration.console import print_json
+    from orchestration.engine.console import print_json
 
     index = Index(open_store(store), cached=False)
     found = find(index, user)
@@ -102,7 +102,7 @@ def reproduce(what: str, here: bool, allow_dirty: bool, snapshot: str | None, ke
     from orchestration.audit.index import Index
     from orchestration.audit.names import resolve
     from orchestration.audit.reproduce import How, rebuild
-    from orchestration.console import print_json
+    from orchestration.engine.console import print_json
 
     index = Index(open_store(store))
     result = rebuild(index, resolve(index, what), How(here, allow_dirty, snapshot, keep))

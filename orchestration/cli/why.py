@@ -73,7 +73,7 @@ def _verified(index: Index, found: Chain, verify: str | None) -> Outcome | None:
 
 def _print_json(index: Index, thing: Thing, found: Chain, outcome: Outcome | None, whole: bool) -> None:
     from orchestration.audit import subject, tree
-    from orchestration.console import print_json
+    from orchestration.engine.console import print_json
 
     value: dict[str, Any] = {"subject": subject.as_json(index, thing), **tree.as_json(index, found), "releases": subject.releases_json(index, thing)}
     if outcome is not None:
@@ -112,7 +112,7 @@ def where_used(what: str, item: str | None, as_json: bool, store: str) -> None:
     from orchestration.audit import forward
     from orchestration.audit.index import Index
     from orchestration.audit.names import resolve
-    from orchestration.console import print_json
+    from orchestration.engine.console import print_json
 
     index = Index(open_store(store))
     uses = forward.where_used(index, resolve(index, what))

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestration.report.drawing import (
+from orchestration.search.journal import Told
+from orchestration.search.ranking import Finalist, Importance
+from orchestration.search.space import ORDER
+from orchestration.verdict.report.drawing import (
     BLUE,
     FAINT,
     GREEN,
@@ -23,12 +26,9 @@ from orchestration.report.drawing import (
     thousands,
     whole_epochs,
 )
-from orchestration.search.journal import Told
-from orchestration.search.ranking import Finalist, Importance
-from orchestration.search.space import ORDER
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from orchestration.verdict.report.drawing import Axes
 
 LABELS = {"codebook_learning_rate": "codebook rate", "lambda_": "λ", "sigma_0": "σ₀", "tau": "τ"}
 END = {"pruned": GREY, "collapsed": VERMILLION, "diverged": VERMILLION, "failed": FAINT}

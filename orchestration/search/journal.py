@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from diger_core.canonical import canonical_json, digest, jsonable
 from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
-from diger_core.store import Store
+from diger_core.store.artefacts import Store
+from diger_core.store.canonical import canonical_json, digest, jsonable
 from orchestration.search.space import Config, ordered
 
 SECTION = "studies"

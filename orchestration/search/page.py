@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestration.report import drawing, text
-from orchestration.report.markdown import picture_markdown
-from orchestration.report.page import THIRD, environment, pictures
+from orchestration.params.search import SearchConfig
 from orchestration.search import figures
-from orchestration.search.config import SearchConfig
 from orchestration.search.journal import Told
 from orchestration.search.ranking import importance, pareto, ranked_finalists, searched
 from orchestration.search.terminal import shown
+from orchestration.verdict.report import drawing, text
+from orchestration.verdict.report.markdown import picture_markdown
+from orchestration.verdict.report.page import THIRD, environment, pictures
 
 HERE = Path(__file__).parent
 REPORT = HERE.parent / "report"

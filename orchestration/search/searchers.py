@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from diger_core.errors import DigerError
-from orchestration.search.config import SearchConfig
+from orchestration.params.search import SearchConfig
 from orchestration.search.journal import Told
 from orchestration.search.space import Config, Value, grid, relevant
 

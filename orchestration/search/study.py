@@ -13,8 +13,8 @@ from typing import Protocol
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
-from orchestration.ray_train import Job
-from orchestration.search.config import SearchConfig
+from orchestration.on_ray.train import Job
+from orchestration.params.search import SearchConfig
 from orchestration.search.journal import Journal, Row, State, Told, Trial
 from orchestration.search.ranking import finalists
 from orchestration.search.searchers import Searcher, searcher

@@ -35,7 +35,7 @@ def trials_table(title: str, trials: Iterable[Told], epochs: int) -> str:
 
     Where trials are repeated on other seeds, what they repeat stands in the place of prefixes and churn: a log is 120 characters wide.
     """
-    from orchestration.console import print_table
+    from orchestration.engine.console import print_table
 
     listed = sorted(trials, key=lambda t: (-(t.score or 0.0), t.trial.number))
     names = [name for name in ORDER if any(name in told.trial.config for told in listed)]

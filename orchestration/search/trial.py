@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from diger_core.checkpoint import Checkpoint
 from diger_core.errors import DigerError
-from orchestration.ray_train import Job, training_inputs
+from diger_core.training.checkpoint import Checkpoint
+from orchestration.on_ray.train import Job, training_inputs
 from orchestration.search.journal import Row, State, Trial
 from orchestration.search.space import applied
 
@@ -28,7 +28,7 @@ def run_trial(job: Job, trial: Trial, on_epoch: OnEpoch) -> tuple[State, str | N
     configuration are ends like others: they cost their trial, not the study."""
     import torch
 
-    from diger_core.training import train
+    from diger_core.training.loop import train
 
     if job.threads is not None:  # a worker's own process
         torch.set_num_threads(job.threads)
@@ -77,7 +77,7 @@ def churn(codes_NM: Tensor, reference_NM: Tensor) -> float:
 
 def _opened(job: Job) -> tuple[dict[str, Any], Tensor]:
     """The inputs, and the table that churn is counted against: the champion's where there is one, else the warm-up's."""
-    from diger_core.id_table import argmin_codes
+    from diger_core.ids.id_table import argmin_codes
 
     name = "|".join([job.store, repr(job.retraining), *(hash_ for _, hash_ in job.inputs.values())])
     if name not in _inputs:

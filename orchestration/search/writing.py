@@ -7,9 +7,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestration.baseline import BASELINE
-from orchestration.ray_train import Job
-from orchestration.search.config import SearchConfig
+from orchestration.champion.baseline import BASELINE
+from orchestration.on_ray.train import Job
+from orchestration.params.search import SearchConfig
 from orchestration.search.journal import Told
 from orchestration.search.page import page, picture, summary_markdown
 from orchestration.search.ranking import OBJECTIVES, importance, pareto, ranked_finalists, searched
@@ -17,7 +17,7 @@ from orchestration.search.space import overrides
 from orchestration.search.terminal import shown, trials_table
 
 if TYPE_CHECKING:
-    from orchestration.runner import StageRun
+    from orchestration.engine.stage_run import StageRun
 
 
 def described(run: StageRun) -> dict[str, Any]:

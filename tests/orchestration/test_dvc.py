@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from diger_core.errors import DigerError
-from diger_core.store import Store
-from orchestration import dvc as bridge
+from diger_core.store.artefacts import Store
+from orchestration import on_dvc as bridge
 from orchestration.audit import removal
 from orchestration.cli.demo import DIRECTORY
+from orchestration.engine.registry import lookup, register
+from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME, FLOW
-from orchestration.params import build_params
-from orchestration.registry import lookup, register
-from orchestration.runner import Session
-from tests.orchestration.dvc_project import PROJECT, project
-from tests.orchestration.snapshot_material import interactions, items, write
+from orchestration.params.load import build_params
+from tests.support.dvc_project import PROJECT, project
+from tests.support.snapshot_material import interactions, items, write
 
 RAW = ("raw_items", "raw_interactions")
 EARLY = (*RAW, "validated_items")
@@ -178,7 +178,7 @@ def _dvc_hash(directory: Path) -> str:
 
 
 def test_the_committed_demo_snapshots_are_what_the_generator_writes(tmp_path):
-    from orchestration.demo_shop import write_demo_snapshots
+    from orchestration.snapshot.demo_shop import write_demo_snapshots
 
     for written in write_demo_snapshots(tmp_path):
         tracked = yaml.safe_load((PROJECT / DIRECTORY / f"{written.name}.dvc").read_text())["outs"][0]
@@ -216,7 +216,7 @@ def test_the_first_stages_come_back_in_a_clone_by_dvc_pull_alone(tmp_path):
 @pytest.mark.timeout(900)
 def test_a_search_runs_under_dvc_and_only_when_it_is_asked_for(tmp_path):
     here = project(tmp_path / "here")
-    here.run("dvc", "repro", "search/dvc.yaml")
+    here.run("dvc", "repro", "on_demand/dvc.yaml:tuned_model")
     assert set(here.hashes()) == {*EARLY, "embeddings", "tokenizer", "decay_search", "tuned_model"}
     assert "decay_search" not in here.run("dvc", "repro", "--dry")
 

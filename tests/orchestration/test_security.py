@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from diger_core.errors import DigerError
-from diger_core.storage import Root, safe_name
-from diger_core.store import Store
+from diger_core.store.artefacts import Store
+from diger_core.store.files import Root, safe_name
 from orchestration.audit.index import Index
 from orchestration.audit.names import resolve
-from orchestration.registry import lookup
-from orchestration.snapshot import open_root
+from orchestration.engine.registry import lookup
+from orchestration.snapshot.files import open_root
 
 PROJECT = Path(__file__).resolve().parents[2]
 SOURCES = ("diger_core", "orchestration", "assets", "serving", "benchmarks")
@@ -152,7 +152,7 @@ def test_another_scheme_is_no_way_in(url):
 
 
 def test_an_error_of_the_object_store_shows_no_credential():
-    from diger_core.storage import describe_os_error
+    from diger_core.store.files import describe_os_error
 
     message = str(describe_os_error(OSError("SignatureDoesNotMatch secret_key=canary-7f3a, Signature: abc; token = canary-7f3a"), "s3://b/x"))
     assert "canary-7f3a" not in message
@@ -163,7 +163,7 @@ def test_an_error_of_the_object_store_shows_no_credential():
 def test_the_audit_of_a_store_on_s3_leaves_no_secret(s3_bucket, tmp_path, audit_world):
     """The flow's own test is test_flow_s3.py; this one asks every question about such a store, and looks at all that they print and cache."""
     from benchmarks.tamper import copy_store
-    from tests.s3 import SECRET
+    from tests.support.s3 import SECRET
 
     copy_store(audit_world.store, Store(f"{s3_bucket}/store"))
     page = tmp_path / "page.html"

@@ -1,0 +1,166 @@
+"""Training batches: the rows of an epoch in a reproducible order, grouped so that little is padding.
+
+A batch says which rows, which items they hold once each, and where in those unique items every history slot and target lies; the step
+computes on the unique items and gathers. Order and content depend on (seed, epoch) alone: never on ranks, hosts or earlier epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diger_core.data.sequences import Sequences, training_rows
+from diger_core.errors import DigerError
+from diger_core.training.distillation import TeacherTargets
+from diger_core.training.distributed import Distributed
+
+WINDOW = 50  # batches whose rows are sorted by length together: large enough for even lengths, small enough to keep the order random
+_CROP = 0xC409  # keeps the draws of cropped histories apart from the order of the rows, which has the same seed and epoch
+LENGTHS = (2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's rows. `history_BT` and `target_B` index `items_V`, the batch's unique items over all ranks, ascending.
+
+    history_BT int64, -1 where there is no item (at the end); target_B int64; weight_B float32: the row's weight divided by the rows of the whole
+    batch, so that L_gen = sum_b weight_b loss_b over all ranks, and 0 for rows added to fill a fixed shape; items_V int64 catalogue indices;
+    mask_V bool, False for items added to fill a fixed shape (None: all real); index: the batch's place in its epoch.
+    """
+
+    history_BT: Tensor
+    target_B: Tensor
+    weight_B: Tensor
+    items_V: Tensor
+    mask_V: Tensor | None
+    index: int
+
+    def share(self, ranks: Distributed) -> Batch:
+        """This rank's rows; items and mask stay those of the whole batch. A rank without rows gets one of weight 0."""
+        if ranks.world == 1:
+            return self
+        mine = ranks.share(len(self.target_B))
+        if mine.start == mine.stop:
+            return replace(self, history_BT=self.history_BT[:1], target_B=self.target_B[:1], weight_B=torch.zeros(1))
+        return replace(self, history_BT=self.history_BT[mine], target_B=self.target_B[mine], weight_B=self.weight_B[mine])
+
+    def to(self, device: torch.device) -> Batch:
+        """Copied to the device without waiting for it."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            name: tensor.pin_memory().to(device, non_blocking=True)
+            for name in ("history_BT", "target_B", "weight_B", "items_V", "mask_V")
+            if (tensor := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
+
+
+def padded_length(longest: int, history: int) -> int:
+    """The smallest of a few lengths that holds `longest` items, at most `history`: few shapes, so that captured graphs can be kept."""
+    return min(history, next((length for length in LENGTHS if length >= longest), history))
+
+
+class Batches:
+    """The training rows of `sequences` in batches of `batch_size` (over all ranks), histories cut to their last `history` items.
+
+    `item_multiple`: pad unique items up to a multiple of it and rows up to `batch_size` (fixed shapes for captured graphs); None: no padding.
+    `teacher`: draws some of an epoch's targets instead of the items that followed. `crop`: the share of an epoch's rows whose history is cut to a
+    random length, its newest items: what came long before is then not always there to be remembered by heart.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        batch_size: int,
+        history: int,
+        seed: int,
+        item_multiple: int | None = None,
+        teacher: TeacherTargets | None = None,
+        crop: float = 0.0,
+    ) -> None:
+        self.batch_size, self.history, self.seed, self.item_multiple = batch_size, history, seed, item_multiple
+        user_R, position_R = training_rows(sequences)
+        if len(user_R) == 0:
+            raise DigerError("sequences: no user has the 4 events that give a training row; add interactions or lower the k-core filter")
+        self.events_E = np.asarray(sequences.events_E, dtype=np.int64)
+        self.target_R = position_R  # the target's place in events_E
+        self.length_R = np.minimum(position_R - sequences.offsets_U1[user_R], history)
+        self.weight_R = self._weights(sequences)
+        if teacher is not None and len(teacher.items_Rk) != len(position_R):
+            raise DigerError(
+                f"teacher: candidates of {len(teacher.items_Rk)} rows for {len(position_R)} training rows; make them anew from these events"
+            )
+        self.teacher, self.crop = teacher, crop
+
+    def _weights(self, sequences: Sequences) -> np.ndarray:
+        """float32 [R], mean 1: L_gen stays in nats (SDUD compares it with lambda^2) while rows keep their proportions across batches."""
+        if sequences.weights_E is None:
+            return np.ones(len(self.target_R), dtype=np.float32)
+        weights = np.asarray(sequences.weights_E, dtype=np.float64)[self.target_R]
+        if not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
+            raise DigerError("interactions, column weight: weights must be finite, not negative and not all 0; correct them or drop the column")
+        return (weights / weights.mean()).astype(np.float32)
+
+    @property
+    def rows(self) -> int:
+        return len(self.target_R)
+
+    def __len__(self) -> int:
+        """Batches of one epoch; the last partial one counts."""
+        return -(-self.rows // self.batch_size)
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """The epoch's batches as row numbers: a permutation keyed by (seed, epoch), sorted by length in windows, batches shuffled again."""
+        random = np.random.Generator(np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)))
+        rows = random.permutation(self.rows)
+        window = np.arange(self.rows) // (WINDOW * self.batch_size)
+        rows = rows[np.lexsort((self.lengths(epoch)[rows], window))]  # stable: equal lengths keep their random order
+        batches = [rows[start : start + self.batch_size] for start in range(0, self.rows, self.batch_size)]
+        return [batches[b] for b in random.permutation(len(batches))]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from batch `start` on: the same ones, whether or not those before were asked for."""
+        order, item_R, length_R = self.order(epoch), self.target_items(epoch), self.lengths(epoch)
+        for index in range(start, len(order)):
+            yield self.batch(order[index], index, item_R, length_R)
+
+    def target_items(self, epoch: int) -> np.ndarray:
+        """int64 [R]: the item that each row is to predict in this epoch."""
+        item_R = self.events_E[self.target_R]
+        return item_R if self.teacher is None else self.teacher.draw(item_R, self.seed, epoch)
+
+    def lengths(self, epoch: int) -> np.ndarray:
+        """int64 [R]: how many items of its history each row shows in this epoch."""
+        if not self.crop:
+            return self.length_R
+        random = np.random.Generator(np.random.Philox(key=np.array([self.seed ^ (_CROP << 32), epoch], dtype=np.uint64)))
+        cropped_R = random.random(self.rows) < self.crop
+        return np.where(cropped_R, random.integers(1, self.length_R + 1), self.length_R)
+
+    def batch(self, rows: np.ndarray, index: int = 0, item_R: np.ndarray | None = None, length_R: np.ndarray | None = None) -> Batch:
+        """The rows with these numbers as one batch; `item_R`: the rows' targets, if not the items that followed; `length_R`: their histories'
+        lengths, if not the full ones."""
+        count, length_B, target_B = len(rows), (self.length_R if length_R is None else length_R)[rows], self.target_R[rows]
+        time_T = np.arange(padded_length(int(length_B.max()), self.history))
+        present_BT = time_T < length_B[:, None]
+        history_BT = self.events_E[np.where(present_BT, (target_B - length_B)[:, None] + time_T, 0)]
+        target = self.events_E[target_B] if item_R is None else item_R[rows]
+        items_V, inverse = np.unique(np.concatenate([history_BT[present_BT], target]), return_inverse=True)
+        history_BT[present_BT] = inverse[:-count]
+        history_BT[~present_BT] = -1
+        target_B, weight_B, mask_V = inverse[-count:], self.weight_R[rows] / np.float32(count), None
+        if self.item_multiple is not None:
+            extra = self.batch_size - count
+            history_BT = np.concatenate([history_BT, np.repeat(history_BT[:1], extra, axis=0)])
+            target_B = np.concatenate([target_B, np.repeat(target_B[:1], extra)])
+            weight_B = np.concatenate([weight_B, np.zeros(extra, np.float32)])
+            real = len(items_V)
+            items_V = np.concatenate([items_V, np.repeat(items_V[:1], -real % self.item_multiple)])
+            mask_V = torch.from_numpy(np.arange(len(items_V)) < real)
+        history, target, weight, items = (torch.from_numpy(array) for array in (history_BT, target_B, weight_B, items_V))
+        return Batch(history, target, weight, items, mask_V, index)

@@ -1,0 +1,267 @@
+"""Full ranking of all items for held-out targets, and the metrics of several models side by side (the specification, sections 6 and 7).
+
+T evaluation rows, k places (the largest cut-off), L history items, W beams. Recall and NDCG are item-level: a hit is the target item itself.
+Comparisons of codes without the suffix, as some published code makes them, count a colliding item as a hit; this does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from diger_core.config import EvaluationConfig
+from diger_core.data.sequences import Float32, Int32, Int64, Sequences, Split, targets, training_counts
+from diger_core.evaluation.baselines import CHUNK, compacted, markov, most_popular
+from diger_core.evaluation.metrics import Estimates, Float64, ndcg, ranks, recall
+from diger_core.fast.inference import FastRecommender, fast_recommender
+from diger_core.progress import Progress, Silent
+from diger_core.recommender.beam import beam_search
+from diger_core.recommender.model import Recommender
+from diger_core.recommender.trie import Trie
+
+Baseline = Callable[[Sequences, Int64, Int64, int], Int32]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """users_T, target_T, rank_T (0: not among the first k), items_Tk (-1: no item, or a tuple that no item has), invalid_rate in [0, 1]."""
+
+    users_T: Int64
+    target_T: Int32
+    rank_T: Int32
+    items_Tk: Int32
+    invalid_rate: float = 0.0
+
+
+def cut_off(config: EvaluationConfig) -> int:
+    """k: the largest cut-off of any metric; ranks behind it count as not found."""
+    return max((*config.recall_at, *config.ndcg_at))
+
+
+def rank_targets(
+    recommender: Recommender,
+    codes_NM: Tensor,
+    suffix_N: Tensor,
+    seq: Sequences,
+    split: Split,
+    config: EvaluationConfig,
+    device: torch.device | str = "cpu",
+    users: npt.NDArray[np.integer] | None = None,
+    progress: Progress | None = None,
+    trie: Trie | None = None,
+    fused: bool = True,
+) -> EvaluationResult:
+    """Rank each user's held-out target against all items by beam search; rows in the order of `targets(seq, split)`.
+
+    The history are the last L items before the target. Batches are sorted by history length; their composition changes no result.
+    `users`: user indices to evaluate (None: all). `trie`: made from the table unless given. With `config.remove_seen` the items of the user's
+    whole history leave the W beams before the first k are taken, the target too if it is a repetition. The recommender is evaluated in eval
+    mode and left in the mode it came in. Precision follows the caller's autocast. `fused`: encoder and beams over fused kernels (`fast/inference.py`)
+    where the device and the precision allow it: about twice as fast.
+    """
+    users_T, end_T, target_T = _chosen(targets(seq, split), users)
+    top = cut_off(config)
+    items_Tk, scores_Tk = recommended(
+        recommender, codes_NM, suffix_N, seq, users_T, end_T, top, beams=config.beams, constrained=config.constrained, remove_seen=config.remove_seen,
+        batch_size=config.batch_size, device=device, progress=progress, trie=trie, fused=fused, what=f"ranking ({split})",
+    )  # fmt: skip
+    wrong = int(((items_Tk == -1) & np.isfinite(scores_Tk)).sum())
+    return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk, wrong / max(1, items_Tk.size))
+
+
+def recommended(
+    recommender: Recommender,
+    codes_NM: Tensor,
+    suffix_N: Tensor,
+    seq: Sequences,
+    users_T: Int64,
+    end_T: Int64,
+    top: int,
+    *,
+    beams: int,
+    constrained: bool = True,
+    remove_seen: bool = False,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    trie: Trie | None = None,
+    fused: bool = True,
+    what: str = "recommending",
+) -> tuple[Int32, Float32]:
+    """(items int32 [T, top], scores float32 [T, top]), best first, after each user's events before `end_T` (absolute, exclusive; at least one).
+
+    -1 where there is no item, or where an unconstrained tuple is no item's; its score then is -inf, or finite. Otherwise as in `rank_targets`.
+    """
+    progress = progress or Silent()
+    trie = trie or Trie.from_table(codes_NM, suffix_N, recommender.codes, recommender.suffixes, device)
+    history = _Histories(seq, codes_NM, suffix_N, recommender.config.history, device)
+    seen = _Seen(seq, device) if remove_seen else None
+    begin_T = np.maximum(seq.offsets_U1[users_T], end_T - recommender.config.history)
+    if (begin_T >= end_T).any():
+        raise ValueError("recommended: a user has no event before the given end")
+    order_T = np.argsort(end_T - begin_T, kind="stable")
+    on_device = [torch.from_numpy(np.ascontiguousarray(array[order_T])).to(device) for array in (begin_T, end_T, users_T)]
+    training = recommender.training
+    recommender.eval()
+    used = fast_recommender(recommender, device) if fused else recommender
+    batches = []
+    try:
+        for start in range(0, len(order_T), batch_size):
+            rows_B = order_T[start : start + batch_size]
+            begin_B, end_B, users_B = (array[start : start + batch_size] for array in on_device)
+            longest = int((end_T[rows_B] - begin_T[rows_B]).max())
+            items_BW, scores_BW = _recommend(used, history, trie, begin_B, end_B, longest, beams, constrained)
+            if seen is not None:
+                items_BW, scores_BW = _without(seen(users_B, items_BW, end_B), items_BW, scores_BW)
+            batches.append((items_BW[:, :top].int(), scores_BW[:, :top].float()))
+            progress.update(what, min(start + batch_size, len(order_T)), len(order_T))
+    finally:
+        recommender.train(training)
+    items_Tk, scores_Tk = np.full((len(order_T), top), -1, dtype=np.int32), np.full((len(order_T), top), -np.inf, dtype=np.float32)
+    if batches:
+        items_Tk[order_T] = torch.cat([items for items, _ in batches]).cpu().numpy()
+        scores_Tk[order_T] = torch.cat([scores for _, scores in batches]).cpu().numpy()
+    return items_Tk, scores_Tk
+
+
+def baseline_results(
+    seq: Sequences, split: Split, config: EvaluationConfig, users: npt.NDArray[np.integer] | None = None
+) -> dict[str, EvaluationResult]:
+    """`most_popular` and `markov` on the same rows; `config.remove_seen` applies to them, too."""
+    users_T, end_T, target_T = _chosen(targets(seq, split), users)
+    top = cut_off(config)
+    found = {}
+    for name, baseline in (("most_popular", most_popular), ("markov", markov)):
+        ranked = _baseline_without_seen(baseline) if config.remove_seen else baseline
+        items_Tk = ranked(seq, users_T, end_T, top)
+        found[name] = EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
+    return found
+
+
+def evaluation(results: Mapping[str, EvaluationResult], seq: Sequences, config: EvaluationConfig, seed: int = 0) -> dict[str, Any]:
+    """The content of metrics.json: models, slices, differences, users, slice_users (docs/architecture.md).
+
+    Each model: {"recall@k", "ndcg@k", "intervals": {metric: [low, high]}, "invalid_rate"}. Slices by the target's training events: `head` (among
+    the `head_share` most popular items), `tail` (all others), `new_items` (at most `new_item_events` events; part of the tail, as a rule); a
+    slice without users is left out. differences: {"a - b": {metric: {"mean", "low", "high"}}} for every pair, in the order of `results`.
+    Intervals: 95%, percentile bootstrap over users; one set of draws for all models, metrics and slices, so that differences are paired.
+    """
+    first = next(iter(results.values()))
+    for name, result in results.items():
+        if not np.array_equal(result.users_T, first.users_T) or not np.array_equal(result.target_T, first.target_T):
+            raise ValueError(f"evaluation: {name} was ranked for other users or targets than {next(iter(results))}")
+    slices = {"all": np.ones(len(first.target_T), dtype=bool), **target_slices(seq, first.target_T, config)}
+    slices = {name: mask_T for name, mask_T in slices.items() if name == "all" or mask_T.any()}
+    metrics = [("recall", k) for k in config.recall_at] + [("ndcg", k) for k in config.ndcg_at]
+    columns = [_metric(kind, k, result.rank_T) for result in results.values() for kind, k in metrics]
+    estimates = Estimates(np.stack(columns, axis=1), slices, config.bootstrap, seed)
+    names, labels = list(results), [f"{kind}@{k}" for kind, k in metrics]
+    report: dict[str, Any] = {"models": {}, "slices": {}, "differences": {}, "users": len(first.users_T)}
+    for part in slices:
+        described = {name: estimates.model(part, place * len(labels), labels) for place, name in enumerate(names)}
+        report.update({"models": described} if part == "all" else {})
+        report["slices"].update({part: described} if part != "all" else {})
+    for name, result in results.items():
+        report["models"][name]["invalid_rate"] = result.invalid_rate
+    for a in range(len(names)):
+        for b in range(a + 1, len(names)):
+            report["differences"][f"{names[a]} - {names[b]}"] = estimates.difference("all", a * len(labels), b * len(labels), labels)
+    report["slice_users"] = {name: int(mask_T.sum()) for name, mask_T in target_slices(seq, first.target_T, config).items()}
+    return report
+
+
+def target_slices(seq: Sequences, target_T: Int32, config: EvaluationConfig) -> dict[str, npt.NDArray[np.bool_]]:
+    """{"head", "tail", "new_items"}: masks [T] by the target's training events."""
+    counts_N = training_counts(seq)
+    head_N = np.zeros(seq.items, dtype=bool)
+    head_N[np.argsort(-counts_N, kind="stable")[: max(1, round(config.head_share * seq.items))]] = True
+    return {"head": head_N[target_T], "tail": ~head_N[target_T], "new_items": counts_N[target_T] <= config.new_item_events}
+
+
+class _Histories:
+    """Semantic IDs of the last L items before a target, gathered on the device."""
+
+    def __init__(self, seq: Sequences, codes_NM: Tensor, suffix_N: Tensor, length: int, device: torch.device | str) -> None:
+        self.events_E = torch.from_numpy(seq.events_E).to(device)
+        self.table_NQ = torch.cat((torch.as_tensor(codes_NM).long(), torch.as_tensor(suffix_N).long()[:, None]), dim=1).to(device)
+        self.length = length
+
+    def __call__(self, begin_B: Tensor, end_B: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+        """(codes [B, longest, M+1], mask [B, longest (M+1)]), padded at the end."""
+        place_BL = begin_B[:, None] + torch.arange(longest, device=begin_B.device)
+        real_BL = place_BL < end_B[:, None]
+        items_BL = self.events_E[place_BL.where(real_BL, begin_B[:, None])].long()
+        return self.table_NQ[items_BL], real_BL.repeat_interleave(self.table_NQ.shape[1], dim=1)
+
+
+class _Seen:
+    """Whether an item occurs in a user's events before a position: a binary search among (user, item) keys, sorted by first occurrence."""
+
+    def __init__(self, seq: Sequences, device: torch.device | str) -> None:
+        user_E = np.repeat(np.arange(seq.users, dtype=np.int64), np.diff(seq.offsets_U1))
+        key_E = user_E * seq.items + seq.events_E
+        order_E = np.argsort(key_E, kind="stable")
+        self.keys, self.places = torch.from_numpy(key_E[order_E]).to(device), torch.from_numpy(order_E).to(device)
+        self.items = seq.items
+
+    def __call__(self, users_B: Tensor, items_BW: Tensor, end_B: Tensor) -> Tensor:
+        key_BW = users_B[:, None] * self.items + items_BW.clamp_min(0)
+        found_BW = torch.searchsorted(self.keys, key_BW).clamp_max(len(self.keys) - 1)
+        return (self.keys[found_BW] == key_BW) & (self.places[found_BW] < end_B[:, None]) & (items_BW >= 0)
+
+
+def _metric(kind: str, k: int, rank_T: Int32) -> Float64:
+    return recall(rank_T, k) if kind == "recall" else ndcg(rank_T, k)
+
+
+def _chosen(rows: tuple[Int64, Int64, Int32], users: npt.NDArray[np.integer] | None) -> tuple[Int64, Int64, Int32]:
+    users_T, end_T, target_T = rows
+    if users is None:
+        return rows
+    keep_T = np.isin(users_T, users)
+    return users_T[keep_T], end_T[keep_T], target_T[keep_T]
+
+
+def _recommend(
+    recommender: Recommender | FastRecommender,
+    history: _Histories,
+    trie: Trie,
+    begin_B: Tensor,
+    end_B: Tensor,
+    longest: int,
+    beams: int,
+    constrained: bool,
+) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        codes_BLQ, mask_BT = history(begin_B, end_B, longest)
+        memory_BTd = recommender.encode(recommender.embed_codes(codes_BLQ).flatten(1, 2), mask_BT)
+        return beam_search(recommender, memory_BTd, mask_BT, trie, beams, constrained=constrained)
+
+
+def _without(gone_BW: Tensor, items_BW: Tensor, scores_BW: Tensor) -> tuple[Tensor, Tensor]:
+    """Items and scores with those that are gone taken out, the others moved up, and -1 and -inf in the places that become free."""
+    order_BW = gone_BW.int().argsort(dim=1, stable=True)
+    items_BW, scores_BW = items_BW.masked_fill(gone_BW, -1), scores_BW.masked_fill(gone_BW, -torch.inf)
+    return items_BW.gather(1, order_BW), scores_BW.gather(1, order_BW)
+
+
+def _baseline_without_seen(baseline: Baseline) -> Baseline:
+    """The baseline without each user's seen items: enough candidates are ranked that k unseen ones are left wherever the catalogue has them."""
+
+    def ranked(seq: Sequences, users_T: Int64, end_T: Int64, k: int) -> Int32:
+        seen = _Seen(seq, "cpu")
+        parts = [np.empty((0, k), dtype=np.int32)]
+        for start in range(0, len(users_T), CHUNK):
+            users_t, end_t = users_T[start : start + CHUNK], end_T[start : start + CHUNK]
+            items_tx = baseline(seq, users_t, end_t, k + int((end_t - seq.offsets_U1[users_t]).max()))
+            gone_tx = seen(torch.from_numpy(users_t), torch.from_numpy(items_tx).long(), torch.from_numpy(end_t))
+            parts.append(compacted(np.where(gone_tx.numpy(), np.int32(-1), items_tx), k))
+        return np.concatenate(parts)
+
+    return ranked

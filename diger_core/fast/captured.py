@@ -1,0 +1,230 @@
+"""`training.compile`: the whole step in CUDA graphs, one for each length of history (the fast path of `training.Loop.step`).
+
+A captured step reads its batch from the epoch's order on the device, computes losses and gradients with `diger_core.fast`, clips, runs AdamW,
+advances the schedule and the sums, and moves its cursor on: the host only says which graph comes next. It computes what `Loop.step` computes; only
+dropout draws other numbers (keyed by seed, step and place, so that nothing has to be saved or restored).
+
+Where it cannot be used (several ranks, a learning encoder, no CUDA device), `captured_step` gives the reason and training stays eager.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from diger_core.data.batches import padded_length
+from diger_core.fast.codes import Codes, FastAssignment
+from diger_core.fast.flat import FlatParameters
+from diger_core.fast.kernels import BETAS, AdamW
+from diger_core.fast.program import Beside, Program, RowsInput, RowsOutput
+from diger_core.fast.rows import DeviceRows, EpochRows, UniqueItems, unique_items
+from diger_core.training.joint_step import frozen_figures
+from diger_core.training.optimisation import learning_rate_factor
+
+if TYPE_CHECKING:
+    from diger_core.training.loop import Loop
+
+_KEYS = 1 << 14  # dropout sites of one step
+
+
+def obstacle(loop: Loop) -> str | None:
+    """Why this run's steps cannot be captured, or None."""
+    if loop.device.type != "cuda":
+        return "there is no CUDA device"
+    if loop.ranks.world > 1:
+        return "several ranks share the batch"
+    if loop.learns and loop.joint.train_encoder:
+        return "the encoder learns"
+    head = loop.recommender.config.d_head
+    if head < 16 or head & (head - 1):
+        return "recommender.d_head is not a power of two of at least 16"
+    if loop.recommender.config.history * (loop.recommender.levels + 1) > 256:
+        return "a history of more than 256 tokens"
+    return None
+
+
+class FastStep:
+    """One training step in fixed shapes on the device, uncaptured: `run(length)`. Works on any device; the graphs of `CapturedStep` replay it."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop, device = loop, loop.device
+        self.flat = FlatParameters(loop.recommender, torch.bfloat16 if loop.training.precision == "bf16" else torch.float32)
+        self.key = torch.zeros((), dtype=torch.int64, device=device)
+        self.step = torch.zeros((), dtype=torch.int64, device=device)
+        self.program = Program(loop.recommender, self.flat, self.key, fused=device.type == "cuda")
+        self.rows = EpochRows(loop.batches, device)
+        self.beside = Beside(device)
+        self.table = _step_table(loop).to(device)
+        recommender = loop.recommender
+        sizes = [recommender.codes] * recommender.levels + [recommender.suffixes]
+        self.offset_Q = torch.arange(len(sizes), device=device) * recommender.codes
+        catalogue = loop.catalogue  # frozen: the table never changes, so its tokens are made once
+        self.token_NQ = torch.empty(0) if loop.learns else torch.cat((catalogue.codes_NM, catalogue.suffix_N[:, None]), 1) + self.offset_Q
+        self.zero, self.frozen_3M = torch.zeros((), device=device), frozen_figures(catalogue.codes_NM)
+        self.codes = Codes(loop.tokenizer, loop.catalogue, loop.joint, loop.schedule, loop.training.seed) if loop.learns else None
+        if loop.learns:
+            loop.tokenizer.codebooks.grad = torch.zeros_like(loop.tokenizer.codebooks)
+        self.adamw = self._flat_adamw()
+        self.seed_key = (loop.training.seed * 0x9E3779B97F4A7C15) % (1 << 48)
+
+    @torch.no_grad()
+    def run(self, length: int) -> None:
+        """The batch at the cursor, its histories padded to `length` items."""
+        loop = self.loop
+        torch.add(self.step * _KEYS, self.seed_key, out=self.key)
+        rows = self.rows.gather(length)
+        if self.codes is None:
+            out = self._recommend(rows, self.token_NQ, rows.item_BL, rows.target_B, False)
+            losses, figures_3M = [out.loss_gen, out.loss_gen, self.zero, self.zero], self.frozen_3M
+        else:
+            losses, figures_3M = self._joint(rows, self.codes)
+        norm = self._optimise()
+        loop.sums += torch.cat((torch.stack(losses), figures_3M.flatten(), norm[None]))
+        self.step += 1
+        self.rows.cursor += 1
+
+    def _recommend(self, rows: DeviceRows, token_VQ: Tensor, history_BL: Tensor, target_B: Tensor, soft_labels: bool) -> RowsOutput:
+        tokens = token_VQ.shape[1]
+        given = RowsInput(
+            token_VQ[history_BL].flatten(), (rows.length_B * tokens).int(), token_VQ[target_B].T.contiguous(), rows.weight_B
+        )  # fmt: skip
+        return self.program.run(given, soft_labels)
+
+    def _joint(self, rows: DeviceRows, codes: Codes) -> tuple[list[Tensor], Tensor]:
+        """Assignment, recommender, the codebooks' gradient, the schedule's next state; the step's losses and PER_LEVEL figures [3, M]."""
+        loop, paths = self.loop, self.loop.joint.paths
+        unique = unique_items(rows, len(loop.catalogue.codes_NM))
+        with self.beside():
+            given = codes.forward(unique.items_V, unique.mask_V, loop.state)
+            figures_3M = self._figures(given, unique)
+        if loop.joint.forward == "cached":  # the table says what is fed forward: the recommender need not wait for the assignment
+            codes_VM = loop.catalogue.codes_NM[unique.items_V]
+        else:
+            self.beside.join()
+            codes_VM = given.codes_VM
+        token_VQ = torch.cat((codes_VM, loop.catalogue.suffix_N[unique.items_V][:, None]), 1) + self.offset_Q
+        out = self._recommend(rows, token_VQ, unique.history_BL, unique.target_B, paths.labels)
+        self.beside.join()
+        loop.tokenizer.codebooks.grad.copy_(self._codebook_gradient(codes, given, out, unique))  # type: ignore[union-attr]
+        loss = out.loss_gen + loop.joint.weight_vq * given.loss_vq + loop.joint.weight_recon * given.loss_recon
+        following = loop.schedule.update(loop.state, out.loss_gen, given.det_VM, unique.mask_V)
+        torch._foreach_copy_([loop.state[name] for name in following], list(following.values()))
+        return [loss, out.loss_gen, given.loss_vq, given.loss_recon], figures_3M
+
+    def _codebook_gradient(self, codes: Codes, given: FastAssignment, out: RowsOutput, unique: UniqueItems) -> Tensor:
+        paths = self.loop.joint.paths
+        if not (paths.history or paths.teacher or paths.labels):
+            return given.d_codebooks
+        recommender = self.loop.recommender
+        levels = recommender.levels
+        tables_MKd = self.flat.masters["tables"][: levels * recommender.codes].view(levels, recommender.codes, -1)
+        dP = codes.soft_gradient(
+            out.d_history if paths.history else None, out.d_decoder if paths.teacher else None, out.d_labels if paths.labels else None,
+            unique.history_BL, unique.target_B, tables_MKd, len(unique.items_V),
+        )  # fmt: skip
+        return codes.backward(given, dP, self.loop.state)
+
+    def _figures(self, given: FastAssignment, unique: UniqueItems) -> Tensor:
+        """PER_LEVEL [3, M]."""
+        table_VM = self.loop.catalogue.codes_NM[unique.items_V]
+        figures_3VM = torch.stack((given.sigma_VM, (given.sigma_VM > 0).float(), (given.sampled_VM == table_VM).float()))
+        share_V = unique.mask_V / unique.mask_V.sum()
+        return (figures_3VM * share_V[:, None]).sum(1)
+
+    def _flat_adamw(self) -> list[AdamW]:
+        """The optimizer's state in flat buffers, of which its own tensors become views: checkpoints find them where they look for them."""
+        adamw = self.loop.optimisation.adamw
+        groups = [(self.flat.master, self.flat.gradient, self.flat.low)]
+        if self.codes is not None:
+            books = self.loop.tokenizer.codebooks
+            groups.append((books.data, books.grad, books.data))  # type: ignore[arg-type]
+        made = []
+        parameters = self.loop.optimisation.parameters
+        self.counts = torch.zeros(len(parameters), device=self.loop.device)
+        for (value, gradient, low), group, peak in zip(groups, adamw.param_groups, self.loop.optimisation.peaks, strict=True):
+            first, second = torch.zeros_like(value), torch.zeros_like(value)
+            for p in group["params"]:
+                known = dict(adamw.state[p])
+                place = (p.data_ptr() - value.data_ptr()) // p.element_size()
+                for name, moment in (("exp_avg", first), ("exp_avg_sq", second)):
+                    view = moment.view(-1)[place : place + p.numel()].view_as(p)
+                    if name in known:
+                        view.copy_(known[name])
+                    adamw.state[p][name] = view
+                index = next(i for i, other in enumerate(parameters) if other is p)
+                if "step" in known:
+                    self.counts[index] = known["step"]
+                adamw.state[p]["step"] = self.counts[index]
+            made.append(AdamW(value, gradient, first, second, None if low is value else low, peak, group["weight_decay"]))
+        return made
+
+    def _optimise(self) -> Tensor:
+        """Clipping, AdamW and fresh low-precision weights. The sum of the norms before clipping."""
+        norms = [torch.linalg.vector_norm(adamw.gradient) for adamw in self.adamw]
+        for adamw, norm in zip(self.adamw, norms, strict=True):
+            adamw.step(self.table, self.step, norm, self.loop.optimisation.clip, self.loop.device.type == "cuda")
+        self.counts += 1
+        return norms[0] if len(norms) == 1 else norms[0] + norms[1]
+
+    def start(self, epoch: int, first: int, step: int) -> list[tuple[int, int]]:
+        """Before batch `first` of an epoch: (rows, padded history length) of all its batches."""
+        self.step.fill_(step)
+        self.flat.update_low()
+        history = self.loop.batches.history
+        return [(count, padded_length(longest, history)) for count, longest in self.rows.start(epoch, first)]
+
+    def state(self) -> list[Tensor]:
+        """Every tensor that a step changes, for undoing the steps that warm up a capture."""
+        loop = self.loop
+        tensors = [self.step, self.rows.cursor, self.counts, loop.sums, *loop.state.values()]
+        return tensors + [tensor for adamw in self.adamw for tensor in (adamw.value, adamw.first, adamw.second)]
+
+
+def _step_table(loop: Loop) -> Tensor:
+    """float32 [steps + 1, 3] as `AdamW.step` reads it; in double precision on the host, where 1 - 0.999^t keeps its digits."""
+    warmup, steps = loop.optimisation.warmup, loop.total_steps
+    rows = [
+        (learning_rate_factor(step, warmup, steps), 1 / (1 - BETAS[0] ** (step + 1)), 1 / math.sqrt(1 - BETAS[1] ** (step + 1)))
+        for step in range(steps + 1)
+    ]
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+class CapturedStep:
+    """`epoch(...)` replays one graph a batch; graphs are captured when their length first occurs.
+
+    Graphs of several runs in one process must not be replayed at the same time on several streams: six runs on six streams hung an H200 until an
+    illegal instruction ended the process. For runs side by side take a device for each.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self.step, self.graphs = FastStep(loop), dict[int, torch.cuda.CUDAGraph]()
+        self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+
+    def epoch(self, epoch: int, first: int, step: int) -> Iterator[tuple[int, int]]:
+        """Runs the batches from `first` on; yields (index, rows) after each."""
+        batches = self.step.start(epoch, first, step)
+        for length in sorted({length for _, length in batches[first:]} - self.graphs.keys(), reverse=True):
+            self.graphs[length] = self._captured(length)
+        for index in range(first, len(batches)):
+            rows, length = batches[index]
+            self.graphs[length].replay()
+            yield index, rows
+
+    def _captured(self, length: int) -> torch.cuda.CUDAGraph:
+        """A real step warms up kernels and libraries; it is undone, and the second one is recorded."""
+        before = [tensor.clone() for tensor in self.step.state()]
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            self.step.run(length)
+        torch.cuda.current_stream().wait_stream(self.stream)
+        torch._foreach_copy_(self.step.state(), before)
+        self.step.flat.update_low()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            self.step.run(length)
+        return graph

@@ -1,0 +1,347 @@
+"""Content-addressed artefacts and append-only records on a local path or s3:// (layout: docs/architecture.md).
+
+An artefact is an immutable directory named by the canonical hash of its content, without times, run ids or hosts; its manifest is written
+last, so that its presence means "complete". A record says which computation made which artefact; records are only ever added.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from diger_core.errors import DigerError
+from diger_core.store.canonical import bytes_sha256, canonical_json, digest, file_hash, jsonable, sort_table
+from diger_core.store.files import Root, safe_name
+
+if TYPE_CHECKING:
+    import torch  # a second of start-up that questions about the store need not wait for
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+def cache_directory() -> Path:
+    base = os.environ.get("DIGER_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "diger")
+    return Path(base)
+
+
+def artefact_hash(stage: str, files: Iterable[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
+    """The artefact's name: over its stage, each file's name and canonical hash, and the facts."""
+    listed = sorted((str(f["name"]), str(f["canonical"])) for f in files)
+    return digest("artefact", str(FORMAT), stage, canonical_json(facts), *(part for pair in listed for part in pair))
+
+
+def manifest_hash(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest, which a record seals: the artefact's name covers the files' content, this their bytes too. Without the files' places,
+    which differ between a disk and an object store."""
+    files = [{name: value for name, value in entry.items() if name != "path"} for entry in manifest["files"]]
+    return digest("manifest", canonical_json({**manifest, "files": files}))
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """SHA-256 over a record's other fields: what an edit or a damaged byte of the record changes."""
+    return digest("record file", canonical_json({name: value for name, value in record.items() if name != "seal"}))
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One stored artefact. Files are verified against the manifest's SHA-256 once per process, when first opened."""
+
+    root: Root
+    stage: str
+    hash: str
+    manifest: Mapping[str, Any]
+    _verified: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return self.manifest["facts"]
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        return manifest_hash(self.manifest)
+
+    @cached_property
+    def files(self) -> dict[str, Mapping[str, Any]]:
+        return {f["name"]: f for f in self.manifest["files"]}
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.files)
+
+    @property
+    def directory(self) -> str:
+        """Where the artefact lies, for messages and links."""
+        return f"{self.root.url}/artefacts/{self.stage}/{self.hash}"
+
+    def path(self, name: str) -> Path:
+        """A verified local file; from an object store, a cached copy named by its SHA-256."""
+        if name in self._verified:
+            return self._verified[name]
+        if name not in self.files:
+            raise DigerError(f"{self.directory} holds no {name} (it holds {', '.join(self.names)}): run stage {self.stage} again")
+        entry = self.files[name]
+        location = ("artefacts", self.stage, self.hash, entry["path"])
+        if self.root.is_local:
+            local = Path(self.root.at(*location))
+            if not local.exists():
+                raise DigerError(
+                    f"{local}: missing from its artefact: restore it (dvc pull), or remove {self.directory} and run stage {self.stage} again"
+                )
+        else:
+            local = cache_directory() / "files" / entry["sha256"] / name
+            if not local.exists():
+                self._fetch(local, location)
+        if bytes_sha256(local) != entry["sha256"]:
+            raise DigerError(
+                f"{local}: its bytes are not those of the manifest (SHA-256 differs): remove {self.directory} and run stage {self.stage} again"
+            )
+        self._verified[name] = local
+        return local
+
+    def mark_verified(self, name: str, local: Path) -> None:
+        """For a caller that has just hashed the file itself."""
+        self._verified[name] = local
+
+    def _fetch(self, local: Path, location: tuple[str, ...]) -> None:
+        local.parent.mkdir(parents=True, exist_ok=True)
+        temporary = local.parent / f".{uuid.uuid4().hex}.tmp"
+        try:
+            self.root.download(temporary, *location)
+            os.replace(temporary, local)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        return pq.read_table(self.path(name), columns=columns)
+
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file
+
+        return load_file(self.path(name))
+
+    def tensors_metadata(self, name: str) -> dict[str, str]:
+        with safe_open(str(self.path(name)), framework="np") as f:
+            return dict(f.metadata() or {})
+
+    def json(self, name: str) -> Any:
+        return json.loads(self.path(name).read_bytes())
+
+    def verify(self) -> list[str]:
+        """Every file's bytes against the manifest, and the manifest against the name; the list of faults."""
+        faults = []
+        if artefact_hash(self.stage, self.manifest["files"], self.facts) != self.hash:
+            faults.append(f"{self.directory}/{MANIFEST}: does not hash to the artefact's name: it was edited")
+        for name in self.names:
+            self._verified.pop(name, None)
+            try:
+                self.path(name)
+            except DigerError as error:
+                faults.append(str(error))
+        return faults
+
+
+class ArtefactWriter:
+    """Collects an artefact's files in a local directory; `Store.publish` names and stores it."""
+
+    def __init__(self, stage: str, directory: Path):
+        self.stage, self.directory = safe_name(stage), directory
+        self.facts: dict[str, Any] = {}
+        self._sort: dict[str, list[str] | None] = {}
+
+    def _new(self, name: str) -> Path:
+        path = self.directory / safe_name(name)
+        if name == MANIFEST or path.exists():
+            raise ValueError(f"{self.stage}: {name} is written twice or reserved")
+        return path
+
+    def table(self, name: str, table: pa.Table, sort_by: Iterable[str] = ()) -> None:
+        """A Parquet file; rows are ordered by `sort_by` (empty: as they are, and then their order is content)."""
+        keys = list(sort_by)
+        pq.write_table(sort_table(table, keys), self._new(name), compression="zstd", compression_level=3)
+        self._sort[name] = keys
+
+    def tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+        from safetensors.torch import save_file
+
+        plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        save_file(plain, self._new(name), metadata=dict(metadata or {}))
+
+    def json(self, name: str, value: Any) -> None:
+        self._new(name).write_bytes(json.dumps(jsonable(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+    def bytes(self, name: str, data: bytes) -> None:
+        self._new(name).write_bytes(data)
+
+    def file(self, name: str, source: str | Path, sort_by: Iterable[str] | None = ()) -> None:
+        """Copies a local file as it is; `sort_by=None` declares a Parquet file's rows unordered."""
+        shutil.copyfile(source, self._new(name))
+        self._sort[name] = None if sort_by is None else list(sort_by)
+
+    def link(self, name: str, source: str | Path, sort_by: Iterable[str] | None = ()) -> None:
+        """Like `file`, but by a hard link where the file system allows one: the source must never change afterwards."""
+        try:
+            os.link(source, self._new(name))
+        except OSError:
+            shutil.copyfile(source, self.directory / name)
+        self._sort[name] = None if sort_by is None else list(sort_by)
+
+    def manifest(self) -> dict[str, Any]:
+        files = []
+        for path in sorted(self.directory.iterdir()):
+            keys = self._sort.get(path.name, [])
+            entry = {"name": path.name, "path": path.name, "bytes": path.stat().st_size, "sha256": bytes_sha256(path)}
+            files.append({**entry, "sort_by": keys, "canonical": file_hash(path, keys)})
+        facts = jsonable(self.facts)
+        return {"format": FORMAT, "stage": self.stage, "hash": artefact_hash(self.stage, files, facts), "facts": facts, "files": files}
+
+
+class Store:
+    """Artefacts, records, snapshots and pointers under one root."""
+
+    def __init__(self, url: str | Path):
+        self.root = Root(url)
+        self.url = self.root.url
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    # Artefacts
+
+    def artefact(self, stage: str, hash_: str) -> Artefact:
+        """The artefact, or a `DigerError` where it is missing, incomplete or its manifest is not its own."""
+        found = self.find(stage, hash_)
+        if found is None:
+            raise DigerError(f"{self.url}/artefacts/{stage}/{hash_}: not in the store: restore it (dvc pull), or run stage {stage} again")
+        return found
+
+    def find(self, stage: str, hash_: str) -> Artefact | None:
+        if not self.root.exists("artefacts", stage, hash_, MANIFEST):
+            return None
+        try:
+            manifest = json.loads(self.root.read("artefacts", stage, hash_, MANIFEST))
+            same = artefact_hash(manifest["stage"], manifest["files"], manifest["facts"]) == manifest["hash"] == hash_
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise DigerError(
+                f"{self.url}/artefacts/{stage}/{hash_}/{MANIFEST}: damaged or edited (it does not hash to its name): "
+                f"remove that directory and run stage {stage} again"
+            )
+        return Artefact(self.root, stage, hash_, manifest)
+
+    @contextlib.contextmanager
+    def writer(self, stage: str) -> Iterator[ArtefactWriter]:
+        """A scratch directory for a new artefact; removed unless `publish` has moved it into the store."""
+        parent = None
+        if self.root.is_local:
+            parent = self.root.at("tmp")
+            with self.root.faults("tmp"):
+                os.makedirs(parent, exist_ok=True)
+        directory = Path(tempfile.mkdtemp(prefix=f"{safe_name(stage)}-", dir=parent))
+        try:
+            with self.root.faults("artefacts", stage):
+                yield ArtefactWriter(stage, directory)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def publish(self, writer: ArtefactWriter) -> Artefact:
+        """Names the written files by their content and stores them, manifest last. Storing equal content twice is harmless."""
+        with self.root.faults("artefacts", writer.stage):
+            manifest = writer.manifest()
+            hash_ = manifest["hash"]
+            existing = self._intact(writer.stage, hash_)
+            if existing is not None:
+                return existing
+            if self.root.is_local:
+                self._publish_local(writer, manifest)
+            else:
+                self._publish_remote(writer, manifest)
+        return self.artefact(writer.stage, hash_)
+
+    def _intact(self, stage: str, hash_: str) -> Artefact | None:
+        """The stored artefact if every byte verifies; a damaged one is moved out of the way, because we hold a good copy."""
+        try:
+            existing = self.find(stage, hash_)
+            if existing is not None and not existing.verify():
+                return existing
+        except DigerError:
+            existing = None
+        if self.root.list("artefacts", stage, hash_):
+            self.root.remove_directory("artefacts", stage, hash_)
+        return None
+
+    def _publish_local(self, writer: ArtefactWriter, manifest: Mapping[str, Any]) -> None:
+        for path in writer.directory.iterdir():
+            with open(path, "rb") as f:
+                os.fsync(f.fileno())
+            path.chmod(0o444)
+        manifest_path = writer.directory / MANIFEST
+        with open(manifest_path, "xb") as f:
+            f.write(canonical_json(manifest))
+            f.flush()
+            os.fsync(f.fileno())
+        manifest_path.chmod(0o444)
+        writer.directory.chmod(0o755)
+        self.root.adopt_directory(writer.directory, "artefacts", writer.stage, manifest["hash"])
+
+    def _publish_remote(self, writer: ArtefactWriter, manifest: Mapping[str, Any]) -> None:
+        # Objects are named by their bytes: two writers of equal content in different encodings cannot mix their files.
+        files = [{**f, "path": f"{f['sha256'][:16]}-{f['name']}"} for f in manifest["files"]]
+        for entry in files:
+            self.root.upload(writer.directory / entry["name"], "artefacts", writer.stage, manifest["hash"], entry["path"])
+        self.root.create(canonical_json({**manifest, "files": files}), "artefacts", writer.stage, manifest["hash"], MANIFEST)
+
+    # Records
+
+    def records(self, stage: str, key: str) -> list[dict[str, Any]]:
+        """All records of one computation, oldest first."""
+        names = [n for n in self.root.list("records", stage, key) if n.endswith(".json")]
+        return [json.loads(self.root.read("records", stage, key, name)) for name in names]
+
+    def lookup(self, stage: str, key: str) -> Artefact | None:
+        """The artefact of the newest record whose artefact is still there."""
+        for record in reversed(self.records(stage, key)):
+            found = self.find(stage, record["artefact"])
+            if found is not None:
+                return found
+        return None
+
+    def append_record(self, stage: str, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Adds a record under the next free number (conditional create: two writers never share one)."""
+        names = [name for name in self.root.list("records", stage, key) if name.endswith(".json")]
+        number = int(names[-1].removesuffix(".json")) + 1 if names else 1
+        while True:
+            full = jsonable({"format": FORMAT, "stage": stage, "key": key, "number": number, **record})
+            full["seal"] = seal(full)
+            if self.root.create(json.dumps(full, indent=1, sort_keys=True, ensure_ascii=False).encode(), "records", stage, key, f"{number:06d}.json"):
+                return full
+            number += 1
+
+    # Pointers: created once, never changed
+
+    def pointer(self, kind: str, name: str) -> dict[str, Any] | None:
+        if not self.root.exists("pointers", kind, f"{name}.json"):
+            return None
+        return json.loads(self.root.read("pointers", kind, f"{name}.json"))
+
+    def create_pointer(self, kind: str, name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Creates the pointer, or returns the one that was there first."""
+        if self.root.create(canonical_json(value), "pointers", kind, f"{name}.json"):
+            return dict(value)
+        found = self.pointer(kind, name)
+        assert found is not None
+        return found

@@ -1,0 +1,115 @@
+"""Which bundle a snapshot's run starts from and is compared with.
+
+By default that is the champion of the moment when the first stage that needs it was materialised for this snapshot: a create-once pointer keeps it
+(`pointers/baseline/<snapshot key>.json`), so that the same run, given again after its own release, finds the same keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from diger_core.errors import DigerError
+from diger_core.store.artefacts import Artefact, Store
+
+if TYPE_CHECKING:
+    from diger_core.ids.id_table import IdTable
+    from orchestration.champion.bundle import Bundle
+    from orchestration.engine.registry import Registered
+    from orchestration.params.sections import Params
+
+BASELINE = "baseline"  # the input's name, and the pointers' kind
+
+
+def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], snapshot: Registered, fit: bool) -> dict[str, Artefact] | None:
+    """{"baseline": bundle}, {} where there is none, or None where that was not decided yet and `fit` is off."""
+    chosen = params.retraining.baseline
+    if chosen == "none":
+        return {}
+    if chosen != "champion":
+        return {BASELINE: find_bundle(store, chosen)}
+    return champion_at_arrival(store, snapshot, fit)
+
+
+def champion_at_arrival(store: Store, snapshot: Registered, fit: bool) -> dict[str, Artefact] | None:
+    """The champion that the snapshot found: kept by its pointer, which is made here where `fit` is on."""
+    pointer = store.pointer(BASELINE, snapshot.key)
+    if pointer is None and fit:
+        from orchestration.champion.log import current
+
+        entry = current(store)
+        pointer = store.create_pointer(BASELINE, snapshot.key, {"bundle": entry.bundle if entry else None})
+    if pointer is None:
+        return None
+    if pointer["bundle"] is None:
+        return {}
+    found = store.find("bundle", pointer["bundle"])
+    if found is None:
+        raise DigerError(
+            f"bundle {pointer['bundle'][:12]}, the baseline of snapshot {snapshot.key}, is not in the store: restore it (dvc pull), "
+            "or set retraining.baseline to another bundle or to none"
+        )
+    return {BASELINE: found}
+
+
+def find_bundle(store: Store, name: str) -> Artefact:
+    """The bundle that `name`, a hash or the beginning of one, names."""
+    found = [hash_ for hash_ in store.root.list("artefacts", "bundle") if hash_.startswith(name)]
+    if len(found) != 1:
+        why = "no bundle's hash begins" if not found else f"{len(found)} bundles' hashes begin"
+        raise DigerError(f"{store.url}: {why} with {name!r}: give more of it (diger champion --history lists those that were released)")
+    return store.artefact("bundle", found[0])
+
+
+# What a retraining takes over
+
+
+def released_table(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> IdTable:
+    """The bundle's ID table in the order of `item_ids` [N], -1 in the rows of items that it lacks."""
+    import torch
+
+    from diger_core.ids.id_table import IdTable
+
+    row_N, known_N = _rows(bundle, item_ids)
+    codes = torch.where(known_N[:, None], bundle.table.codes_NM[row_N], -1)
+    return IdTable(codes.to(torch.int32), torch.where(known_N, bundle.table.suffix_N[row_N], -1).to(torch.int32))
+
+
+def kept_factors(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray):  # type: ignore[no-untyped-def]
+    """float32 [N, F]: the bundle's item factors, zeros for items that it lacks."""
+    import torch
+
+    row_N, known_N = _rows(bundle, item_ids)
+    return torch.where(known_N[:, None], bundle.factors_NF[row_N], torch.zeros(()))
+
+
+def reserved_tuples(bundle: Bundle):  # type: ignore[no-untyped-def]
+    """int32 [R, M+1]: every tuple that the bundle's and earlier released tables gave out."""
+    import torch
+
+    return torch.from_numpy(np.unique(np.concatenate([bundle.reserved_RQ, bundle.table.tuples.numpy()]), axis=0).astype(np.int32))
+
+
+def _rows(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray):  # type: ignore[no-untyped-def]
+    import torch
+
+    rows = pc.index_in(same_type(item_ids, bundle.item_ids.type), value_set=bundle.item_ids.combine_chunks())
+    known_N = torch.from_numpy(rows.is_valid().to_numpy(zero_copy_only=False).copy())
+    return torch.from_numpy(rows.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)), known_N
+
+
+def same_type(item_ids: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    """The ids as one array of another table's type. DigerError where they cannot be the same ids (numbers against strings)."""
+    ids = item_ids.combine_chunks() if isinstance(item_ids, pa.ChunkedArray) else item_ids
+    if pa.types.is_integer(ids.type) != pa.types.is_integer(kind):
+        raise DigerError(f"item_id is {ids.type} in this snapshot and {kind} in the baseline: keep one type, or set retraining.baseline=none")
+    try:
+        return ids.cast(kind)
+    except pa.ArrowInvalid as error:  # an id of 2^63 or more, or a negative one
+        raise DigerError(
+            f"item_id: the snapshot's ids do not fit the baseline's type {kind}: keep one type, or set retraining.baseline=none"
+        ) from error

@@ -1,0 +1,70 @@
+"""Stage `cold_start`: IDs for the items that the champion lacks, under its tokenizer: seconds, and no existing ID changes.
+
+The champion is the one that the snapshot found (orchestration/champion/baseline.py), whatever `retraining` says: a release in the same run must
+not change what this stage's artefact belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from diger_core.errors import DigerError
+from diger_core.store.artefacts import Artefact, Store
+from orchestration.champion.baseline import BASELINE, champion_at_arrival
+from orchestration.champion.bundle import load_bundle
+from orchestration.champion.model_artefact import with_assignment
+from orchestration.change.differences import refuse_remapped
+from orchestration.change.new_ids import Child, child_assignment, encode_new
+
+if TYPE_CHECKING:
+    from orchestration.champion.bundle import Bundle
+    from orchestration.engine.registry import Registered
+    from orchestration.engine.stage_run import StageRun
+    from orchestration.params.sections import Params
+
+DOCUMENT = "cold_start.json"
+
+
+def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], snapshot: Registered, fit: bool) -> dict[str, Artefact] | None:
+    """{"champion": the bundle that the snapshot found}, {} where there was none."""
+    found = champion_at_arrival(store, snapshot, fit)
+    return None if found is None else {"champion": found[BASELINE]} if found else {}
+
+
+def cold_start(run: StageRun) -> None:
+    """Writes cold_start.json and, where there is a champion, id_table.parquet (its whole table and the new items) and new_items.parquet."""
+    champion = run.inputs.get("champion")
+    if champion is None:
+        run.out.json(DOCUMENT, {"parent": None, "new_items": 0})
+        run.facts(new_items=0)
+        run.progress.message("cold_start: there is no champion yet, so no item has an ID to keep")
+        return
+    bundle = load_bundle(run.store, champion.hash)
+    refuse_remapped(run, bundle)
+    child = _child(run, bundle)
+    hash_ = child.assignment
+    run.out.table("id_table.parquet", with_assignment(child.arrow(), hash_), sort_by=("item_id",))
+    run.out.table("new_items.parquet", child.arrow(new_only=True), sort_by=("item_id",))
+    new = int(child.new_N.sum())
+    document = {"parent": champion.hash, "parent_assignment": bundle.assignment_hash, "assignment_hash": hash_, "new_items": new}
+    run.out.json(DOCUMENT, {**document, "kept_items": len(child.item_ids) - new})
+    run.facts(new_items=new, kept_items=len(child.item_ids) - new, assignment_hash=hash_, parent=champion.hash)
+    run.progress.message(f"cold_start: {new:,} new items have IDs under champion {champion.hash[:12]}; {len(child.item_ids) - new:,} are unchanged")
+
+
+def _child(run: StageRun, bundle: Bundle) -> Child:
+    """From the snapshot's vectors where the champion's own encoder made them, else from texts encoded anew, of the new items alone."""
+    embeddings = run.inputs["embeddings"]
+    if embeddings.facts["encoder_hash"] == bundle.components["encoder"]:
+        vectors_ND = embeddings.tensors("vectors.safetensors")["vectors"].numpy()
+        return child_assignment(bundle, embeddings.table("texts.parquet")["item_id"], vectors_ND)
+    if run.params.embeddings.encoder != bundle.encoder_state.document["encoder"]:
+        raise DigerError(
+            f"cold_start: champion {bundle.hash[:12]} reads vectors of a {bundle.encoder_state.document['encoder']} encoder, embeddings.encoder is "
+            f"{run.params.embeddings.encoder}: retrain with retraining.start=scratch instead"
+        )
+    items = run.inputs["validated_items"]
+    given = items.table("vectors.parquet") if "vectors.parquet" in items.names else None
+    ids, vectors_nD = encode_new(bundle, items.table("items.parquet"), run.params.embeddings, given)
+    return child_assignment(bundle, ids, vectors_nD)

@@ -1,0 +1,105 @@
+"""Semantic IDs for new items under a bundle's tokenizer, without training. No ID that the bundle has given out changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from diger_core.errors import DigerError
+from diger_core.ids.id_table import IdTable, argmin_codes, assignment_hash, item_hash_order, stable_suffixes, to_arrow
+from diger_core.training.validation import suffix_values
+from orchestration.champion.baseline import same_type
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestration.champion.bundle import Bundle
+    from orchestration.features.encoders import EmbeddingsConfig
+
+
+@dataclass(frozen=True)
+class Child:
+    """The bundle's whole table with the new items behind it. `item_ids` [N] are in canonical order, `new_N` marks the new ones."""
+
+    item_ids: pa.Array
+    table: IdTable
+    new_N: np.ndarray
+
+    @property
+    def assignment(self) -> str:
+        return assignment_hash(self.item_ids, self.table)
+
+    def arrow(self, *, new_only: bool = False) -> pa.Table:
+        """item_id, code_1..code_M, suffix."""
+        rows = to_arrow(self.item_ids, self.table)
+        return rows.filter(pa.array(self.new_N)) if new_only else rows
+
+
+def new_item_mask(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """bool [N]: the bundle's table lacks the item."""
+    known = pc.is_in(same_type(item_ids, bundle.item_ids.type), value_set=bundle.item_ids.combine_chunks())
+    return ~known.to_numpy(zero_copy_only=False)
+
+
+def child_assignment(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray, vectors_ND: np.ndarray) -> Child:
+    """The child of the bundle's assignment: codes of the items that it lacks by plain argmin, each with the lowest suffix of its prefix that no
+    item holds and no released table has used, in the order of SHA-256(item id). Nobody bought a new item yet: its factors are zeros.
+
+    item_ids [n] may name known items; vectors_ND float32 [n, D] of the bundle's encoder. Raises DigerError where a prefix has no suffix left.
+    """
+    import torch
+
+    mask = new_item_mask(bundle, item_ids)
+    new_ids = same_type(item_ids, bundle.item_ids.type).filter(pa.array(mask))
+    if len(pc.unique(new_ids)) != len(new_ids):
+        raise DigerError("cold start: an item id occurs more than once among the new items: keep one row for each item")
+    tok, factors = bundle.tokenizer, bundle.factors_NF.shape[1]
+    if vectors_ND.shape[1] + factors != tok.dim:
+        raise DigerError(
+            f"cold start: vectors of width {vectors_ND.shape[1]}, bundle {bundle.hash[:12]} reads {tok.dim - factors}: use its own encoder"
+        )
+    inputs = torch.cat([torch.from_numpy(np.ascontiguousarray(vectors_ND[mask], dtype=np.float32)), torch.zeros((len(new_ids), factors))], dim=1)
+    codes = argmin_codes(tok, inputs) if len(new_ids) else torch.empty((0, tok.levels), dtype=torch.int32)
+    ids = pa.concat_arrays([bundle.item_ids.combine_chunks(), new_ids])
+    order = pc.sort_indices(ids)
+    rows = torch.from_numpy(order.to_numpy().astype(np.int64))
+    known = torch.cat([bundle.table.suffix_N, torch.full((len(new_ids),), -1, dtype=torch.int32)])[rows]
+    codes_NM = torch.cat([bundle.table.codes_NM, codes])[rows]
+    ids = ids.take(order)
+    reserved = torch.from_numpy(bundle.reserved_RQ.astype(np.int64))
+    suffix_N, _ = stable_suffixes(codes_NM, item_hash_order(ids), (codes_NM, known), reserved, suffixes=suffix_values(tok), on_overflow="error")
+    child = Child(ids, IdTable(codes_NM, suffix_N), (known < 0).numpy())
+    _assert_kept(bundle, child, known)
+    return child
+
+
+def _assert_kept(bundle: Bundle, child: Child, known_N) -> None:  # type: ignore[no-untyped-def]
+    """No existing ID changed, and no full ID occurs twice."""
+    old = known_N >= 0
+    if not bool((child.table.suffix_N[old] == known_N[old]).all()) or int(old.sum()) != len(bundle.table.suffix_N):
+        raise DigerError(f"cold start: an ID of bundle {bundle.hash[:12]} would change: its table repeats an ID; make the bundle again")
+    if child.table.duplicates():
+        raise DigerError(f"cold start: {child.table.duplicates()} items would share their ID with another: this is a fault of diger, report it")
+
+
+def encode_new(bundle: Bundle, items: pa.Table, config: EmbeddingsConfig, vectors: pa.Table | None = None) -> tuple[pa.Array, np.ndarray]:
+    """(ids, vectors float32 [n, D]) of the items that the bundle lacks, encoded in this process by the bundle's own encoder; `vectors` (item_id,
+    vector) where that takes them from the snapshot."""
+    from orchestration.features import encoders
+    from orchestration.features.encoders.given import GivenVectors
+
+    fresh = items.filter(pa.array(new_item_mask(bundle, items["item_id"])))
+    ids = same_type(fresh["item_id"], bundle.item_ids.type)
+    if not len(fresh):
+        return ids, np.empty((0, bundle.tokenizer.dim - bundle.factors_NF.shape[1]), np.float32)
+    encoder = encoders.load(config, bundle.encoder_state)
+    if isinstance(encoder, GivenVectors):
+        if vectors is None:
+            raise DigerError(f"cold start: bundle {bundle.hash[:12]} takes vectors from the snapshot: give a snapshot with vectors.parquet")
+        return ids, encoder.align(vectors, fresh["item_id"])
+    texts: Sequence[str] = encoders.item_texts(fresh, config)
+    return ids, encoder.encode(texts)

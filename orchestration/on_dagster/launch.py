@@ -1,0 +1,122 @@
+"""Runs the flow through Dagster in this process, so that the UI shows the same run that the terminal saw."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from diger_core.errors import DigerError
+from diger_core.progress import Progress
+from diger_core.store.artefacts import Store
+from orchestration.engine.registry import Registered
+from orchestration.engine.runner import MissingInput, Result, Session, refuse_failed
+from orchestration.engine.scratch import ended, identity
+from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
+from orchestration.on_dagster.instance import dagster_home
+from orchestration.params.load import load_params
+from orchestration.params.sections import Params
+
+OWNER = "diger/owner"  # tag of a run: the process that works on it
+
+
+class Refused(DigerError):
+    """The gate has refused the candidate: the flow ran to its report, and the champion stays. `results`: of the stages that ran."""
+
+    results: dict[str, Result]
+
+
+def run_flow(
+    store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str], progress: Progress, targets: Iterable[str] = ()
+) -> dict[str, Result]:
+    """Materialises the stages (default: those of a retraining) for one snapshot; returns what each led to. Raises the first stage's `DigerError`."""
+    params = load_params(params_file, overrides)  # before Dagster starts: a wrong key is the user's to mend, not a failed run
+    store.root.writable()
+    chosen = upstream(set(targets)) if targets else {stage.name for stage in FLOW}
+    try:
+        _materialise(store, snapshot, params_file, overrides, progress, chosen)
+    except Refused as refused:
+        refused.results = _results(store, snapshot, params, chosen - {"release"})
+        raise
+    return _results(store, snapshot, params, chosen)
+
+
+def _materialise(store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str], progress: Progress, chosen: set[str]) -> None:
+    import dagster as dg
+
+    from assets import ASSETS
+    from orchestration.on_dagster.partitions import SNAPSHOTS
+    from orchestration.on_dagster.resources import TERMINAL, Pipeline
+
+    dagster_home()
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    token = TERMINAL.set(progress)
+    try:
+        with dg.DagsterInstance.get() as instance:
+            instance.add_dynamic_partitions(str(SNAPSHOTS.name), [snapshot.key])
+            _close_killed_runs(instance)
+            pipeline = Pipeline(store=store.url, params_file=params_file, overrides=list(overrides))
+            selected = [asset for asset in ASSETS if asset.key.to_user_string() in chosen]
+            dg.materialize(
+                ASSETS,
+                selection=selected,
+                partition_key=snapshot.key,
+                instance=instance,
+                resources={"pipeline": pipeline},
+                raise_on_error=True,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                tags={"diger/launched_by": "diger run", OWNER: json.dumps(identity(os.getpid()))},
+            )
+    except dg.DagsterExecutionInterruptedError:
+        raise KeyboardInterrupt from None  # Ctrl-C, as Dagster names it: no DagsterError, and a traceback would be all that the user sees
+    except dg.DagsterError as error:
+        _explain(error, store, snapshot, params_file, overrides)
+        raise
+    finally:
+        TERMINAL.reset(token)
+
+
+def _close_killed_runs(instance: Any) -> None:
+    """Runs of `diger run` whose process was killed count as failed and give their pool's slot back. Dagster's daemon would do so, where one runs;
+    without it the next run would wait for the slot of a dead one for ever."""
+    import dagster as dg
+
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={"diger/launched_by": "diger run"})
+    for run in instance.get_runs(filters=unfinished):
+        if OWNER in run.tags and ended(json.loads(run.tags[OWNER])):
+            instance.report_run_failed(run, "its process was killed; the next run goes on from what it had stored")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _explain(error: BaseException, store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str]) -> None:
+    """Raises the user's error behind Dagster's, or that of the failed blocking check."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DigerError):
+            raise cause from error
+        cause = cause.__cause__ or cause.__context__
+    session = Session(store, load_params(params_file, overrides), snapshot)
+    try:
+        for stage in STAGES:
+            if stage.volume_of is not None:
+                refuse_failed(session.find(stage))
+        verdict = session.find(BY_NAME["gate"]).json("verdict.json")
+    except MissingInput:
+        return  # it ended before a check could stop it: Dagster's own error is the one to tell
+    if verdict["verdict"] != "accept":
+        from orchestration.verdict.report.gate import conclusion
+
+        told = "; ".join(rule["message"] for rule in verdict["rules"] if not rule["passed"])
+        raise Refused(f"{conclusion(verdict)} The champion stays. {told}") from error
+
+
+def _results(store: Store, snapshot: Registered, params: Params, chosen: set[str]) -> dict[str, Result]:
+    session = Session(store, params, snapshot)
+    results: dict[str, Any] = {}
+    for stage in STAGES:
+        if stage.name in chosen:
+            key, _ = session.resolve(stage)
+            results[stage.name] = Result(stage, key, session.find(stage), True, 0.0)
+    return results

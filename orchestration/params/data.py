@@ -1,0 +1,97 @@
+"""Sections of the stages that read and prepare a snapshot: `validated_items`, `validated_interactions`, `sequences`, `catalogue_diff`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import ClassVar
+
+from diger_core.config import STRICT, check
+
+
+@dataclass(frozen=True)
+class ValidatedItemsConfig:
+    """Stage `validated_items`."""
+
+    __pydantic_config__: ClassVar = STRICT
+    max_quarantined: float = 0.05  # share of the rows; more stops the run
+    min_items: int = 2
+    max_id_bytes: int = 16_384
+    max_text_bytes: int = 1_048_576  # of one text of one item
+    text_columns: tuple[str, ...] | None = None  # None: every text column but item_id
+    require_text: bool = True  # at least one text column, unless the snapshot brings vectors
+    warn_equal_texts: float = 0.1  # share of items whose whole text another item has, too
+    min_volume_ratio: float = 0.5  # rows against the previous snapshot's; 0 switches it off
+    max_volume_ratio: float = 10.0
+
+    def __post_init__(self) -> None:
+        check(0 <= self.max_quarantined < 1, "max_quarantined", self.max_quarantined, "in [0, 1)")
+        check(self.min_items >= 2, "min_items", self.min_items, "at least 2")
+        check(self.max_id_bytes >= 1, "max_id_bytes", self.max_id_bytes, "at least 1")
+        check(self.max_text_bytes >= 1, "max_text_bytes", self.max_text_bytes, "at least 1")
+        check(self.text_columns is None or "item_id" not in self.text_columns, "text_columns", self.text_columns, "without item_id, or null")
+        check(0 <= self.warn_equal_texts <= 1, "warn_equal_texts", self.warn_equal_texts, "in [0, 1]")
+        _check_ratios(self)
+
+
+@dataclass(frozen=True)
+class ValidatedInteractionsConfig:
+    """Stage `validated_interactions`. Weights are validated where the column exists; `sequences.use_weights` puts them to use."""
+
+    __pydantic_config__: ClassVar = STRICT
+    max_quarantined: float = 0.05  # share of the selected rows; more stops the run
+    max_id_bytes: int = 16_384
+    event_types: tuple[str, ...] | None = None  # None: all rows, whatever their event_type
+    earliest: str | None = "1990-01-01"  # ISO date; events before it are quarantined; null: no limit
+    # ISO date, the last day of the data; later events are in the future. Null: a day from the clock at computation. Both give the same
+    # result for data without future events; set it where a run must stay reproducible for data that have them.
+    latest: str | None = None
+    min_volume_ratio: float = 0.5  # rows against the previous snapshot's; 0 switches it off
+    max_volume_ratio: float = 10.0
+
+    def __post_init__(self) -> None:
+        check(0 <= self.max_quarantined < 1, "max_quarantined", self.max_quarantined, "in [0, 1)")
+        check(self.max_id_bytes >= 1, "max_id_bytes", self.max_id_bytes, "at least 1")
+        check(self.event_types is None or len(self.event_types) > 0, "event_types", self.event_types, "a list of at least one type, or null")
+        for key in ("earliest", "latest"):
+            check(_is_date(getattr(self, key)), key, getattr(self, key), "an ISO date such as '2024-12-31' (in quotes), or null")
+        _check_ratios(self)
+
+
+@dataclass(frozen=True)
+class SequencesConfig:
+    """Stage `sequences`."""
+
+    __pydantic_config__: ClassVar = STRICT
+    use_weights: bool = False  # scale each training row's loss by the event's weight
+
+
+@dataclass(frozen=True)
+class CatalogueDiffConfig:
+    """Stage `catalogue_diff`: from which change on a retraining is worth its cost. Shares of the baseline's items or events; each decides alone."""
+
+    __pydantic_config__: ClassVar = STRICT
+    retrain_events: float = 0.02  # events more than the baseline had
+    retrain_added: float = 0.02  # new items
+    retrain_removed: float = 0.10  # items gone
+    retrain_changed: float = 0.10  # items whose text changed
+    retrain_drift: float = 0.05  # 1 - mean cosine between the old and the new vectors of common items
+    remapped: float = 0.5  # ids count as re-mapped where more than this share of the items stands under other ids than before
+    allow_remap: bool = False  # go on although the ids look re-mapped
+
+    def __post_init__(self) -> None:
+        for key in ("retrain_events", "retrain_added", "retrain_removed", "retrain_changed", "retrain_drift", "remapped"):
+            if not getattr(self, key) >= 0:
+                raise ValueError(f"{key} = {getattr(self, key)!r}: must be at least 0")
+
+
+def _check_ratios(config: ValidatedItemsConfig | ValidatedInteractionsConfig) -> None:
+    check(0 <= config.min_volume_ratio <= 1, "min_volume_ratio", config.min_volume_ratio, "in [0, 1]")
+    check(config.max_volume_ratio >= 1, "max_volume_ratio", config.max_volume_ratio, "at least 1")
+
+
+def _is_date(value: str | None) -> bool:
+    try:
+        return value is None or bool(date.fromisoformat(value))
+    except ValueError:
+        return False

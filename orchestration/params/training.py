@@ -1,0 +1,41 @@
+"""Sections `frozen_model` and `retraining`; those of the method itself are in diger_core/config.py."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from diger_core.config import STRICT, StabilityConfig
+
+_HASH = re.compile(r"[0-9a-f]{6,64}")
+
+
+@dataclass(frozen=True)
+class FrozenModelConfig:
+    """Stage `frozen_model`: the control. It shares `recommender` and `training` with the joint model."""
+
+    __pydantic_config__: ClassVar = STRICT
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class RetrainingConfig:
+    """How a run goes on from its baseline. Without a baseline (a first training) none of it counts."""
+
+    __pydantic_config__: ClassVar = STRICT
+    start: Literal["warm", "scratch"] = (
+        "warm"  # warm: from the baseline's tokenizer and recommender; scratch: both anew, codes named like the old ones
+    )
+    baseline: str = "champion"  # champion, none, or a bundle's hash
+    stability: StabilityConfig = field(default_factory=StabilityConfig)  # of warm starts
+    epochs: int | None = None  # of warm starts; None: training.epochs
+    learning_rate: float | None = None  # the recommender's in warm starts; None: training.learning_rate
+
+    def __post_init__(self) -> None:
+        if self.baseline not in ("champion", "none") and not _HASH.fullmatch(self.baseline):
+            raise ValueError(f"baseline = {self.baseline!r}: must be champion, none or the hash of a bundle")
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"epochs = {self.epochs!r}: must be at least 1, or null")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate = {self.learning_rate!r}: must be positive, or null")

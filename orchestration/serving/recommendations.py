@@ -1,0 +1,56 @@
+"""Stage `recommendations`: the present champion's lists for every user of the snapshot, as Parquet (orchestration/serving/lists.py).
+
+Shards that an interrupted run has finished lie beside the checkpoints, under the record's key, and are taken over once they verify.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from diger_core.errors import DigerError
+from diger_core.store.artefacts import Artefact, Store
+from orchestration.on_ray.train import published
+
+if TYPE_CHECKING:
+    from orchestration.engine.stage_run import StageRun
+    from orchestration.params.sections import Params
+
+__all__ = ["extra_inputs", "published", "recommendations"]
+
+
+def recommendations(run: StageRun) -> None:
+    """Writes part-00000.parquet … (user_id, item_id, rank, score) and recommendations.json."""
+    from orchestration.serving.lists import Request
+    from orchestration.serving.shards import DOCUMENT, Shards, recommend
+
+    config = run.params.recommendations
+    request = Request(
+        url=run.store.url,
+        bundle=run.inputs["champion"].hash,
+        sequences=run.inputs["sequences"].hash,
+        cold_start=run.inputs["cold_start"].hash,
+        k=config.k,
+        beams=config.beams,
+        shard_users=config.shard_users,
+        batch_size=config.batch_size,
+        remove_seen=config.remove_seen,
+    )
+    shards = Shards(run.store.root, ("checkpoints", run.key))
+    made = recommend(request, shards, run.params.cluster, run.progress)
+    for place, entry in enumerate(made["shards"]):
+        run.out.bytes(entry["file"], shards.read(place))
+    document = {"champion": request.bundle, "cold_start": request.cold_start if made["child"] else None, "k": config.k, "counts": made["counts"]}
+    run.out.json(DOCUMENT, document)
+    run.facts(champion=request.bundle, k=config.k, shards=len(made["shards"]), rows=sum(e["rows"] for e in made["shards"]), **made["counts"])
+    run.note(reused_shards=made["reused_shards"], workers=run.params.cluster.workers)
+
+
+def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], fit: bool, **_: Any) -> dict[str, Artefact]:
+    """The present champion."""
+    from orchestration.champion.log import current
+
+    entry = current(store)
+    if entry is None:
+        raise DigerError(f"recommendations: {store.url} has no champion yet: release a bundle first (diger run)")
+    return {"champion": store.artefact("bundle", entry.bundle)}

@@ -1,0 +1,140 @@
+"""A snapshot: a directory, local or s3://, with interactions.parquet, items.parquet and, where the user brings vectors, vectors.parquet.
+
+Opening one reads every byte once (for its SHA-256) and the Parquet footers, so that a missing, empty or truncated file, a wrong address or
+refused credentials are one clear line before any work begins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diger_core.errors import DigerError
+from diger_core.store.canonical import digest
+from diger_core.store.files import Root
+
+REQUIRED = ("interactions.parquet", "items.parquet")
+OPTIONAL = ("vectors.parquet",)
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """One Parquet file of a snapshot: size, SHA-256 of its bytes, rows, and the type of each column."""
+
+    name: str
+    bytes: int
+    sha256: str
+    rows: int
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SnapshotFiles:
+    """A described snapshot. `content_hash` depends on the files' names and bytes only, not on where they lie."""
+
+    url: str
+    files: Mapping[str, SnapshotFile]
+    content_hash: str
+
+
+def content_hash(files: Mapping[str, str]) -> str:
+    """SHA-256 over the sorted, length-prefixed (file name, SHA-256 of its bytes)."""
+    return digest("snapshot", *(part for name in sorted(files) for part in (name, files[name])))
+
+
+def describe(url: str | Path) -> SnapshotFiles:
+    """Finds and checks the snapshot's files. DigerError where the place cannot be read, a file is missing, empty, not Parquet, or has no rows."""
+    root = open_root(url)
+    names = _names(root)
+    for name in REQUIRED:
+        if name not in names:
+            raise DigerError(_missing(root, name, names))
+    files = {name: _describe_file(root, name) for name in (*REQUIRED, *OPTIONAL) if name in names}
+    return SnapshotFiles(root.url, files, content_hash({name: f.sha256 for name, f in files.items()}))
+
+
+def open_root(url: str | Path) -> Root:
+    """The place of a snapshot. Credentials inside a URL are refused, unseen: they would end up in records and messages."""
+    if "://" in str(url) and "@" in urlsplit(str(url)).netloc:
+        raise DigerError("the snapshot's URL holds credentials: take them out and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
+    return Root(url)
+
+
+def fetch(url: str | Path, name: str, target: Path, sha256: str | None = None) -> Path:
+    """Copies one file of a snapshot to `target`, a local path; with `sha256`, refuses bytes that are not those that were registered."""
+    root = open_root(url)
+    if name not in _names(root):
+        raise DigerError(_missing(root, name, _names(root)))
+    root.download(target, name)
+    with open(target, "rb") as f:
+        found = hashlib.file_digest(f, "sha256").hexdigest()
+    if sha256 is not None and found != sha256:
+        raise DigerError(f"{root.url}/{name}: its bytes changed since the snapshot was registered: register the directory again as a new snapshot")
+    return target
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A whole Parquet file; a damaged one is refused by name."""
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DigerError(_not_parquet(path.name, error)) from error
+
+
+def _names(root: Root) -> list[str]:
+    """Names in the snapshot's directory. `ls` rather than `exists`, because the latter hides refused credentials behind a plain no."""
+    with root.faults():
+        try:
+            kind = root.fs.info(root.base)["type"]
+            names = root.list() if kind == "directory" else None
+        except FileNotFoundError:
+            names = []
+    if names is None:
+        raise DigerError(f"{root.url}: is a file; give the directory that holds {' and '.join(REQUIRED)}")
+    if not names:
+        raise DigerError(f"{root.url}: no such directory, or it is empty; give a directory or s3:// URL that holds {' and '.join(REQUIRED)}")
+    return names
+
+
+def _missing(root: Root, name: str, names: list[str]) -> str:
+    stem = name.removesuffix(".parquet")
+    near = [n for n in names if n.lower().startswith(stem)] or difflib.get_close_matches(name, names, n=1)
+    if near and near[0].lower().endswith((".csv", ".tsv", ".json", ".gz", ".inter", ".item")):
+        remedy = f"convert {near[0]} with diger ingest"
+    else:
+        remedy = f"rename {near[0]} to {name}" if near else "write it, or make a snapshot with diger ingest"
+    return f"{root.url}: {name} is missing; {remedy}"
+
+
+def _describe_file(root: Root, name: str) -> SnapshotFile:
+    path, where = root.at(name), f"{root.url}/{name}"
+    with root.faults(name):
+        size, sha = 0, hashlib.sha256()
+        with root.fs.open(path, "rb", block_size=_BLOCK) as f:
+            while block := f.read(_BLOCK):
+                sha.update(block)
+                size += len(block)
+        if size == 0:
+            raise DigerError(f"{where}: is empty (0 bytes); write it again")
+        with root.fs.open(path, "rb") as f:
+            try:
+                parquet = pq.ParquetFile(f)
+                rows, schema = parquet.metadata.num_rows, parquet.schema_arrow
+            except pa.ArrowException as error:
+                raise DigerError(_not_parquet(where, error)) from error
+    if rows == 0:
+        raise DigerError(f"{where}: has no rows; write at least one")
+    return SnapshotFile(name, size, sha.hexdigest(), rows, {field.name: str(field.type) for field in schema})
+
+
+def _not_parquet(where: str, error: BaseException) -> str:
+    reason = " ".join(str(error).split())[:160].rstrip(". ")
+    return f"{where}: not a complete Parquet file ({reason}): truncated, damaged or of another format; write or copy it again"

@@ -1,0 +1,254 @@
+"""Great Expectations: the suites of the two validated stages. The only module that imports it, and only inside functions (an import takes 5 s).
+
+Two suites a stage, beside the row rules: `received` on the table as it came (row count first, nulls within the share that the
+quarantine may take), and `kept` on what the rules let through (strict). Results are asked for without sample rows; of what comes back only
+counts are read, so that no user's data reach checks.json, Dagster or a report.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestration.params.data import ValidatedInteractionsConfig, ValidatedItemsConfig
+from orchestration.validation import columns
+from orchestration.validation import interaction_rules as validation_interactions
+from orchestration.validation import item_rules as validation_items
+from orchestration.validation.quarantine import Check, Validated, check
+
+_COUNTS_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0, "include_unexpected_rows": False}
+_INTEGER_TYPES, _TEXT_TYPES = ["Int64Dtype", "UInt64Dtype"], ["StringDtype"]
+
+
+@dataclass(frozen=True)
+class _Expectation:
+    """One GX expectation: its class name and arguments, by the stable name that it has as an asset check."""
+
+    name: str
+    kind: str
+    severity: str = "critical"
+    column: str | None = None
+
+
+RECEIVED = {
+    "validated_items": (
+        _Expectation("gx_received_row_count", "ExpectTableRowCountToBeBetween"),
+        _Expectation("gx_received_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
+        _Expectation("gx_received_item_id_unique", "ExpectColumnValuesToBeUnique", "warning", column="item_id"),
+    ),
+    "validated_interactions": (
+        _Expectation("gx_received_row_count", "ExpectTableRowCountToBeBetween"),
+        _Expectation("gx_received_user_id_not_null", "ExpectColumnValuesToNotBeNull", column="user_id"),
+        _Expectation("gx_received_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
+    ),
+}
+KEPT = {
+    "validated_items": (
+        _Expectation("gx_row_count", "ExpectTableRowCountToBeBetween"),
+        _Expectation("gx_item_id_type", "ExpectColumnValuesToBeInTypeList", column="item_id"),
+        _Expectation("gx_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
+        _Expectation("gx_item_id_unique", "ExpectColumnValuesToBeUnique", column="item_id"),
+        _Expectation("gx_item_id_in_order", "ExpectColumnValuesToBeInSet", column="in_order"),
+        _Expectation("gx_text_present", "ExpectColumnValuesToBeInSet", "warning", column="text_present"),
+        _Expectation("gx_vector_finite", "ExpectColumnValuesToBeInSet", column="vector_finite"),
+    ),
+    "validated_interactions": (
+        _Expectation("gx_row_count", "ExpectTableRowCountToBeBetween"),
+        _Expectation("gx_user_id_type", "ExpectColumnValuesToBeInTypeList", column="user_id"),
+        _Expectation("gx_user_id_not_null", "ExpectColumnValuesToNotBeNull", column="user_id"),
+        _Expectation("gx_item_id_type", "ExpectColumnValuesToBeInTypeList", column="item_id"),
+        _Expectation("gx_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
+        _Expectation("gx_item_id_known", "ExpectColumnValuesToBeInSet", column="item_known"),
+        # aggregates: the row-wise "between" of GX calls a Python function for every value
+        _Expectation("gx_timestamp_not_early", "ExpectColumnMinToBeBetween", column="seconds"),
+        _Expectation("gx_timestamp_not_future", "ExpectColumnMaxToBeBetween", column="seconds"),
+        _Expectation("gx_events_in_order", "ExpectColumnMinToBeBetween", column="step"),
+        _Expectation("gx_weight_not_negative", "ExpectColumnMinToBeBetween", column="weight"),
+    ),
+}
+
+
+def expected_check_names(stage: str) -> list[str]:
+    """All checks of a stage, known without data: the asset checks that Dagster declares. Other stages have none."""
+    rules = {"validated_items": validation_items.CHECKS, "validated_interactions": validation_interactions.CHECKS}
+    if stage not in rules:
+        return []
+    return [*rules[stage], *(e.name for e in (*RECEIVED[stage], *KEPT[stage]))]
+
+
+def check_items(received: pa.Table, validated: Validated, params: ValidatedItemsConfig, previous_rows: int | None = None) -> list[Check]:
+    """The item suites' results. `received`: items.parquet as it came; `validated`: what `validate_items` made of it."""
+    stage, mostly = "validated_items", 1 - params.max_quarantined
+    raw = {"item_id": columns.decoded(received["item_id"])}
+    arguments: dict[str, dict[str, Any]] = {
+        "gx_received_row_count": _row_counts(params, previous_rows),
+        "gx_received_item_id_not_null": {"mostly": mostly},
+        "gx_received_item_id_unique": {},
+    }
+    results = _run(stage, "received", RECEIVED[stage], raw, received.num_rows, arguments)
+
+    table = validated.table
+    ids = columns.decoded(table["item_id"])
+    names = [n for n in table.column_names if n != "item_id"]
+    kept: dict[str, Any] = {"item_id": ids, "in_order": _ascending(ids)}
+    if names:
+        some = np.logical_or.reduce([_has_text(columns.decoded(table[n])) for n in names])
+        kept["text_present"] = pa.array(some)
+    if validated.vectors is not None:
+        width = validated.vectors["vector"].type.list_size
+        flat = pc.is_finite(pc.list_flatten(validated.vectors["vector"])).to_numpy().reshape(-1, width)
+        kept["vector_finite"] = pa.array(flat.all(axis=1))
+    arguments = {
+        "gx_row_count": {"min_value": params.min_items},
+        "gx_item_id_type": {"type_list": _types(ids)},
+        "gx_item_id_in_order": {"value_set": [True]},
+        "gx_text_present": {"value_set": [True]},
+        "gx_vector_finite": {"value_set": [True]},
+    }
+    return results + _run(stage, "kept", KEPT[stage], kept, table.num_rows, arguments)
+
+
+def check_interactions(
+    received: pa.Table,
+    validated: Validated,
+    known_items: pa.ChunkedArray,
+    params: ValidatedInteractionsConfig,
+    previous_rows: int | None = None,
+    now: float | None = None,
+) -> list[Check]:
+    """The event suites' results, as `check_items`. `known_items`: the validated items' ids."""
+    stage, mostly = "validated_interactions", 1 - params.max_quarantined
+    raw = {name: columns.decoded(received[name]) for name in ("user_id", "item_id")}
+    arguments: dict[str, dict[str, Any]] = {
+        "gx_received_row_count": _row_counts(params, previous_rows),
+        "gx_received_user_id_not_null": {"mostly": mostly},
+        "gx_received_item_id_not_null": {"mostly": mostly},
+    }
+    results = _run(stage, "received", RECEIVED[stage], raw, received.num_rows, arguments)
+
+    table = validated.table
+    users, items = columns.decoded(table["user_id"]), columns.decoded(table["item_id"])
+    kept: dict[str, Any] = {"user_id": users, "item_id": items}
+    kept["item_known"] = pa.array(columns.positions_in(items, columns.decoded(known_items)) >= 0)
+    order = next((name for name in ("pos", "timestamp") if name in table.column_names), None)
+    if order is not None:
+        kept["step"] = _steps(users, table[order])
+    if "timestamp" in table.column_names:
+        kept["seconds"] = columns.unix_seconds(table["timestamp"], "validated interactions", "timestamp")
+    if "weight" in table.column_names:
+        kept["weight"] = table["weight"]
+    low, high = validation_interactions.time_limits(params, now)
+    arguments = {
+        "gx_row_count": {"min_value": 1},
+        "gx_user_id_type": {"type_list": _types(users)},
+        "gx_item_id_type": {"type_list": _types(items)},
+        "gx_item_id_known": {"value_set": [True]},
+        "gx_timestamp_not_early": {"min_value": -(2**62) if low is None else low},
+        "gx_timestamp_not_future": {"max_value": high},
+        "gx_events_in_order": {"min_value": 0},
+        "gx_weight_not_negative": {"min_value": 0},
+    }
+    return results + _run(stage, "kept", KEPT[stage], kept, table.num_rows, arguments)
+
+
+def _row_counts(params: ValidatedItemsConfig | ValidatedInteractionsConfig, previous: int | None) -> dict[str, Any]:
+    """At least one row, and, where there is a previous snapshot, a number near its own."""
+    if not previous:
+        return {"min_value": 1}
+    return {"min_value": max(1, int(np.ceil(params.min_volume_ratio * previous))), "max_value": int(params.max_volume_ratio * previous)}
+
+
+def _types(column: pa.ChunkedArray) -> list[str]:
+    return _TEXT_TYPES if columns.is_text(column.type) else _INTEGER_TYPES
+
+
+def _has_text(column: pa.ChunkedArray) -> np.ndarray:
+    return pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), False).to_numpy()
+
+
+def _ascending(ids: pa.ChunkedArray) -> pa.Array:
+    """Whether each id is greater than the one before; true for the first."""
+    later = pc.greater(ids.slice(1), ids.slice(0, max(len(ids) - 1, 0))).to_numpy()
+    return pa.array(np.concatenate([np.ones(min(len(ids), 1), bool), later.astype(bool)]))
+
+
+def _steps(users: pa.ChunkedArray, order: pa.ChunkedArray) -> pa.Array:
+    """Difference to the same user's event before, in the order's own unit; 0 for a user's first. Negative: out of order."""
+    values = order.cast(pa.int64()).to_numpy()
+    if len(values) == 0:
+        return pa.array(values)
+    same = pc.equal(users.slice(1), users.slice(0, len(users) - 1)).to_numpy()
+    return pa.array(np.concatenate([[0], np.where(same, np.diff(values), 0)]))
+
+
+def _run(
+    stage: str, suite_name: str, expectations: tuple[_Expectation, ...], data: dict[str, Any], rows: int, arguments: dict[str, dict[str, Any]]
+) -> list[Check]:
+    """Validates one frame against one suite; every expectation gives one check, also if GX raised, left it out, or there was no row."""
+    applicable = [e for e in expectations if e.column is None or e.column in data]
+    if rows == 0:  # an empty table passes every row-wise expectation
+        return [
+            check(e.name, False, e.severity, f"{stage}: {e.name} not run, there are no rows ({suite_name})", column=e.column) for e in expectations
+        ]
+    found = {r.expectation_config.meta["name"]: r for r in _validate(f"{stage}_{suite_name}", applicable, data, arguments)}
+    checks = []
+    for e in expectations:
+        if e.column is not None and e.column not in data:
+            checks.append(check(e.name, True, "info", f"{e.name}: the snapshot has no such column, nothing to check"))
+        elif e.name not in found:
+            checks.append(check(e.name, False, "critical", f"{stage}: {e.name} yielded no result; run the stage again", column=e.column))
+        else:
+            checks.append(_as_check(stage, e, found[e.name], arguments.get(e.name, {})))
+    return checks
+
+
+def _validate(suite_name: str, expectations: list[_Expectation], data: dict[str, Any], arguments: dict[str, dict[str, Any]]) -> list[Any]:
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations as gx
+    import pandas as pd
+    from great_expectations import expectations as kinds
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # after the import, which sets its own
+    # pandas' nullable types: exact for every id, and, unlike its Arrow types, known to GX by name
+    exact = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.large_string(): pd.StringDtype(), pa.bool_(): pd.BooleanDtype()}
+    frame = pa.table(data).to_pandas(types_mapper=exact.get)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    suite = gx.ExpectationSuite(name=suite_name)
+    for e in expectations:
+        make: Callable[..., Any] = getattr(kinds, e.kind)
+        of_column = {} if e.column is None else {"column": e.column}
+        suite.add_expectation(make(**of_column, **arguments.get(e.name, {}), severity=e.severity, meta={"name": e.name}))
+    asset = context.data_sources.add_pandas("snapshot").add_dataframe_asset("table")
+    batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
+    return list(batch.validate(suite, result_format=_COUNTS_ONLY).results)
+
+
+def _as_check(stage: str, e: _Expectation, result: Any, arguments: dict[str, Any]) -> Check:
+    """Counts only: GX's own text and exceptions may quote values."""
+    expected = ", ".join(f"{key} {value}" for key, value in arguments.items() if value is not None) or None
+    if e.name == "gx_timestamp_not_future":
+        expected = "the day `latest`, or a day from now"  # the clock in the result would make equal data differ from day to day
+    if (result.exception_info or {}).get("raised_exception"):
+        return check(e.name, False, "critical", f"{stage}: {e.name} could not be evaluated; run with --debug for the cause", column=e.column)
+    observed: int | None
+    of = f" of column {e.column}" if e.column else ""
+    if e.kind == "ExpectTableRowCountToBeBetween":
+        observed = int(result.result["observed_value"])
+        message = f"{stage}: {observed} rows"
+    elif "unexpected_count" not in result.result:  # an aggregate or a type: GX would show a value
+        observed, message = None, f"{stage}: {e.kind}{of} " + ("holds" if result.success else "does not hold")
+    else:
+        observed = int(result.result["unexpected_count"])
+        message = f"{stage}: {observed} values{of} do not meet {e.kind}"
+    if not result.success:
+        message += f" ({expected or 'no exception allowed'}); mend the file or the stage's parameters"
+    return check(e.name, bool(result.success), e.severity, message, column=e.column, observed=observed, expected=expected)

@@ -1,0 +1,130 @@
+"""Stage `evaluation`: full ranking of the test events by both models and the baselines, item-level (DIGER, sections 6 and 7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diger_core.errors import DigerError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from diger_core.data.sequences import Sequences
+    from diger_core.evaluation.ranking import EvaluationResult
+    from diger_core.ids.id_table import IdTable
+    from diger_core.store.artefacts import Artefact
+    from orchestration.engine.stage_run import StageRun
+
+SAMPLE = 50  # users whose recommendations are kept
+HISTORY = 50  # of their events that are kept with them
+
+
+def evaluation(run: StageRun) -> None:
+    """metrics.json, per_user.parquet (a rank for each user and model) and recommendations.parquet (a fixed sample of users)."""
+    from diger_core.data.sequences import Sequences, targets
+    from diger_core.evaluation import ranking as core
+
+    config = run.params.evaluation
+    seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
+    if not len(targets(seq, "test")[0]):
+        raise DigerError("evaluation: no user has the 3 events that a test target needs: give a snapshot with longer histories")
+    item_ids = run.inputs["sequences"].table("items.parquet")["item_id"]
+    results = {"joint_model": _ranked(run, "joint_model", ("semantic_ids", "semantic_ids.parquet"), seq, item_ids)}
+    frozen = run.inputs.get("frozen_model")
+    if frozen is not None and "model.safetensors" in frozen.names:
+        results["frozen_model"] = _ranked(run, "frozen_model", ("frozen_model", "id_table.parquet"), seq, item_ids)
+    else:
+        run.progress.message("evaluation: no frozen_model, so nothing can be said about what joint training gains (frozen_model.enabled)")
+    results |= core.baseline_results(seq, "test", config)
+    metrics = core.evaluation(results, seq, config)
+    run.out.json("metrics.json", metrics)
+    run.out.json("summary.json", _summary(metrics))
+    run.out.table("per_user.parquet", _per_user(results), sort_by=("user_index",))
+    run.out.table("recommendations.parquet", _recommendations(results, seq), sort_by=("user_index",))
+    run.facts(**_facts(metrics))
+
+
+def _ranked(run: StageRun, model: str, source: tuple[str, str], seq: Sequences, item_ids: pa.ChunkedArray) -> EvaluationResult:
+    """The model's ranking, with the ID table of `source` (stage, file) after that is known to be the model's own."""
+    import torch
+
+    from diger_core.evaluation.ranking import rank_targets
+    from orchestration.champion.model_artefact import load_model
+
+    artefact = run.inputs[model]
+    table = checked_table(run.inputs[source[0]], source[1], artefact, item_ids)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    recommender = load_model(artefact).recommender.to(device)
+    return rank_targets(recommender, table.codes_NM, table.suffix_N, seq, "test", run.params.evaluation, device, progress=run.progress)
+
+
+def checked_table(holder: Artefact, file: str, model: Artefact, item_ids: pa.ChunkedArray) -> IdTable:
+    """The ID table in the order of `item_ids`. DigerError unless it covers them and has the assignment hash in the model file's header."""
+    import pyarrow.compute as pc
+
+    from diger_core.ids.id_table import assignment_hash, from_arrow
+    from orchestration.champion.model_artefact import ASSIGNMENT
+
+    stored = holder.table(file)
+    ids, table = from_arrow(stored)
+    wanted, found = model.tensors_metadata("model.safetensors").get(ASSIGNMENT), assignment_hash(ids, table)
+    if wanted != found:
+        raise DigerError(
+            f"{holder.stage}/{file}: its assignment {found[:12]} is not the one that {model.stage} was trained to ({str(wanted)[:12]}): "
+            f"a model only reads its own IDs; run {holder.stage} again from this {model.stage}"
+        )
+    if ids.type != item_ids.type:
+        ids = ids.cast(item_ids.type)
+    rows = pc.index_in(item_ids, value_set=ids)
+    if rows.null_count or len(ids) != len(item_ids):
+        raise DigerError(f"{holder.stage}/{file}: {len(ids)} items, the catalogue has {len(item_ids)}, and not all are in both: run the stages again")
+    return from_arrow(stored.take(rows))[1]
+
+
+def _per_user(results: dict[str, EvaluationResult]) -> pa.Table:
+    import pyarrow as pa
+
+    users_T = next(iter(results.values())).users_T
+    return pa.table({"user_index": users_T.astype(np.int32), **{name: result.rank_T.astype(np.int32) for name, result in results.items()}})
+
+
+def _recommendations(results: dict[str, EvaluationResult], seq: Sequences) -> pa.Table:
+    """history, target and each model's list, as item indices, of users drawn before their results are known."""
+    import pyarrow as pa
+
+    first = next(iter(results.values()))
+    rows = np.sort(np.random.Generator(np.random.Philox(key=0)).permutation(len(first.users_T))[:SAMPLE])
+    ends = seq.offsets_U1[first.users_T[rows] + 1] - 1
+    starts = np.maximum(seq.offsets_U1[first.users_T[rows]], ends - HISTORY)
+    lists = pa.list_(pa.int32())
+    columns = {
+        "user_index": pa.array(first.users_T[rows].astype(np.int32)),
+        "history": pa.array([seq.events_E[a:b] for a, b in zip(starts, ends, strict=True)], lists),
+        "earlier": pa.array((starts - seq.offsets_U1[first.users_T[rows]]).astype(np.int32)),
+        "target": pa.array(first.target_T[rows].astype(np.int32)),
+    }
+    for name in ("joint_model", "frozen_model"):
+        if name in results:
+            columns[name] = pa.array([items[items >= 0] for items in results[name].items_Tk[rows]], lists)
+    return pa.table(columns)
+
+
+def _summary(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """What `dvc metrics show` lays out in one line: each model's Recall@10 and NDCG@10, or all of its metrics where neither is computed."""
+    wanted = ("recall@10", "ndcg@10")
+    return {
+        name: {metric: values[metric] for metric in wanted if metric in values} or {m: v for m, v in values.items() if isinstance(v, float)}
+        for name, values in metrics["models"].items()
+    }
+
+
+def _facts(metrics: dict[str, Any]) -> dict[str, float | int]:
+    """Flat numbers: joint_model_recall_10, …, and the paired difference from the control with its interval."""
+    facts: dict[str, float | int] = {"users": metrics["users"]}
+    for name, values in metrics["models"].items():
+        facts |= {f"{name}_{metric.replace('@', '_')}": value for metric, value in values.items() if isinstance(value, float)}
+    for metric, values in metrics["differences"].get("joint_model - frozen_model", {}).items():
+        facts |= {f"gain_{metric.replace('@', '_')}_{part}": values[part] for part in ("mean", "low", "high")}
+    return facts

@@ -1,0 +1,90 @@
+"""Stage `gate`: may the candidate serve? Its verdict is an artefact, so that release can re-read it by hash (orchestration/verdict/gate/).
+
+A crash leaves no verdict, and without one nothing is released. A refusal is a result, not an error: the report still tells why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from diger_core.errors import DigerError
+from diger_core.store.artefacts import Artefact, Store
+
+if TYPE_CHECKING:
+    from orchestration.engine.stage_run import StageRun
+    from orchestration.params.sections import Params
+
+VERDICT = "verdict.json"
+
+
+def gate(run: StageRun) -> None:
+    """Writes verdict.json, verdict.md and gate.png."""
+    from diger_core.data.sequences import Sequences
+    from orchestration.champion.bundle import load_bundle
+    from orchestration.verdict.gate.measures import Catalogue, measures
+    from orchestration.verdict.gate.rules import rules
+    from orchestration.verdict.gate.servability import servability
+    from orchestration.verdict.report.gate import picture, verdict_markdown
+
+    candidate = load_bundle(run.store, run.inputs["bundle"].hash)
+    if candidate.components["sequences"] != run.inputs["sequences"].hash:
+        raise DigerError("gate: the bundle was made from other sequences than these: run bundle again on this snapshot")
+    champion = load_bundle(run.store, run.inputs["champion"].hash) if "champion" in run.inputs else None
+    seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
+    catalogue = Catalogue(seq, run.inputs["sequences"].table("items.parquet")["item_id"])
+    config = run.params.gate
+    measured = measures(candidate, champion, catalogue, run.params.evaluation, config, run.progress)
+    width = int(candidate.document["encoder_facts"]["width"])
+    measured["servability"] = servability(run.store.url, candidate.hash, seq, config.servability_users, width)
+    judged = rules(measured, config)
+    verdict = {
+        "format": 1,
+        "verdict": "accept" if all(rule["passed"] for rule in judged) else "refuse",
+        "candidate": candidate.hash,
+        "champion": champion.hash if champion else None,
+        "rules": judged,
+        "metrics": measured,
+    }
+    run.out.json(VERDICT, verdict)
+    run.out.bytes("verdict.md", verdict_markdown(verdict).encode())
+    run.out.bytes("gate.png", picture(verdict))
+    run.facts(verdict=verdict["verdict"], candidate=candidate.hash, champion=verdict["champion"] or "none", **_figures(measured))
+    run.progress.message(f"gate: {summary(verdict)}")
+
+
+def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], fit: bool, **_: Any) -> dict[str, Artefact]:
+    """The champion to compare with, if there is one.
+
+    A candidate that was released before is compared with the one that its release replaced, so that a repeated run finds its verdict, and an old
+    bundle that a later one has replaced is not judged anew.
+    """
+    hash_ = opponent(store, inputs["bundle"].hash)
+    return {} if hash_ is None else {"champion": store.artefact("bundle", hash_)}
+
+
+def opponent(store: Store, candidate: str) -> str | None:
+    """The bundle that the gate sets beside `candidate`; None for a first release."""
+    from orchestration.champion.log import current, origin
+
+    champion, made = current(store), origin(store, candidate)
+    if champion is not None and made is not None and (made.action == "release" or champion.bundle == candidate):
+        return made.previous
+    return champion.bundle if champion else None
+
+
+def summary(verdict: Mapping[str, Any]) -> str:
+    """The verdict in one line: accepted, or the rules that were not met with what was found."""
+    failed = [rule for rule in verdict["rules"] if not rule["passed"]]
+    if not failed:
+        return f"accepted, all {len(verdict['rules'])} rules are met"
+    return "refused: " + "; ".join(f"{rule['name']} ({rule['message']})" for rule in failed)
+
+
+def _figures(measured: Mapping[str, Any]) -> dict[str, float]:
+    """Flat numbers, which the UI plots over time."""
+    facts = {f"{name}_ndcg_10": values["ndcg@10"] for name, values in measured["models"].items()}
+    facts |= {"coverage": measured["coverage"]["candidate"], "unique_prefix_share": measured["ids"]["unique_prefix_share"]}
+    if "churn" in measured:
+        facts |= {"churn_items": measured["churn"]["items"], "churn_events": measured["churn"]["events"]}
+    return facts

@@ -1,0 +1,201 @@
+"""What the gate measures: candidate and champion on the same users and targets, those of the candidate's snapshot.
+
+Each model ranks with its own table, from the events of the items that it knows; an item that the champion does not know it cannot find, so such a
+target counts as a miss, and so does a user of whose history it knows nothing. Items that the snapshot no longer lists do not enter its lists.
+The target is each user's last event, which the candidate's training never saw. `fresh` are the targets newer than every event that the
+champion was made from: there both models rank what neither has seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from diger_core.config import EvaluationConfig
+from diger_core.errors import DigerError
+from orchestration.champion.bundle import index_of, reused_tuples
+
+if TYPE_CHECKING:
+    from diger_core.data.sequences import Sequences
+    from diger_core.evaluation.ranking import EvaluationResult
+    from diger_core.progress import Progress
+    from orchestration.champion.bundle import Bundle
+    from orchestration.params.verdict import GateConfig
+
+K = 10
+METRICS = (f"recall@{K}", f"ndcg@{K}")
+SMALLEST = 2  # users of a slice that has an interval
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The candidate's snapshot: events, and its items in the order of the indices."""
+
+    seq: Sequences
+    item_ids: pa.ChunkedArray
+
+
+def measures(
+    candidate: Bundle, champion: Bundle | None, catalogue: Catalogue, evaluation: EvaluationConfig, config: GateConfig, progress: Progress
+) -> dict[str, Any]:
+    """All figures that the rules read, as plain values."""
+    from diger_core.evaluation import ranking as core
+
+    seq = catalogue.seq
+    ranking = replace(evaluation, recall_at=(K,), ndcg_at=(K,), constrained=True, beams=max(evaluation.beams, K), bootstrap=config.bootstrap)
+    users_T = _sample(seq, config.users)
+    results = {"candidate": _ranked(candidate, catalogue, users_T, ranking, progress)}
+    if champion is not None:
+        results["champion"] = _champion(champion, catalogue, users_T, ranking, progress)
+    results["most_popular"] = core.baseline_results(seq, "test", ranking, users_T)["most_popular"]
+    metrics = core.evaluation(results, seq, ranking)
+    found: dict[str, Any] = {
+        "users": metrics["users"],
+        "users_with_a_target": int((np.diff(seq.offsets_U1) >= 3).sum()),
+        "models": {name: {m: values[m] for m in (*METRICS, "intervals")} for name, values in metrics["models"].items()},
+        "coverage": {name: _coverage(result, seq.items) for name, result in results.items()},
+        "ids": _ids(candidate, champion),
+        "alarm": candidate.model.config.get("alarm"),
+    }
+    if champion is not None:
+        masks = _slices(results["candidate"], champion, catalogue, ranking)
+        found["slices"] = {name: _pair(results, mask_T, config.bootstrap) for name, mask_T in masks.items() if mask_T is not None}
+        found["fresh_targets"] = None if masks["fresh"] is None else int(masks["fresh"].sum())
+        found["churn"] = churn(champion, candidate, catalogue)
+    return found
+
+
+def _sample(seq: Sequences, users: int | None) -> np.ndarray:
+    """User indices with a test target: all, or so many of them drawn by a fixed seed, in order."""
+    known = np.flatnonzero(np.diff(seq.offsets_U1) >= 3)
+    if not len(known):
+        raise DigerError("gate: no user has the 3 events that a target needs: give a snapshot with longer histories")
+    if users is None or users >= len(known):
+        return known
+    return np.sort(np.random.Generator(np.random.Philox(key=0)).permutation(known)[:users])
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _ranked(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig, progress: Progress) -> EvaluationResult:
+    from diger_core.evaluation.ranking import rank_targets
+
+    table, device = bundle.table, _device()
+    model = bundle.recommender.to(device)
+    return rank_targets(model, table.codes_NM, table.suffix_N, catalogue.seq, "test", ranking, device, users=users_T, progress=progress, fused=True)
+
+
+def _champion(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig, progress: Progress) -> EvaluationResult:
+    """The champion's lists in the candidate's item indices."""
+    import torch
+
+    from diger_core.data.sequences import targets
+    from diger_core.evaluation.metrics import ranks
+    from diger_core.evaluation.ranking import EvaluationResult, recommended
+    from diger_core.recommender.trie import Trie
+    from orchestration.serving.lists import projected
+
+    seq, device = catalogue.seq, _device()
+    own_N, listed_C = index_of(catalogue.item_ids, bundle.item_ids), index_of(bundle.item_ids, catalogue.item_ids)
+    all_T, end_T, target_T = targets(seq, "test")
+    chosen_T = np.isin(all_T, users_T)
+    end_T, target_T = end_T[chosen_T], target_T[chosen_T]
+    own, before_E1 = projected(seq, own_N, len(listed_C))
+    can_T = before_E1[end_T] > own.offsets_U1[users_T]
+    items_Tk = np.full((len(users_T), K), -1, dtype=np.int32)
+    if can_T.any() and (listed_C >= 0).any():
+        model, table = bundle.recommender.to(device), bundle.table
+        trie = Trie.from_table(table.codes_NM, table.suffix_N, model.codes, model.suffixes, device, items=torch.from_numpy(listed_C >= 0))
+        items_tk, _ = recommended(
+            model, table.codes_NM, table.suffix_N, own, users_T[can_T], before_E1[end_T[can_T]], K, beams=ranking.beams, device=device, trie=trie,
+            remove_seen=ranking.remove_seen, batch_size=ranking.batch_size, progress=progress, fused=True, what="ranking (champion)",
+        )  # fmt: skip
+        items_Tk[can_T] = np.where(items_tk >= 0, listed_C[items_tk], -1)
+    return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
+
+
+def _slices(candidate: EvaluationResult, champion: Bundle, catalogue: Catalogue, ranking: EvaluationConfig) -> dict[str, np.ndarray | None]:
+    """Masks over the users by their target; `fresh` is None where the events or the champion's have no times."""
+    from diger_core.evaluation.ranking import target_slices
+
+    seq, newest = catalogue.seq, champion.document.get("last_event")
+    end_T = seq.offsets_U1[candidate.users_T + 1] - 1
+    fresh = None if newest is None or seq.timestamps_E is None else seq.timestamps_E[end_T] > newest
+    unknown_N = index_of(catalogue.item_ids, champion.item_ids) < 0
+    return {
+        "all": np.ones(len(end_T), dtype=bool),
+        **target_slices(seq, candidate.target_T, ranking),
+        "unknown_to_champion": unknown_N[candidate.target_T],
+        "fresh": fresh,
+    }
+
+
+def _pair(results: dict[str, EvaluationResult], mask_T: np.ndarray, bootstrap: int) -> dict[str, Any]:
+    """Users of a slice, both models' means, and the paired difference with its 95% interval; relative: over the champion's mean."""
+    from diger_core.evaluation.metrics import ndcg, paired_bootstrap, recall
+
+    found: dict[str, Any] = {"users": int(mask_T.sum())}
+    if found["users"] < SMALLEST:
+        return found
+    for metric, function in zip(METRICS, (recall, ndcg), strict=True):
+        ours, theirs = (function(results[name].rank_T, K)[mask_T] for name in ("candidate", "champion"))
+        mean, low, high = paired_bootstrap(ours, theirs, bootstrap, seed=0)
+        base = float(theirs.mean())
+        relative = {name: 1 + value / base for name, value in (("mean", mean), ("low", low), ("high", high))} if base > 0 else None
+        found[metric] = {
+            "candidate": float(ours.mean()),
+            "champion": base,
+            "difference": {"mean": mean, "low": low, "high": high},
+            "relative": relative,
+        }
+    return found
+
+
+def _coverage(result: EvaluationResult, items: int) -> float:
+    """Share of the catalogue that stands in at least one user's list."""
+    return len(np.unique(result.items_Tk[result.items_Tk >= 0])) / items
+
+
+def _ids(bundle: Bundle, champion: Bundle | None) -> dict[str, Any]:
+    from diger_core.training.monitors import table_monitors
+
+    figures = table_monitors(bundle.table.codes_NM, int(bundle.model.config["codes"]))
+    items = len(bundle.item_ids)
+    kept = {name: figures[name] for name in ("unique_prefixes", "largest_group", "perplexity", "dead_codes")}
+    return {
+        **kept,
+        "items": items,
+        "unique_prefix_share": figures["unique_prefixes"] / items,
+        "duplicates": bundle.table.duplicates(),
+        "reused_tuples": _reused(bundle, champion),
+    }
+
+
+def _reused(bundle: Bundle, champion: Bundle | None) -> int:
+    """Against the released bundle that the candidate went on from and, where another was released meanwhile, against that one too. A candidate
+    that went on from none has an ID space of its own."""
+    counted = int(bundle.document.get("reused_tuples", 0))
+    if champion is None or bundle.document.get("parent") in (None, champion.hash):
+        return counted
+    return max(counted, reused_tuples(bundle.model, champion))
+
+
+def churn(old: Bundle, new: Bundle, catalogue: Catalogue) -> dict[str, Any]:
+    """What of the old bundle's IDs the new one changes, by item and by the snapshot's events."""
+    from diger_core.ids.id_diff import id_diff, migration
+
+    lost = (index_of(old.item_ids, new.item_ids) < 0).sum()
+    shared = 1 - float(lost) / len(old.item_ids)
+    if not shared:
+        return {"common_items": 0.0, "items": 0.0, "events": 0.0}
+    events = pa.table({"item_id": catalogue.item_ids, "weight": np.bincount(catalogue.seq.events_E, minlength=catalogue.seq.items)})
+    diff = id_diff(migration(old.artefact.table("id_table.parquet"), new.artefact.table("id_table.parquet")), events)
+    changed = {name: diff[name]["suffix"] + diff[name]["moved"] for name in ("shares", "weighted")}
+    return {"common_items": shared, "items": changed["shares"], "events": changed["weighted"], "counts": diff["counts"]}

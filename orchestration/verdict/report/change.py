@@ -1,0 +1,80 @@
+"""What changed since the baseline, for people: pictures for the UI and the page, and the page's section on catalogue and IDs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestration.verdict.report import drawing, text
+
+if TYPE_CHECKING:
+    from orchestration.verdict.report.material import Material
+
+DECISIONS = {"nothing": "Nothing to do", "cold_start": "Cold start of the new items", "retrain": "Retrain"}
+CHANGES = {"kept": "whole ID kept", "suffix": "only the suffix differs", "moved": "a code differs"}
+
+
+def catalogue_panels(diff: Mapping[str, Any]) -> list[drawing.Panel]:
+    """Items by what became of them; events before and now."""
+    items, events = diff["items"], diff["events"]
+    names = ("same", "changed", "added", "removed")
+    colours = (drawing.GREY, drawing.ORANGE, drawing.GREEN, drawing.VERMILLION)
+
+    def catalogue(ax: Any) -> str:
+        _bars(ax, names, [items[name] for name in names], colours)
+        return f"{items['added']:,} of {items['new']:,} items are new, {items['removed']:,} are gone"
+
+    def volume(ax: Any) -> str:
+        _bars(ax, ("baseline", "now"), [events["old"], events["new"]], (drawing.GREY, drawing.BLUE))
+        return f"{events['new'] - events['old']:+,} events since the baseline"
+
+    return [catalogue, volume]
+
+
+def id_panels(report: Mapping[str, Any]) -> list[drawing.Panel]:
+    """IDs by what became of them; the share that differs by level."""
+    counts, shares = report["counts"], [100 * share for share in report["shares"]["level_differs"]]
+    names = {"kept": "kept", "suffix": "suffix only", "moved": "codes moved", "added": "added", "removed": "removed"}
+
+    def items(ax: Any) -> str:
+        _bars(ax, tuple(names.values()), [counts[name] for name in names], drawing.LEVEL_COLOURS[:5])
+        return f"{report['shares']['kept']:.1%} of the items known before keep their ID, {report['weighted']['kept']:.1%} by traffic"
+
+    def by_level(ax: Any) -> str:
+        bars = ax.bar(range(len(shares)), shares, color=drawing.BLUE)
+        ax.bar_label(bars, [f"{share:.1f}%" for share in shares], padding=3)
+        ax.set_xticks(range(len(shares)), [f"code {level + 1}" for level in range(len(shares))])
+        ax.set_ylim(0, max(5.0, 1.2 * max(shares)))
+        return "Share of known items whose code differs, by level"
+
+    return [items, by_level]
+
+
+def _bars(ax: Any, names: tuple[str, ...], values: list[int], colours: tuple[str, ...]) -> None:
+    bars = ax.barh(range(len(names)), values, color=colours)
+    ax.bar_label(bars, [f"{value:,}" for value in values], padding=4)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.margins(x=0.2)
+    drawing.thousands(ax.xaxis)
+
+
+def change_part(material: Material) -> dict[str, Any] | None:
+    """The page's section; None for a first training, or where the run had neither stage."""
+    diff = material.inputs["catalogue_diff"].json("diff.json") if material.has("catalogue_diff") else None
+    ids = material.inputs["id_diff"].json("id_diff.json") if material.has("id_diff") else None
+    diff, ids = (found if found is not None and found["baseline"] is not None else None for found in (diff, ids))
+    if diff is None and ids is None:
+        return None
+    part: dict[str, Any] = {"catalogue": None, "ids": None, "panels": [*(catalogue_panels(diff) if diff else []), *(id_panels(ids) if ids else [])]}
+    if diff:
+        part["catalogue"] = {"decision": DECISIONS[diff["decision"]], "reasons": diff["reasons"]}
+    if ids:
+        rows = [
+            (told, text.count(ids["counts"][key]), *(text.percent(ids[way][key]) for way in ("shares", "weighted"))) for key, told in CHANGES.items()
+        ]
+        levels = zip(ids["shares"]["level_differs"], ids["weighted"]["level_differs"], strict=True)
+        rows += [(f"code {level} differs", "", text.percent(plain), text.percent(heavy)) for level, (plain, heavy) in enumerate(levels, start=1)]
+        rows += [(name, text.count(ids["counts"][name]), "", "") for name in ("added", "removed")]
+        part["ids"] = {"rows": rows, **ids["histories"]}
+    return part

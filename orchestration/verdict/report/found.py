@@ -1,0 +1,145 @@
+"""From what a person types to a stored report: its inputs, and what the records say about the work behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from diger_core.errors import DigerError
+from orchestration.graph import BY_NAME
+from orchestration.verdict.report.material import Material
+
+if TYPE_CHECKING:
+    from orchestration.audit.index import Index, Made
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one stage took, as its record says; None where the record does not say."""
+
+    stage: str
+    seconds: float | None
+    rows_per_second: float | None
+    peak_memory_mb: float | None  # of the process that did the work; of rank 0 where workers did
+    peak_gpu_memory_mb: float | None
+    workers: int | None
+    host: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A stored report and the records of the stages that it was made from."""
+
+    index: Index
+    made: Made
+
+    @property
+    def hash(self) -> str:
+        return self.made.artefact
+
+    @cached_property
+    def record(self) -> Mapping[str, Any]:
+        return self.index.record(self.made)
+
+    @cached_property
+    def material(self) -> Material:
+        inputs = {}
+        for name, hash_ in self.made.inputs.items():
+            artefact = self.index.artefact(hash_)
+            if artefact is None:
+                raise DigerError(
+                    f"report {self.hash[:12]}: its input {name} {hash_[:12]} is not in {self.index.store.url}: pull it, or run the flow again"
+                )
+            inputs[name] = artefact
+        return Material(inputs)
+
+    @cached_property
+    def _makers(self) -> dict[str, Made]:
+        """Stage -> the record that made it, of everything behind the report that belongs to this run (not what lies behind earlier releases)."""
+        from orchestration.audit.index import EARLIER
+
+        found: dict[str, Made] = {}
+        waiting = [(self.made.stage, self.made)]
+        while waiting:
+            stage, made = waiting.pop()
+            if stage in found:
+                continue
+            found[stage] = made
+            for name, hash_ in made.inputs.items():
+                maker = self.index.maker(hash_, self.made.snapshot)
+                if name not in EARLIER and maker is not None:
+                    waiting.append((maker.stage, maker))
+        return found
+
+    @cached_property
+    def costs(self) -> list[Cost]:
+        """In the order of the flow."""
+        order = [stage for stage in BY_NAME if stage in self._makers]
+        return [_cost(stage, self.index.record(self._makers[stage])) for stage in order]
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """section.key -> value, of every parameter that a record behind the report names."""
+        values: dict[str, Any] = {}
+        for made in self._makers.values():
+            for section, given in (self.index.record(made).get("params") or {}).items():
+                values |= flat(given, section)
+        return values
+
+
+def overrides(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """section.key=value of every recorded parameter that is another one in the present params (both flat, as `Found.params`)."""
+    return [f"{key}={json.dumps(value)}" for key, value in sorted(recorded.items()) if key in present and present[key] != value]
+
+
+def _cost(stage: str, record: Mapping[str, Any]) -> Cost:
+    notes = record.get("notes") or {}
+    return Cost(
+        stage,
+        record.get("seconds"),
+        notes.get("rows_per_second"),
+        notes.get("peak_memory_mb") or record.get("peak_memory_mb"),
+        notes.get("peak_gpu_memory_mb") or record.get("peak_gpu_memory_mb"),
+        notes.get("workers"),
+        str((record.get("machine") or {}).get("host", "")),
+        str((record.get("code") or {}).get("commit") or "")[:10],
+    )
+
+
+def flat(value: Any, name: str) -> dict[str, Any]:
+    """{"a": {"b": 1}} under "x" becomes {"x.a.b": 1}."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {key: leaf for part, inner in value.items() for key, leaf in flat(inner, f"{name}.{part}").items()}
+
+
+def find_report(index: Index, text: str) -> Found:
+    """The report meant by `text`: a hash (of the report, or of anything that a report was made from), a snapshot's key or directory, the path
+    of a stored page, `champion`, `champion~1`, or `report` for the newest. The newest report where several answer."""
+    from orchestration.audit.forward import closure
+    from orchestration.audit.names import resolve
+
+    thing = resolve(index, text)
+    reports = [made for made in index.made if made.stage == "report" and made.artefact in index.present]
+    if thing.kind == "snapshot":
+        fitting = [made for made in reports if made.snapshot == thing.value]
+    elif thing.kind == "release":
+        bundle = next(entry.bundle for entry in index.releases if str(entry.number) == thing.value)
+        fitting = [made for made in reports if _judged(index, made) == bundle]
+    else:
+        own = [made for made in reports if made.artefact == thing.value]
+        reached = closure(index, [thing.value]) if not own else set()
+        fitting = own or [made for made in reports if made.artefact in reached]
+    if not fitting:
+        raise DigerError(f"{text!r}: no report in {index.store.url} belongs to it: run the flow for it first, or name the report by its hash")
+    return Found(index, fitting[-1])
+
+
+def _judged(index: Index, made: Made) -> str | None:
+    """The bundle that the report's gate judged."""
+    gate = index.artefact(made.inputs["gate"]) if "gate" in made.inputs else None
+    return gate.json("verdict.json").get("candidate") if gate is not None else None

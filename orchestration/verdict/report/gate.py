@@ -1,0 +1,153 @@
+"""The gate's verdict for people: a Markdown page and a picture for the UI, and the compact form for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestration.verdict.report.drawing import BLUE, GREY, VERMILLION, Panel, png
+from orchestration.verdict.report.text import decimal, markdown_escape, printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LABELS = {
+    "all": "all users",
+    "head": "head",
+    "tail": "tail",
+    "new_items": "new items",
+    "unknown_to_champion": "items the champion lacks",
+    "fresh": "newer than the champion",
+}
+RULES = {
+    "servable": "can serve",
+    "no_alarm": "no training alarm",
+    "unique_ids": "unique IDs",
+    "reserved_ids": "released IDs stay reserved",
+    "unique_prefixes": "unique prefixes",
+    "coverage": "catalogue coverage",
+    "most_popular": "at least most popular",
+    "relative_ndcg": "NDCG@10 against the champion",
+    "head": "head items",
+    "tail": "tail items",
+    "relative_coverage": "coverage against the champion",
+    "common_items": "same catalogue",
+    "churn": "IDs changed, by events",
+}
+
+
+def conclusion(verdict: Mapping[str, Any]) -> str:
+    """One sentence: accepted or refused, against whom, and which rules were not met."""
+    failed = [RULES.get(rule["name"], rule["name"]) for rule in verdict["rules"] if not rule["passed"]]
+    beside = f"against champion {verdict['champion'][:12]}" if verdict["champion"] else "as a first release, without a champion to compare with"
+    users = f"{verdict['metrics']['users']:,} users"
+    if not failed:
+        return f"The gate accepts bundle {verdict['candidate'][:12]} {beside} ({len(verdict['rules'])} rules, {users})."
+    return f"The gate refuses bundle {verdict['candidate'][:12]} {beside} ({users}): {', '.join(failed)}."
+
+
+def verdict_markdown(verdict: Mapping[str, Any]) -> str:
+    """The sentence, the rules, and the slices with intervals."""
+    lines = [f"**{markdown_escape(conclusion(verdict))}**", "", "| rule | | found | wanted | |", "|---|---|---:|---:|---|"]
+    for rule in verdict["rules"]:
+        mark = "passed" if rule["passed"] else "**not met**"
+        cells = (
+            RULES.get(rule["name"], rule["name"]),
+            mark,
+            value(rule["observed"]),
+            value(rule["wanted"]),
+            markdown_escape(printable(rule["message"], 300)),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    rows = slice_rows(verdict)
+    if rows:
+        lines += ["", "| NDCG@10 | users | candidate | champion | difference (95% interval) |", "|---|---:|---:|---:|---:|"]
+        lines += [f"| {r['name']} | {r['users']:,} | {r['candidate']} | {r['champion']} | {r['difference']} |" for r in rows]
+        lines += ["", markdown_escape(freshness(verdict))]
+    return "\n".join(lines) + "\n"
+
+
+def value(found: Any) -> str:
+    """A rule's number as it is read: four digits, or the text."""
+    if isinstance(found, bool) or found is None:
+        return "–" if found is None else str(found)
+    if isinstance(found, float):
+        return f"{found:.4g}"
+    return markdown_escape(printable(str(found), 60))
+
+
+def slice_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a slice that was measured, as text."""
+    rows = []
+    for name, found in verdict["metrics"].get("slices", {}).items():
+        row = found.get("ndcg@10")
+        if row is None:
+            continue
+        gain = row["difference"]
+        rows.append(
+            {
+                "name": LABELS.get(name, name),
+                "users": found["users"],
+                "candidate": decimal(row["candidate"]),
+                "champion": decimal(row["champion"]),
+                "difference": f"{gain['mean']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})",
+            }
+        )
+    return rows
+
+
+def freshness(verdict: Mapping[str, Any]) -> str:
+    """How many targets neither model can have seen, and what the comparison counts as a miss."""
+    fresh = verdict["metrics"].get("fresh_targets")
+    text = "the events have no times, so none is known to be" if fresh is None else f"{fresh:,} of {verdict['metrics']['users']:,} are"
+    return (
+        f"Both rank the candidate's users and targets; {text} newer than all events that the champion was made from. "
+        "A target that the champion does not know counts as its miss."
+    )
+
+
+def slices_panel(verdict: Mapping[str, Any]) -> Panel:
+    """The paired difference in NDCG@10 on each slice, with its interval."""
+
+    def draw(ax: Axes) -> str:
+        found = {name: row["ndcg@10"] for name, row in verdict["metrics"].get("slices", {}).items() if "ndcg@10" in row}
+        for place, row in enumerate(found.values()):
+            gain = row["difference"]
+            colour = BLUE if gain["low"] > 0 else VERMILLION if gain["high"] < 0 else GREY
+            ax.plot([gain["low"], gain["high"]], [place, place], color=colour, linewidth=3)
+            ax.plot([gain["mean"]], [place], marker="o", markersize=8, color=colour, linestyle="")
+        ax.axvline(0, color=GREY, linewidth=1)
+        ax.set_yticks(range(len(found)), [LABELS.get(name, name) for name in found])
+        ax.set_ylim(len(found) - 0.4, -0.6)
+        ax.grid(visible=False, axis="y")
+        ax.set_xlabel("NDCG@10, candidate minus champion (95% interval)")
+        gain = found["all"]["difference"]["mean"] if "all" in found else 0.0
+        return f"Against the champion, NDCG@10 changes by {gain:+.4f} over all users"
+
+    return draw
+
+
+def models_panel(verdict: Mapping[str, Any]) -> Panel:
+    """NDCG@10 of candidate, champion and most popular."""
+    colours = {"candidate": BLUE, "champion": VERMILLION, "most_popular": GREY}
+
+    def draw(ax: Axes) -> str:
+        models = verdict["metrics"]["models"]
+        names = [name for name in colours if name in models]
+        for place, name in enumerate(names):
+            low, high = models[name]["intervals"]["ndcg@10"]
+            ax.plot([low, high], [place, place], color=colours[name], linewidth=3)
+            ax.plot([models[name]["ndcg@10"]], [place], marker="o", markersize=8, color=colours[name], linestyle="")
+        ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        ax.set_xlim(left=0)
+        ax.grid(visible=False, axis="y")
+        ax.set_xlabel("NDCG@10 (95% interval)")
+        return f"The gate {'accepts' if verdict['verdict'] == 'accept' else 'refuses'}: the candidate reaches {models['candidate']['ndcg@10']:.4f}"
+
+    return draw
+
+
+def picture(verdict: Mapping[str, Any]) -> bytes:
+    """PNG: the models, and the slices where there is a champion."""
+    return png([models_panel(verdict), *([slices_panel(verdict)] if "slices" in verdict["metrics"] else [])])

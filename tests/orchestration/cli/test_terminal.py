@@ -1,0 +1,124 @@
+"""What a terminal, a log and a script get to see: progress on standard error, colours on a terminal alone, JSON whole."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from diger_core.progress import Silent
+from orchestration.cli.run import show
+from orchestration.engine.console import Lines, _rate, console_progress
+
+TABLE = """
+from orchestration.engine.console import console_progress, print_table
+with console_progress() as progress:
+    progress.update("training", 1, 2, loss=1.5)
+    progress.message("done")
+print_table("Title", ["a", "b"], [["x", "1"]])
+"""
+BAR = """
+from orchestration.engine.console import console_progress
+with console_progress() as progress:
+    progress.update("joint_model", 1, 1580, loss_gen=1.25, sigma=0.5, perplexity="62/54/46", rows_per_second=928)
+    progress.update("joint_model", 790, 1580, loss_gen=1.25, sigma=0.5, perplexity="62/54/46", rows_per_second=928)
+"""
+SUMMARY = {
+    "snapshot": "monday-1",
+    "seconds": 3.2,
+    "metrics": {"users": 10, "models": {"joint_model": {"recall@10": 0.5, "ndcg@10": 0.25, "intervals": {"recall@10": [0.4, 0.6]}}}},
+    "gate": "The gate accepts it.",
+    "against_champion": "On the same 10 users it is better.",
+    "champion": None,
+    "report": "/store/report.html",
+}
+
+
+def on_a_terminal(code: str = TABLE, **extra: str) -> str:
+    """What the code prints where standard output and error are a terminal."""
+    leader, follower = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")} | {"TERM": "xterm-256color", **extra}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=follower, stderr=follower, env=environment) as child:
+        os.close(follower)
+        written = b""
+        while True:
+            try:
+                part = os.read(leader, 65536)
+            except OSError:  # the child is gone, and with it the terminal's other side
+                break
+            if not part:
+                break
+            written += part
+        assert child.wait() == 0
+    os.close(leader)
+    return written.decode()
+
+
+def test_a_log_gets_no_escape_sequences():
+    done = subprocess.run([sys.executable, "-c", TABLE], capture_output=True, text=True, check=True)
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "done" in done.stderr
+    assert "done" not in done.stdout
+
+
+def test_a_terminal_gets_styles_and_with_no_color_no_colours():
+    assert "\x1b[" in on_a_terminal()
+    plain = on_a_terminal(NO_COLOR="1")
+    assert not any(f"\x1b[{code}m" in plain for code in range(30, 48))
+    assert "38;5;" not in plain
+
+
+def test_quiet_progress_says_nothing(capsys):
+    with console_progress(quiet=True) as progress:
+        assert isinstance(progress, Silent)
+        progress.message("hello")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_quiet_summary_is_the_verdict_and_the_report(capsys):
+    show(SUMMARY, as_json=False, quiet=True)
+    assert capsys.readouterr().out.splitlines() == ["The gate accepts it.", "Report: /store/report.html"]
+
+
+def test_a_full_summary_has_metrics_champion_and_time(capsys):
+    show(SUMMARY, as_json=False)
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("0.5000 ±0.1000", "On the same 10 users", "Champion: none", "Done in 3.2 s"))
+
+
+def test_json_is_the_summary_and_nothing_else(capsys):
+    show(SUMMARY, as_json=True, quiet=True)
+    assert json.loads(capsys.readouterr().out) == SUMMARY
+
+
+def test_plain_progress_tells_rate_and_time_left():
+    lines: list[str] = []
+    progress = Lines(lines.append, every=0.0)
+    progress.update("training", 0, 100)
+    progress.update("training", 50, 100, loss=1.25, sigma=0.5)
+    assert "50/100" in lines[-1]
+    assert "left" in lines[-1]
+    assert lines[-1].endswith("loss 1.25  sigma 0.5")
+    progress.update("joint_model", 10, 100, loss_gen=1.25, sigma=0.5, perplexity="62/54/46", rows_per_second=928)
+    assert lines[-1].endswith("928 rows/s  loss 1.25  sigma 0.5  perplexity 62/54/46")
+
+
+def test_what_takes_longer_than_a_second_each_is_told_so():
+    assert _rate(30, 10.0) == "  3/s"
+    assert _rate(2, 31.0) == "  16 s each"
+
+
+def test_the_bar_of_a_training_fits_eighty_columns():
+    shown = on_a_terminal(BAR, COLUMNS="80")
+    assert all(words in shown for words in ("928 rows/s", "loss 1.25", "sigma 0.5", "790/1580", "00:0"))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["report", "--help"], ["report", "compare", "--help"], ["params", "--help"]])
+def test_help_fits_eighty_columns(arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", f"from orchestration.cli import main; main({arguments})"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("Usage: diger")
+    assert max(map(len, done.stdout.splitlines())) <= 80

@@ -1,0 +1,75 @@
+"""What a person is told where the flow ends early."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from diger_core.errors import DigerError
+from diger_core.progress import Silent
+from diger_core.store.artefacts import Store
+from orchestration.engine.registry import Registered, register
+from orchestration.on_dagster.launch import _explain, run_flow
+from tests.support.snapshot_material import interactions, items, write
+
+PROJECT = Path(__file__).resolve().parents[3]
+# A process that a script has begun in its background ignores SIGINT, and so do its children: not so a terminal's.
+AS_ON_A_TERMINAL = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, Registered]:
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "store")
+    return store, register(store, str(write(tmp_path / "snap", interactions(), items())))
+
+
+def test_an_error_of_dagsters_own_is_not_hidden_behind_a_missing_verdict(snapshot: tuple[Store, Registered]) -> None:
+    _explain(dg.DagsterError("the instance is locked"), *snapshot, None, [])  # returns, and its caller raises what it has
+
+
+def test_the_cause_behind_dagsters_error_is_what_is_told(snapshot: tuple[Store, Registered]) -> None:
+    error = dg.DagsterError("a step failed")
+    error.__cause__ = DigerError("column item_id is missing")
+    with pytest.raises(DigerError, match="column item_id is missing"):
+        _explain(error, *snapshot, None, [])
+
+
+def test_dagsters_name_for_ctrl_c_is_an_interruption(snapshot: tuple[Store, Registered], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise dg.DagsterExecutionInterruptedError
+
+    monkeypatch.setattr(dg, "materialize", interrupted)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        run_flow(*snapshot, None, [], Silent(), ["raw_items"])
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_with_one_line(snapshot: tuple[Store, Registered]) -> None:
+    command = [sys.executable, "-c", AS_ON_A_TERMINAL + "from orchestration.cli import main; main()", "run", "--snapshot", "snap"]
+    given = {name: value for name, value in os.environ.items() if name not in ("DAGSTER_HOME", "DIGER_STORE")}
+    given |= {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
+    training = ["--set", "tokenizer.epochs=20000", "--until", "tokenizer"]
+    with subprocess.Popen([*command, *training], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=given) as child:
+        assert child.stdout is not None
+        told = []
+        try:
+            for line in child.stdout:
+                told.append(line)
+                if line.startswith("tokenizer: "):
+                    break
+            child.send_signal(signal.SIGINT)
+            told += child.stdout
+            child.wait(60)
+        finally:
+            child.kill()
+    assert child.returncode == 130, told
+    assert told[-1] == "diger: interrupted; finished stages are kept, run the same command to go on\n"
+    assert not any("Traceback" in line for line in told)

@@ -1,0 +1,63 @@
+"""params.yaml: a wrong key or value is one line that names it."""
+
+import pytest
+
+from diger_core.errors import DigerError
+from orchestration.params.load import load_params
+from orchestration.params.sections import Params
+
+
+def load(tmp_path, text, *overrides):
+    (tmp_path / "p.yaml").write_text(text)
+    return load_params(tmp_path / "p.yaml", overrides)
+
+
+def test_defaults_need_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_params() == Params()
+
+
+def test_values_and_overrides_are_typed(tmp_path):
+    text = "tokenizer: {epochs: 3}\njoint_model: {schedule: {r: .inf}}"
+    params = load(tmp_path, text, "training.learning_rate=1e-4", "joint_model.schedule.name=sdud")
+    assert params.tokenizer.epochs == 3
+    assert params.training.learning_rate == 1e-4
+    assert params.joint_model.schedule.name == "sdud"
+    assert params.joint_model.schedule.r == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tokeniser: {}", "tokeniser: unknown key (did you mean tokenizer?)"),
+        ("joint_model: {schedule: {sigma0: 1}}", "joint_model.schedule.sigma0: unknown key (did you mean sigma_0?)"),
+        ("tokenizer: {epochs: many}", "tokenizer.epochs = 'many'"),
+        ("tokenizer: {epochs: 0}", "tokenizer.epochs = 0: must be at least 1"),
+        ("recommender: {dropout: 1.5}", "recommender.dropout = 1.5: must be in [0, 1)"),
+        ("joint_model: {schedule: {name: magic}}", "joint_model.schedule.name = 'magic'"),
+        ("a: [", "not valid YAML"),
+        ("- 1", "must hold sections"),
+    ],
+)
+def test_faults_are_named(tmp_path, text, message):
+    with pytest.raises(DigerError) as error:
+        load(tmp_path, text)
+    assert message in str(error.value)
+    assert "p.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("override", ["training", "training.=1", "training.seed=[", "nothing.here=1"])
+def test_wrong_overrides_are_named(tmp_path, override):
+    with pytest.raises(DigerError) as error:
+        load(tmp_path, "{}", override)
+    assert override.split("=")[0].split(".")[0] in str(error.value)
+
+
+def test_a_missing_params_file_is_named(tmp_path):
+    with pytest.raises(DigerError, match=r"none\.yaml: no such file"):
+        load_params(tmp_path / "none.yaml")
+
+
+def test_the_section_of_a_key_holds_only_what_the_stage_depends_on():
+    assert set(Params().section(["tokenizer"])) == {"tokenizer"}

@@ -1,0 +1,301 @@
+"""recommendations: all events count, the trie obeys --items, the rest is popular, and finished shards are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from diger_core.data.sequences import Sequences
+from diger_core.errors import DigerError
+from diger_core.evaluation.ranking import recommended
+from diger_core.ids.id_table import IdTable, assignment_hash, to_arrow
+from diger_core.store.files import Root
+from orchestration.champion.bundle import load_bundle
+from orchestration.champion.model_artefact import with_assignment
+from orchestration.cli import main
+from orchestration.cli.recommend import read_ids
+from orchestration.graph import BY_NAME
+from orchestration.params.cluster import ClusterConfig
+from orchestration.serving import shards as recommendation_shards
+from orchestration.serving.lists import Recommender, Request
+from orchestration.serving.shards import Shards, recommend
+from tests.support.release_world import USERS, ReleaseWorld, item_name, launched, released
+from tests.support.snapshot_material import interactions, items, write
+from tests.support.training_world import Recorder
+
+HERE = ClusterConfig(workers=0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return ReleaseWorld(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def made(world):
+    return world.candidate(seed=1)
+
+
+def request(world: ReleaseWorld, made: dict[str, Any], **changes: Any) -> Request:
+    base = Request(world.store.url, made["bundle"].hash, made["sequences"].hash, None, 10, 40, 25, 512, False)
+    return dataclasses.replace(base, **changes)
+
+
+def computed(asked: Request, folder: Path, progress: Any = None) -> tuple[pa.Table, dict[str, Any]]:
+    found = recommend(asked, Shards(Root(folder)), HERE, progress or Recorder())
+    return pa.concat_tables([pq.read_table(folder / entry["file"]) for entry in found["shards"]]), found
+
+
+def by_user(rows: pa.Table) -> dict[Any, list[Any]]:
+    lists: dict[Any, list[Any]] = {}
+    for row in rows.to_pylist():
+        lists.setdefault(row["user_id"], []).append(row["item_id"])
+    return lists
+
+
+def test_every_user_gets_k_distinct_items_ranked_by_falling_score(world, made, tmp_path):
+    rows, found = computed(request(world, made), tmp_path)
+    assert rows.column_names == ["user_id", "item_id", "rank", "score"]
+    assert rows.num_rows == USERS * 10
+    assert [entry["rows"] for entry in found["shards"]] == [250, 250, 100]
+    assert rows["user_id"].to_pylist() == [user for user in range(USERS) for _ in range(10)]
+    assert rows["rank"].to_pylist() == list(range(1, 11)) * USERS
+    assert all(len(set(names)) == 10 for names in by_user(rows).values())
+    scores = rows["score"].to_numpy().reshape(USERS, 10)
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_the_last_two_events_count(world, made, tmp_path):
+    """The lists are those of the model after the whole history, and differ from those after a shortened one."""
+    rows, _ = computed(request(world, made), tmp_path)
+    bundle = load_bundle(world.store, made["bundle"].hash)
+    seq = Sequences.from_tensors(made["sequences"].tensors("sequences.safetensors"))
+    names = made["sequences"].table("items.parquet")["item_id"].to_pylist()
+    users, ends = np.arange(seq.users), seq.offsets_U1[1:]
+    lists = []
+    for end in (ends, ends - 2):
+        found, _ = recommended(bundle.recommender, bundle.table.codes_NM, bundle.table.suffix_N, seq, users, end, 10, beams=40)
+        lists.append([[names[item] for item in row] for row in found])
+    assert list(by_user(rows).values()) == lists[0]
+    assert sum(a != b for a, b in zip(*lists, strict=True)) > USERS / 2
+
+
+def test_the_trie_holds_only_the_items_that_are_given(world, made, tmp_path):
+    stock = [item_name(i) for i in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)]
+    progress = Recorder()
+    rows, found = computed(request(world, made, items=pa.array([*stock, "item-999", "elsewhere"])), tmp_path, progress)
+    assert set(rows["item_id"].to_pylist()) <= set(stock)
+    assert rows.num_rows == USERS * 10
+    assert found["counts"]["items"] == 12
+    assert found["counts"]["items_unknown"] == 2
+    assert any("2 items of --items have no ID" in message and "'item-999'" in message for message in progress.messages)
+
+
+def test_fewer_items_than_k_give_shorter_lists(world, made, tmp_path):
+    rows, _ = computed(request(world, made, items=pa.array([item_name(1), item_name(4)])), tmp_path)
+    assert rows["rank"].to_pylist() == [1, 2] * USERS
+
+
+def test_a_list_of_unknown_items_alone_is_refused(world, made, tmp_path):
+    with pytest.raises(DigerError, match=r"--items: none of its 1 items \('item-999'"):
+        computed(request(world, made, items=pa.array(["item-999"])), tmp_path)
+
+
+def test_users_without_history_get_the_most_popular_of_all_events_without_a_score(world, made, tmp_path):
+    stock = [item_name(i) for i in range(5, 40)]
+    rows, found = computed(request(world, made, users=pa.array([3, 5000, 7]), items=pa.array(stock), k=5), tmp_path)
+    seq = Sequences.from_tensors(made["sequences"].tensors("sequences.safetensors"))
+    counts = np.bincount(seq.events_E, minlength=40)[5:]
+    popular = [stock[row] for row in np.argsort(-counts, kind="stable")[:5]]
+    lists = by_user(rows)
+    assert list(lists) == [3, 5000, 7]
+    assert lists[5000] == popular
+    scores = rows["score"].is_null().to_numpy().reshape(3, 5)
+    assert scores.all(axis=1).tolist() == [False, True, False]
+    assert (found["counts"]["users_unknown"], found["counts"]["users_without_history"]) == (1, 1)
+
+
+def test_seen_items_can_be_left_out(world, made, tmp_path):
+    rows, _ = computed(request(world, made, remove_seen=True), tmp_path)
+    seq = Sequences.from_tensors(made["sequences"].tensors("sequences.safetensors"))
+    for user, names in by_user(rows).items():
+        seen = {item_name(i) for i in seq.events_E[seq.offsets_U1[user] : seq.offsets_U1[user + 1]]}
+        assert not seen & set(names)
+
+
+# Cold start
+
+
+def child_of(world: ReleaseWorld, made: dict[str, Any], new: list[str]) -> Any:
+    """The champion's table with new items behind it, as the stage cold_start writes it."""
+    bundle = load_bundle(world.store, made["bundle"].hash)
+    ids = pa.array([*bundle.item_ids.to_pylist(), *new])
+    codes = torch.cat([bundle.table.codes_NM, torch.tensor([[i % 8, 7] for i in range(len(new))], dtype=torch.int32)])
+    table = IdTable(codes, torch.cat([bundle.table.suffix_N, torch.full((len(new),), 15, dtype=torch.int32)]))
+    hash_ = assignment_hash(ids, table)
+
+    def write_child(out: Any) -> None:
+        out.table("id_table.parquet", with_assignment(to_arrow(ids, table), hash_), sort_by=("item_id",))
+        parent = {"parent": bundle.hash, "parent_assignment": bundle.assignment_hash}
+        out.json("cold_start.json", {**parent, "assignment_hash": hash_, "new_items": len(new)})
+
+    return world.publish("cold_start", write_child)
+
+
+def test_new_items_take_part_by_their_cold_start_ids_and_removed_ones_do_not(world, made, tmp_path):
+    later = world.data(seed=4, items=range(10, 44))
+    fresh = [item_name(i) for i in range(40, 44)]
+    child = child_of(world, made, fresh)
+    asked = request(world, {**made, "sequences": later["sequences"]}, k=34, beams=200)
+    without, counted = computed(asked, tmp_path / "without")
+    assert counted["counts"]["items_without_id"] == 4
+    assert not set(fresh) & set(without["item_id"].to_pylist())
+    rows, found = computed(dataclasses.replace(asked, cold_start=child.hash), tmp_path / "with")
+    assert found["child"]
+    assert found["counts"]["items_without_id"] == 0
+    assert set(rows["item_id"].to_pylist()) == {item_name(i) for i in range(10, 44)}
+
+
+def test_cold_start_of_another_champion_is_not_used(world, made, tmp_path):
+    other = world.candidate(seed=2)
+    child = child_of(world, made, ["item-900"])
+    _, found = computed(dataclasses.replace(request(world, other), cold_start=child.hash), tmp_path)
+    assert not found["child"]
+
+
+# Interruption
+
+
+def test_finished_shards_are_kept_and_damaged_ones_made_again(world, made, tmp_path, monkeypatch):
+    whole, _ = computed(request(world, made), tmp_path / "whole")
+    folder, calls = tmp_path / "cut", []
+    original = Recommender.__call__
+
+    def dies(self: Recommender, shard: int) -> pa.Table:
+        calls.append(shard)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, shard)
+
+    monkeypatch.setattr(Recommender, "__call__", dies)
+    with pytest.raises(KeyboardInterrupt):
+        computed(request(world, made), folder)
+    first = (folder / "part-00000.parquet").stat().st_mtime_ns
+    rows, found = computed(request(world, made), folder)
+    assert calls == [0, 1, 1, 2]
+    assert found["reused_shards"] == 1
+    assert (folder / "part-00000.parquet").stat().st_mtime_ns == first
+    assert rows.equals(whole)
+    for fault in ("flipped", "gone", "unfinished"):
+        path = folder / "part-00001.parquet"
+        if fault == "flipped":
+            path.chmod(0o644)
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        elif fault == "gone":
+            path.unlink()
+        else:
+            (folder / "part-00001.json").unlink()
+        calls.clear()
+        rows, found = computed(request(world, made), folder)
+        calls_made = list(calls)
+        assert (calls_made, found["reused_shards"]) == ([1], 2), fault
+        assert rows.equals(whole)
+
+
+def test_a_directory_of_another_request_is_refused(world, made, tmp_path):
+    computed(request(world, made), tmp_path)
+    with pytest.raises(DigerError, match="another request"):
+        computed(request(world, made, k=5), tmp_path)
+
+
+# The stage
+
+
+def test_users_in_another_order_are_another_request_and_items_are_not(world, made):
+    base = request(world, made, users=pa.array([1, 2, 3]), items=pa.array(["a", "b"]))
+    assert dataclasses.replace(base, users=pa.array([3, 2, 1])).key != base.key
+    assert dataclasses.replace(base, items=pa.array(["b", "a"])).key == base.key
+
+
+def test_the_stage_serves_the_present_champion_and_resumes_from_the_store(tmp_path, monkeypatch):
+    world = ReleaseWorld(tmp_path / "store")
+    made = world.candidate(seed=1)
+    nothing = world.publish("cold_start", lambda out: out.json("cold_start.json", {"parent": None, "new_items": 0}))
+    with pytest.raises(DigerError, match="has no champion yet: release a bundle first"):
+        launched(world, {**made, "cold_start": nothing}).materialise(BY_NAME["recommendations"])
+    entry = released(world, made)
+    session = launched(world, {**made, "cold_start": nothing})
+    write = recommendation_shards.Shards.write
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recommendation_shards.Shards, "write", lambda self, shard, rows: write(self, shard, rows) and dies())
+        with pytest.raises(KeyboardInterrupt):
+            session.materialise(BY_NAME["recommendations"])
+    key, _ = session.resolve(BY_NAME["recommendations"])
+    assert "part-00000.json" in world.store.root.list("checkpoints", key)
+    result = session.materialise(BY_NAME["recommendations"])
+    assert result.artefact.facts["champion"] == entry.bundle
+    assert world.store.records("recommendations", key)[0]["notes"]["reused_shards"] == 1
+    assert world.store.root.list("checkpoints", key) == []
+    rows = result.artefact.table("part-00000.parquet")
+    assert rows.num_rows == USERS * 10
+    assert session.materialise(BY_NAME["recommendations"]).reused
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "wanted"),
+    [(["7", "8", "7"], pa.int64(), [7, 8]), (["007"], pa.large_string(), ["007"])],
+)
+def test_ids_come_from_the_command_line_and_files_in_the_catalogues_type(tmp_path, values, kind, wanted):
+    (tmp_path / "ids.txt").write_text("\n".join(values) + "\n\n")
+    pq.write_table(pa.table({"user_id": pa.array(wanted)}), tmp_path / "ids.parquet")
+    for given in (tuple(values), (str(tmp_path / "ids.txt"),), (str(tmp_path / "ids.parquet"),)):
+        assert read_ids(given, "user_id", kind, "--users").to_pylist() == wanted
+
+
+def test_ids_of_another_type_are_named(tmp_path):
+    with pytest.raises(DigerError, match=r"--users abc: an id is not of the catalogue's type int64"):
+        read_ids(("abc",), "user_id", pa.int64(), "--users")
+    pq.write_table(pa.table({"item_id": [1, 2]}), tmp_path / "items.parquet")
+    with pytest.raises(DigerError, match="the ids are numbers, the catalogue's are texts"):
+        read_ids((str(tmp_path / "items.parquet"),), "item_id", pa.large_string(), "--items")
+    with pytest.raises(DigerError, match="has no column user_id"):
+        read_ids((str(tmp_path / "items.parquet"),), "user_id", pa.int64(), "--users")
+    with pytest.raises(DigerError, match="nowhere.txt: no such file"):
+        read_ids(("nowhere.txt",), "item_id", pa.int64(), "--items", only_files=True)
+
+
+def test_the_command_without_a_champion_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "snap", interactions(), items())
+    with pytest.raises(SystemExit) as stop:
+        main(["recommend", "--snapshot", "snap", "--out", "lists", "--store", "store"])
+    assert stop.value.code == 1
+    assert "release a bundle first" in capsys.readouterr().err
+    assert not (tmp_path / "lists").exists()
+
+
+@pytest.mark.slow
+def test_two_ray_workers_write_the_same_shards_as_one_process(world, made, tmp_path):
+    whole, found = computed(request(world, made), tmp_path / "one")
+    again = recommend(request(world, made), Shards(Root(tmp_path / "two")), ClusterConfig(workers=2), Recorder())
+    assert again == found
+    shutil.rmtree(tmp_path / "one")
+    rows = pa.concat_tables([pq.read_table(tmp_path / "two" / entry["file"]) for entry in again["shards"]])
+    assert rows.equals(whole)
+    assert json.loads((tmp_path / "two" / "request.json").read_text())["key"] == request(world, made).key

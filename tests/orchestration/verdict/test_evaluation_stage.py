@@ -1,0 +1,178 @@
+"""The evaluation stage: its files agree with each other, baselines and control stand beside the model, mixed artefacts are refused."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from diger_core.config import EvaluationConfig, RecommenderConfig, TokenizerConfig
+from diger_core.data.sequences import sequences
+from diger_core.errors import DigerError
+from diger_core.ids.id_table import IdTable, to_arrow
+from diger_core.recommender.model import Recommender
+from diger_core.store.artefacts import Artefact, Store
+from diger_core.tokenizer.rqvae import Tokenizer, tokenizer_state
+from orchestration.champion.model_artefact import write_model
+from orchestration.params.verdict import ReportConfig
+from orchestration.verdict.evaluation import checked_table, evaluation
+from orchestration.verdict.report.material import Material
+from orchestration.verdict.report.page import page
+from tests.support.report_material import fake_curves, fake_run
+
+SHAPE = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, history=6)
+CONFIG = EvaluationConfig(beams=20, bootstrap=100)
+ITEMS, CODES, SUFFIXES = 40, 8, 8
+
+
+def made_inputs(root, shuffle: bool = False) -> dict[str, Artefact]:
+    """Sequences of 60 users over 40 items, two untrained models with their tables, and the joint model's table as semantic_ids."""
+    store, random = Store(root), np.random.default_rng(3)
+    users = np.repeat(np.arange(60), random.integers(2, 12, 60))
+    names = pa.array([f"{i:03d}" for i in range(ITEMS)])
+    events = pa.table({"user_id": users, "item_id": names.take(pa.array(random.integers(0, ITEMS, len(users)))), "pos": np.arange(len(users))})
+    seq, items, user_table = sequences(events, pa.table({"item_id": names}))
+    made: dict[str, Artefact] = {}
+    with store.writer("sequences") as out:
+        out.table("items.parquet", items)
+        out.table("users.parquet", user_table)
+        out.tensors("sequences.safetensors", seq.to_tensors())
+        made["sequences"] = store.publish(out)
+    for seed, name in enumerate(("joint_model", "frozen_model")):
+        torch.manual_seed(seed)
+        model = Recommender(SHAPE, CODES, 2, SUFFIXES)
+        codes = torch.from_numpy(random.integers(0, CODES, (ITEMS, 2)).astype(np.int32))
+        seen: dict[tuple, int] = {}
+        suffix = torch.tensor([_next(seen, prefix) for prefix in map(tuple, codes.tolist())])
+        table = IdTable(codes, suffix.int())
+        weights, tokenizer = tokenizer_state(Tokenizer(5, CODES, TokenizerConfig(levels=2, codes=CODES, code_dim=4, hidden=(8,))))
+        tensors = {f"recommender.{k}": v for k, v in model.state_dict().items()} | {f"tokenizer.{k}": v for k, v in weights.items()}
+        config = {"recommender": asdict(SHAPE), "tokenizer": tokenizer, "codes": CODES, "levels": 2, "suffixes": SUFFIXES, "alarm": None}
+        with store.writer(name) as out:
+            write_model(out, tensors, config, items["item_id"], table, fake_curves(3))
+            made[name] = store.publish(out)
+        if name == "joint_model":
+            with store.writer("semantic_ids") as out:
+                stored = to_arrow(items["item_id"], table)
+                stored = stored.take(pa.array(np.random.default_rng(9).permutation(ITEMS))) if shuffle else stored
+                out.table("semantic_ids.parquet", stored, sort_by=() if shuffle else ("item_id",))
+                made["semantic_ids"] = store.publish(out)
+    return made
+
+
+def _next(seen: dict[tuple, int], prefix: tuple) -> int:
+    seen[prefix] = seen.get(prefix, -1) + 1
+    return seen[prefix]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return made_inputs(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def run(inputs):
+    made = fake_run(inputs, evaluation=CONFIG)
+    evaluation(made)
+    return made
+
+
+def test_metrics_are_those_of_the_stored_ranks(run):
+    metrics, ranks = run.out.files["metrics.json"], run.out.files["per_user.parquet"]
+    assert list(metrics["models"]) == ["joint_model", "frozen_model", "most_popular", "markov"]
+    assert ranks.num_rows == metrics["users"]
+    for name, values in metrics["models"].items():
+        rank = ranks[name].to_numpy()
+        hit = (rank >= 1) & (rank <= 10)
+        assert values["recall@10"] == pytest.approx(hit.mean())
+        assert values["ndcg@10"] == pytest.approx(np.where(hit, 1 / np.log2(1 + np.maximum(rank, 1)), 0).mean())
+        low, high = values["intervals"]["recall@10"]
+        assert low <= values["recall@10"] <= high
+        assert run.said[f"{name}_recall_10"] == values["recall@10"]
+    assert run.said["gain_recall_10_mean"] == pytest.approx(
+        metrics["models"]["joint_model"]["recall@10"] - metrics["models"]["frozen_model"]["recall@10"]
+    )
+
+
+def test_facts_are_flat_numbers(run):
+    assert all(isinstance(value, (int, float)) for value in run.said.values())
+
+
+def test_recommendations_agree_with_the_ranks_and_the_sequences(run, inputs):
+    ranks = {row["user_index"]: row for row in run.out.files["per_user.parquet"].to_pylist()}
+    tensors = inputs["sequences"].tensors("sequences.safetensors")
+    events, offsets = tensors["events"].numpy(), tensors["offsets"].numpy()
+    rows = run.out.files["recommendations.parquet"].to_pylist()
+    assert len(rows) == min(50, len(ranks))
+    for row in rows:
+        user = row["user_index"]
+        assert row["history"] == events[offsets[user] : offsets[user + 1] - 1].tolist()
+        assert row["target"] == events[offsets[user + 1] - 1]
+        for model in ("joint_model", "frozen_model"):
+            place = row[model].index(row["target"]) + 1 if row["target"] in row[model] else 0
+            assert place == ranks[user][model]
+
+
+def test_the_row_order_of_the_table_does_not_matter(run, tmp_path):
+    shuffled = fake_run(made_inputs(tmp_path, shuffle=True), evaluation=CONFIG)
+    evaluation(shuffled)
+    assert shuffled.out.files["metrics.json"] == run.out.files["metrics.json"]
+    assert shuffled.out.files["per_user.parquet"].equals(run.out.files["per_user.parquet"])
+
+
+def test_a_table_of_another_model_is_refused(inputs):
+    item_ids = inputs["sequences"].table("items.parquet")["item_id"]
+    assert len(checked_table(inputs["semantic_ids"], "semantic_ids.parquet", inputs["joint_model"], item_ids).codes_NM) == ITEMS
+    with pytest.raises(DigerError, match=r"semantic_ids/semantic_ids.parquet: its assignment .* is not the one that frozen_model"):
+        checked_table(inputs["semantic_ids"], "semantic_ids.parquet", inputs["frozen_model"], item_ids)
+    mixed = fake_run({**inputs, "joint_model": inputs["frozen_model"]}, evaluation=CONFIG)
+    with pytest.raises(DigerError, match="only reads its own IDs"):
+        evaluation(mixed)
+    assert mixed.out.files == {}
+
+
+def test_a_table_of_another_catalogue_is_refused(inputs):
+    item_ids = inputs["sequences"].table("items.parquet")["item_id"]
+    for other in (item_ids.slice(1), pa.chunked_array([pa.concat_arrays([item_ids.combine_chunks(), pa.array(["x"], item_ids.type)])])):
+        with pytest.raises(DigerError, match="not all are in both"):
+            checked_table(inputs["semantic_ids"], "semantic_ids.parquet", inputs["joint_model"], other)
+
+
+def test_without_the_control_the_rest_is_evaluated(inputs, run):
+    alone = fake_run({k: v for k, v in inputs.items() if k != "frozen_model"}, evaluation=CONFIG)
+    evaluation(alone)
+    assert list(alone.out.files["metrics.json"]["models"]) == ["joint_model", "most_popular", "markov"]
+    assert alone.out.files["per_user.parquet"]["joint_model"].equals(run.out.files["per_user.parquet"]["joint_model"])
+    assert "gain_recall_10_mean" not in alone.said
+
+
+def test_a_control_that_was_switched_off_leaves_an_artefact_without_a_model(inputs, tmp_path):
+    store = Store(tmp_path)
+    with store.writer("frozen_model") as out:
+        out.json("config.json", {"enabled": False})
+        out.json("curves.json", [])
+        off = store.publish(out)
+    alone = fake_run({**inputs, "frozen_model": off}, evaluation=CONFIG)
+    evaluation(alone)
+    assert "frozen_model" not in alone.out.files["metrics.json"]["models"]
+    with store.writer("evaluation") as out:
+        out.json("metrics.json", alone.out.files["metrics.json"])
+        made = store.publish(out)
+    html = page(Material({**inputs, "frozen_model": off, "evaluation": made}), ReportConfig())
+    assert "switched off" in html
+    assert off.hash in html
+
+
+def test_the_report_reads_what_the_evaluation_writes(inputs, run, tmp_path):
+    store = Store(tmp_path)
+    with store.writer("evaluation") as out:
+        out.json("metrics.json", run.out.files["metrics.json"])
+        out.table("recommendations.parquet", run.out.files["recommendations.parquet"], sort_by=("user_index",))
+        stored = store.publish(out)
+    html = page(Material({**inputs, "evaluation": stored}), ReportConfig())
+    assert "frozen control" in html
+    assert "Shopper A" in html
+    assert f"{run.out.files['metrics.json']['models']['markov']['recall@10']:.4f}" in html

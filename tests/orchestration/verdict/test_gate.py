@@ -1,0 +1,400 @@
+"""The gate: both models on the same users, every rule by its number, and bad days that it must not let through."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from diger_core.data.sequences import Sequences
+from diger_core.errors import DigerError
+from diger_core.evaluation.ranking import rank_targets
+from diger_core.ids.id_table import IdTable
+from diger_core.store.artefacts import Artefact
+from orchestration.champion.bundle import index_of, load_bundle
+from orchestration.params.load import build_params
+from orchestration.params.verdict import GateConfig, ReportConfig
+from orchestration.verdict.gate.gate import summary
+from orchestration.verdict.gate.rules import rules
+from orchestration.verdict.gate.servability import servability
+from orchestration.verdict.report.gate import verdict_markdown
+from orchestration.verdict.report.material import Material
+from orchestration.verdict.report.page import page
+from tests.support.release_world import EASY, SUFFIXES, WIDTH, ReleaseWorld, easy, item_name, random_table
+from tests.support.report_material import fake_inputs
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return ReleaseWorld(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def data(world):
+    return world.data()
+
+
+@pytest.fixture(scope="module")
+def champion(world, data):
+    return world.candidate(seed=1, data=data)
+
+
+def judged(world: ReleaseWorld, made: dict[str, Artefact], champion: Artefact | None = None, **gate: Any) -> dict[str, Any]:
+    inputs = {**made, "champion": champion} if champion is not None else made
+    return world.compute("gate", inputs, easy(**gate)).json("verdict.json")
+
+
+def failed(verdict: dict[str, Any]) -> list[str]:
+    return [rule["name"] for rule in verdict["rules"] if not rule["passed"]]
+
+
+def sequences_of(made: dict[str, Artefact]) -> Sequences:
+    return Sequences.from_tensors(made["sequences"].tensors("sequences.safetensors"))
+
+
+# What is measured
+
+
+def test_a_first_release_is_judged_on_soundness_alone(world, champion):
+    verdict = judged(world, champion, beat_most_popular=True)
+    names = [rule["name"] for rule in verdict["rules"]]
+    assert names == ["servable", "no_alarm", "unique_ids", "reserved_ids", "unique_prefixes", "coverage", "most_popular"]
+    assert verdict["champion"] is None
+    assert failed(verdict) == ["most_popular"], "an untrained model is worse than popularity"
+    assert judged(world, champion)["verdict"] == "accept"
+
+
+def test_a_candidate_equal_to_its_champion_differs_in_nothing(world, champion):
+    verdict = judged(world, champion, champion["bundle"], min_relative_ndcg=1.0, min_relative_coverage=1.0, min_common_items=1.0, max_churn=0.0)
+    assert verdict["verdict"] == "accept"
+    everything = verdict["metrics"]["slices"]["all"]["ndcg@10"]
+    assert everything["candidate"] == everything["champion"] > 0
+    assert everything["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert verdict["metrics"]["churn"]["events"] == 0
+
+
+def test_the_candidate_is_ranked_as_the_evaluation_ranks_it(world, champion):
+    bundle, seq = load_bundle(world.store, champion["bundle"].hash), sequences_of(champion)
+    config = build_params(EASY).evaluation
+    found = rank_targets(bundle.recommender, bundle.table.codes_NM, bundle.table.suffix_N, seq, "test", config)
+    measured = judged(world, champion)["metrics"]
+    assert measured["models"]["candidate"]["recall@10"] == pytest.approx(((found.rank_T >= 1) & (found.rank_T <= 10)).mean())
+    listed = found.items_Tk[:, :10]
+    assert measured["coverage"]["candidate"] == pytest.approx(len(np.unique(listed[listed >= 0])) / seq.items)
+
+
+def test_the_champion_ranks_only_what_it_knows_and_what_is_still_listed(world, champion):
+    """Its lists over another catalogue are those that its own model gives after the events that it knows."""
+    later = world.candidate(seed=3, data=world.data(seed=5, items=range(8, 48), start=1_200))
+    verdict = judged(world, later, champion["bundle"])
+    seq, bundle = sequences_of(later), load_bundle(world.store, champion["bundle"].hash)
+    ids = [item_name(i) for i in range(8, 48)]
+    own = {name: row for row, name in enumerate(bundle.item_ids.to_pylist())}
+    hits, users = [], 0
+    for user in range(seq.users):
+        events = [ids[e] for e in seq.events_E[seq.offsets_U1[user] : seq.offsets_U1[user + 1]]]
+        if len(events) < 3:
+            continue
+        users += 1
+        known = [own[name] for name in events[:-1] if name in own]
+        if not known or events[-1] not in own:
+            hits.append(0)
+            continue
+        alone = Sequences(np.array([*known, own[events[-1]]], dtype=np.int32), np.array([0, len(known) + 1]), len(own))
+        hits.append(_rank(bundle, alone, {own[name] for name in ids if name in own}))
+    rank_T = np.array(hits)
+    row = verdict["metrics"]["models"]["champion"]
+    assert verdict["metrics"]["users"] == users
+    assert row["recall@10"] == pytest.approx(((rank_T >= 1) & (rank_T <= 10)).mean())
+    assert verdict["metrics"]["slices"]["unknown_to_champion"]["recall@10"]["champion"] == 0
+    assert verdict["metrics"]["churn"]["common_items"] == pytest.approx(32 / 40)
+
+
+def _rank(bundle: Any, alone: Sequences, listed: set[int]) -> int:
+    """The last event's place among the listed items, by the model's own scores of every item."""
+    from diger_core.evaluation.ranking import recommended
+
+    table, end = bundle.table, alone.offsets_U1[1:] - 1
+    items, _ = recommended(bundle.recommender, table.codes_NM, table.suffix_N, alone, np.array([0]), end, alone.items, beams=400)
+    order = [int(item) for item in items[0] if int(item) in listed]
+    target = int(alone.events_E[-1])
+    return order.index(target) + 1 if target in order else 0
+
+
+def test_fresh_targets_are_those_newer_than_every_event_of_the_champion(world, champion):
+    newest = int(sequences_of(champion).timestamps_E.max())
+    later = world.candidate(seed=2, data=world.data(seed=5, start=1_200))
+    seq = sequences_of(later)
+    last = seq.timestamps_E[seq.offsets_U1[1:] - 1][np.diff(seq.offsets_U1) >= 3]
+    metrics = judged(world, later, champion["bundle"])["metrics"]
+    assert 0 < metrics["fresh_targets"] == int((last > newest).sum()) < metrics["users"]
+    assert metrics["slices"]["fresh"]["users"] == metrics["fresh_targets"]
+
+
+def test_without_times_nothing_is_called_fresh(world, data, champion):
+    tensors = {name: value for name, value in data["sequences"].tensors("sequences.safetensors").items() if name != "timestamps"}
+
+    def write(out):
+        out.tensors("sequences.safetensors", tensors)
+        for name in ("items", "users"):
+            out.table(f"{name}.parquet", data["sequences"].table(f"{name}.parquet"), sort_by=(f"{name[:-1]}_index",))
+
+    timeless = {**data, "sequences": world.publish("sequences", write)}
+    made = world.candidate(seed=1, data=timeless)
+    assert made["bundle"].json("bundle.json")["last_event"] is None
+    for pair in ((made, champion), (champion, made)):
+        metrics = judged(world, pair[0], pair[1]["bundle"])["metrics"]
+        assert metrics["fresh_targets"] is None
+        assert "fresh" not in metrics["slices"]
+
+
+def test_a_sample_of_users_is_the_same_for_both_and_for_every_run(world, data, champion):
+    other = world.candidate(seed=2, data=data)
+    one, two = (judged(world, other, champion["bundle"], users=20) for _ in range(2))
+    assert one == two
+    assert one["metrics"]["users"] == one["metrics"]["slices"]["all"]["users"] == 20
+
+
+def test_the_verdict_has_no_user_or_time_in_it_and_is_found_by_content(world, champion):
+    first, second = (world.compute("gate", champion, easy()) for _ in range(2))
+    assert first.hash == second.hash
+    assert set(first.names) == {"verdict.json", "verdict.md", "gate.png"}
+    assert first.facts["verdict"] == "accept"
+
+
+def test_ids_of_other_types_have_nothing_in_common():
+    numbers, texts = pa.chunked_array([pa.array([1, 2])]), pa.chunked_array([pa.array(["1", "2"])])
+    assert index_of(numbers, texts).tolist() == [-1, -1]
+    assert index_of(pa.array([2, 7], pa.int64()), pa.array([1, 2], pa.uint64())).tolist() == [1, -1]
+    assert index_of(pa.array([-1, 2], pa.int64()), pa.array([2**63, 2], pa.uint64())).tolist() == [-1, 1]
+
+
+def test_the_page_tells_the_verdict_with_everything_escaped(world, data, champion, tmp_path):
+    verdict = judged(world, world.candidate(seed=2, data=data), champion["bundle"])
+    verdict["rules"][-1]["message"] = "<script>alert('x')</script> moved"
+    with world.store.writer("gate") as out:
+        out.json("verdict.json", verdict)
+        gate = world.store.publish(out)
+    inputs = fake_inputs(tmp_path)
+    html = page(Material({**inputs, "gate": gate}), ReportConfig())
+    assert "The gate refuses bundle" in html
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; moved" in html
+    assert "<script>alert" not in html
+    assert gate.hash in html
+    assert "May it serve?" not in page(Material(inputs), ReportConfig())
+    assert "\\<script\\>" in verdict_markdown(verdict) or "&lt;script" in verdict_markdown(verdict)
+
+
+# The rules, each by its number
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    """Figures with which every default rule is met."""
+    row = {
+        "candidate": 0.1,
+        "champion": 0.1,
+        "difference": {"mean": 0.0, "low": -0.002, "high": 0.002},
+        "relative": {"mean": 1.0, "low": 0.98, "high": 1.02},
+    }
+    base: dict[str, Any] = {
+        "users": 1000,
+        "models": {name: {"ndcg@10": value} for name, value in (("candidate", 0.1), ("champion", 0.1), ("most_popular", 0.02))},
+        "coverage": {"candidate": 0.5, "champion": 0.5},
+        "ids": {"unique_prefixes": 900, "largest_group": 4, "items": 1000, "unique_prefix_share": 0.9, "duplicates": 0, "reused_tuples": 0},
+        "alarm": None,
+        "servability": {"passed": True, "users": 64, "message": "ok"},
+        "slices": {name: {"users": 500, "ndcg@10": copy.deepcopy(row)} for name in ("all", "head", "tail", "new_items")},
+        "churn": {"common_items": 0.95, "items": 0.05, "events": 0.05},
+    }
+    for path, value in changes.items():
+        node, *rest = path.split("__")
+        target = base
+        for name in [node, *rest][:-1]:
+            target = target[name.replace("_at_", "@")]
+        target[[node, *rest][-1].replace("_at_", "@")] = value
+    return base
+
+
+def broken(config: GateConfig | None = None, **changes: Any) -> list[str]:
+    return [rule["name"] for rule in rules(measured(**changes), config or GateConfig()) if not rule["passed"]]
+
+
+def test_sound_figures_meet_every_default_rule():
+    assert broken() == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("servable", {"servability": {"passed": False, "users": 0, "message": "the trie is broken"}}),
+        ("no_alarm", {"alarm": "codebooks collapsed"}),
+        ("unique_ids", {"ids__duplicates": 2}),
+        ("reserved_ids", {"ids__reused_tuples": 1}),
+        ("unique_prefixes", {"ids__unique_prefix_share": 0.29}),
+        ("coverage", {"coverage": {"candidate": 0.04, "champion": 0.05}}),
+        ("most_popular", {"models__most_popular": {"ndcg@10": 0.11}}),
+        ("relative_ndcg", {"slices__all__ndcg_at_10__relative": {"mean": 0.96, "low": 0.9, "high": 1.01}}),
+        ("relative_coverage", {"coverage": {"candidate": 0.2, "champion": 0.41}}),
+        ("common_items", {"churn__common_items": 0.49}),
+        ("churn", {"churn__events": 0.21}),
+    ],
+)
+def test_each_rule_refuses_by_itself(rule, changes):
+    assert broken(**changes) == [rule]
+
+
+def test_which_end_of_the_interval_counts_is_a_choice():
+    worse_on_average = {"slices__all__ndcg_at_10__relative": {"mean": 0.98, "low": 0.94, "high": 1.02}}
+    assert broken(GateConfig(judge="mean"), **worse_on_average) == []
+    assert broken(GateConfig(judge="low"), **worse_on_average) == ["relative_ndcg"]
+    assert broken(GateConfig(judge="high", min_relative_ndcg=1.03), **worse_on_average) == ["relative_ndcg"]
+
+
+@pytest.mark.parametrize("name", ["head", "tail"])
+def test_a_slice_refuses_only_a_large_loss_that_is_real(name):
+    path = f"slices__{name}__ndcg_at_10"
+    row = {"candidate": 0.08, "champion": 0.1, "relative": {"mean": 0.8, "low": 0.6, "high": 0.95}}
+    assert broken(**{path: {**row, "difference": {"mean": -0.02, "low": -0.04, "high": -0.005}}}) == [name]
+    assert broken(**{path: {**row, "difference": {"mean": -0.02, "low": -0.05, "high": 0.01}}}) == []
+    assert broken(GateConfig(min_relative_slice=0.7), **{path: {**row, "difference": {"mean": -0.02, "low": -0.04, "high": -0.005}}}) == []
+
+
+def test_a_champion_that_finds_nothing_is_no_obstacle():
+    row = {"candidate": 0.1, "champion": 0.0, "difference": {"mean": 0.1, "low": 0.05, "high": 0.15}, "relative": None}
+    assert broken(slices__all__ndcg_at_10=row, slices__head__ndcg_at_10=row) == []
+
+
+def test_every_refusal_names_its_rule_and_what_was_found():
+    verdict = {"rules": rules(measured(churn__events=0.9), GateConfig())}
+    assert summary(verdict).startswith("refused: churn (5.0% of the items that both know get another ID, 90.0% of their events")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("max_churn", 1.1), ("judge", "median"), ("min_relative_ndcg", -1), ("users", 0), ("bootstrap", 5), ("maximum", 1)]
+)
+def test_a_wrong_rule_is_named(key, value):
+    with pytest.raises(DigerError, match=f"gate.{key}"):
+        build_params({"gate": {key: value}})
+
+
+# Bad days
+
+
+def test_a_catalogue_that_shrinks_by_a_third_is_measured_and_may_pass(world, champion):
+    table = load_bundle(world.store, champion["bundle"].hash).table
+    fewer = world.candidate(seed=1, data=world.data(seed=6, items=range(28), start=1_200), table=IdTable(table.codes_NM[:28], table.suffix_N[:28]))
+    verdict = judged(world, fewer, champion["bundle"])
+    assert failed(verdict) == []
+    assert verdict["metrics"]["churn"] == {"common_items": 0.7, "items": 0.0, "events": 0.0, "counts": verdict["metrics"]["churn"]["counts"]}
+    assert verdict["metrics"]["churn"]["counts"]["removed"] == 12
+    assert failed(judged(world, fewer, champion["bundle"], min_common_items=0.8)) == ["common_items"]
+
+
+def test_a_catalogue_whose_ids_were_all_remapped_is_refused_unless_told(world, champion):
+    remapped = world.candidate(seed=1, data=world.data(items=range(500, 540)))
+    verdict = judged(world, remapped, champion["bundle"])
+    assert failed(verdict) == ["common_items"]
+    assert "were all ids re-mapped?" in summary(verdict)
+    assert verdict["metrics"]["models"]["champion"]["recall@10"] == 0
+    assert judged(world, remapped, champion["bundle"], min_common_items=0.0)["verdict"] == "accept"
+
+
+def test_a_new_id_space_is_refused_unless_told(world, data, champion):
+    other = world.candidate(seed=2, data=data)
+    assert failed(judged(world, other, champion["bundle"])) == ["churn"]
+    assert judged(world, other, champion["bundle"], max_churn=1.0)["verdict"] == "accept"
+
+
+def test_a_brand_of_equal_texts_on_one_prefix_is_refused(world):
+    data = world.data(seed=7)
+    table = random_table(data["sequences"].table("items.parquet")["item_id"], 7)
+    codes_NM, suffix_N = table.codes_NM.clone(), table.suffix_N.clone()
+    for start in (0, SUFFIXES):  # two prefixes that hold as many items as there are suffixes
+        codes_NM[start : start + SUFFIXES] = torch.tensor([7, 7 - start // SUFFIXES], dtype=torch.int32)
+        suffix_N[start : start + SUFFIXES] = torch.arange(SUFFIXES, dtype=torch.int32)
+    codes_NM[2 * SUFFIXES :, 0] = 0
+    suffix_N[2 * SUFFIXES :] = torch.arange(len(suffix_N) - 2 * SUFFIXES, dtype=torch.int32)
+    made = world.candidate(seed=1, data=data, table=IdTable(codes_NM, suffix_N))
+    verdict = judged(world, made)
+    assert failed(verdict) == ["unique_prefixes"]
+    assert f"the fullest holds {SUFFIXES}" in summary(verdict)
+
+
+def test_a_bundle_of_another_snapshot_is_an_error(world, champion):
+    other = world.data(seed=9)
+    with pytest.raises(DigerError, match="other sequences"):
+        world.compute("gate", {**champion, "sequences": other["sequences"]})
+
+
+# Servability: a fault of the bundle as it lies in the store is a refusal, not a crash
+
+
+def test_a_bundle_damaged_in_the_store_cannot_serve(world, champion, tmp_path):
+    seq = sequences_of(champion)
+    assert servability(world.store.url, champion["bundle"].hash, seq, 5, WIDTH)["users"] == 5
+    place = tmp_path / "artefacts" / "bundle" / champion["bundle"].hash
+    shutil.copytree(champion["bundle"].directory, place)
+    (place / "model.safetensors").chmod(0o644)
+    (place / "model.safetensors").write_bytes(b"x")
+    found = servability(str(tmp_path), champion["bundle"].hash, seq, 5, WIDTH)
+    assert not found["passed"]
+    assert "model.safetensors" in found["message"]
+
+
+def test_an_encoder_of_another_width_cannot_serve(world, champion):
+    found = servability(world.store.url, champion["bundle"].hash, sequences_of(champion), 5, WIDTH + 1)
+    assert not found["passed"]
+    assert "width 8, the encoder and the factors give 9" in found["message"]
+
+
+def test_a_model_that_gives_no_numbers_cannot_serve(world, data):
+    made = world.candidate(seed=1, data=data)
+    tensors = made["joint_model"].tensors("model.safetensors")
+    tensors["recommender.token_tables.0"] = torch.full_like(tensors["recommender.token_tables.0"], float("nan"))
+
+    def write(out):
+        for name in ("config.json", "id_table.parquet", "curves.json"):
+            out.file(name, made["joint_model"].path(name), sort_by=made["joint_model"].files[name]["sort_by"])
+        out.tensors("model.safetensors", tensors, made["joint_model"].tensors_metadata("model.safetensors"))
+
+    broken_model = {**made, "joint_model": world.publish("joint_model", write)}
+    broken_model["bundle"] = world.compute("bundle", broken_model)
+    verdict = judged(world, broken_model)
+    assert "servable" in failed(verdict)
+    json.dumps(verdict, allow_nan=False)
+
+
+def test_an_item_on_the_tuple_of_a_removed_or_living_one_is_refused(world, data, champion):
+    held = load_bundle(world.store, champion["bundle"].hash).table
+    fewer = world.data(items=range(30))
+    second = world.candidate(seed=1, data=fewer, table=IdTable(held.codes_NM[:30], held.suffix_N[:30]), baseline=champion["bundle"])
+    assert failed(judged(world, second)) == []
+
+    def with_tuple_of(item: int) -> dict[str, Artefact]:
+        codes_NM, suffix_N = held.codes_NM[:30].clone(), held.suffix_N[:30].clone()
+        rows = [0, item] if item < 30 else [0]
+        codes_NM[rows], suffix_N[rows] = held.codes_NM[[item, 0][: len(rows)]], held.suffix_N[[item, 0][: len(rows)]]
+        return world.candidate(seed=1, data=fewer, table=IdTable(codes_NM, suffix_N), baseline=second["bundle"])
+
+    for item, reused in ((35, 1), (20, 2)):  # removed two releases ago; two living items that changed places
+        verdict = judged(world, with_tuple_of(item))
+        assert failed(verdict) == ["reserved_ids"]
+        assert verdict["metrics"]["ids"]["reused_tuples"] == reused
+
+
+def test_ids_that_a_bundle_released_meanwhile_gave_out_are_not_given_out_again(world, champion):
+    """Two snapshots went on from one champion; the second release must respect what the first gave its new item."""
+    held = load_bundle(world.store, champion["bundle"].hash).table
+    free = next(s for s in range(SUFFIXES) if not ((held.codes_NM == held.codes_NM[0]).all(1) & (held.suffix_N == s)).any())
+    more = IdTable(torch.cat([held.codes_NM, held.codes_NM[:1]]), torch.cat([held.suffix_N, torch.tensor([free], dtype=torch.int32)]))
+    made = [world.candidate(seed=1, data=world.data(items=[*range(40), new]), table=more, baseline=champion["bundle"]) for new in (50, 51)]
+    assert failed(judged(world, made[1], champion["bundle"])) == []
+    verdict = judged(world, made[1], made[0]["bundle"])
+    assert failed(verdict) == ["reserved_ids"]
+    assert verdict["metrics"]["ids"]["reused_tuples"] == 1

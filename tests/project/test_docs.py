@@ -1,0 +1,130 @@
+"""The pages' commands run, with the exit codes and the lines that the pages show; every command of every page is run by some test."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support import docs, readme_page
+from tests.support.docs import PROJECT, commands, inline_commands, masked, missing, plain_commands, run, world
+
+TEXTS = {
+    path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").glob("*.md"))
+}
+# Commands that no block of a page's own world runs -> the file that runs them, and the name of the test in it (CI's script has none).
+ELSEWHERE = {
+    "make setup": (".ci/run", "make setup"),
+    "make lint": (".ci/run", "make lint"),
+    "make test": (".ci/run", "make test"),
+    "make demo": ("tests/project/test_make.py", "test_make_demo_ends_with_a_second_release_and_the_pages_pictures"),
+    "make ui": ("tests/project/test_make.py", "test_make_ui_serves_the_demo_snapshots"),
+    "diger ui": ("tests/project/test_make.py", "test_make_ui_serves_the_demo_snapshots"),
+    "pre-commit install": ("tests/project/test_make.py", "test_the_hooks_refuse_a_commit_that_the_linters_refuse"),
+    "python -m docs.pictures": ("tests/project/test_make.py", "test_make_demo_ends_with_a_second_release_and_the_pages_pictures"),
+    "python -m tests.support.docs docs/PAGE.md": ("tests/project/test_docs.py", "test_a_page_is_rewritten_with_what_its_commands_print"),
+    "python -m tests.support.definitions_snapshot": (
+        "tests/orchestration/on_dagster/test_definitions.py",
+        "test_assets_jobs_schedules_and_sensors_are_what_was_last_read",
+    ),
+    "python -m tests.support.screenshots OUT_DIR": (
+        "tests/orchestration/on_dagster/test_ui_everything.py",
+        "test_the_script_takes_a_picture_of_every_page_and_state",
+    ),
+    "export RAY_AUTH_MODE=token": ("tests/orchestration/on_ray/test_ray_jobs.py", "job_server"),
+    "ray start --head": ("tests/orchestration/on_ray/test_ray_jobs.py", "job_server"),
+    "DAGSTER_HOME=": ("tests/project/test_docs.py", "test_the_readmes_commands_lead_from_two_exports_to_a_comparison"),
+    "dvc add": ("tests/support/dvc_project.py", '"dvc", "add"'),
+    "dvc remote modify --local local url": ("tests/support/dvc_project.py", '"dvc", "remote", "modify", "--local", "local", "url"'),
+    "dvc repro on_demand/dvc.yaml": ("tests/orchestration/test_dvc.py", "on_demand/dvc.yaml"),
+    "dvc repro": ("tests/orchestration/test_dvc.py", '"dvc", "repro"'),
+    "dvc push": ("tests/orchestration/test_dvc.py", '"dvc", "push"'),
+    "dvc pull": ("tests/support/dvc_project.py", '"dvc", "pull"'),
+    "dvc metrics show": ("tests/orchestration/test_dvc.py", '"dvc", "metrics", "show"'),
+}
+# Measurements of up to half an hour, whose result is a line of benchmarks/results.
+BY_HAND = ("make faults", "python -m benchmarks.traffic", "python -m benchmarks.search")
+
+PAGES = [path for path in sorted((PROJECT / "docs").glob("*.md")) if re.search(r"^<!-- world: ", path.read_text(encoding="utf-8"), re.MULTILINE)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_page_shows_what_its_commands_print(page, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    world(text, tmp_path)
+    for command in commands(text):
+        output, code = run(command.line, tmp_path)
+        assert code == command.exit_code, f"$ {command.line}\n" + "\n".join(output)
+        assert missing(command.expected, output) == [], f"$ {command.line}\n" + "\n".join(output)
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_lead_from_two_exports_to_a_comparison(tmp_path):
+    readme_page.world(tmp_path)
+    told = ""
+    for line in plain_commands(TEXTS["README.md"]):
+        if line.startswith("diger ") and line not in ELSEWHERE:
+            output, code = run(line, tmp_path)
+            assert code == 0, f"$ {line}\n" + "\n".join(output)
+            told += "\n".join(output)
+    assert all(words in told for words in ("Report: store/", "code_1", "Comparison: compare-", "The gate accepts", "entry 2 of the log"))
+    (line,) = [line for line in inline_commands(TEXTS["README.md"]) if "dagster asset materialize" in line]
+    key = next(path.stem for path in (tmp_path / "store" / "snapshots").glob("tuesday-*.json"))
+    output, code = run(line.replace("KEY", key), tmp_path)
+    assert code == 0, "\n".join(output)
+    assert sum("unchanged, reused" in each for each in output) >= 15
+
+
+def test_every_command_of_a_page_is_run_by_a_test():
+    own = {line for line in plain_commands(TEXTS["README.md"]) if line.startswith("diger ")}
+    for name, text in TEXTS.items():
+        for line in [*plain_commands(text), *(line for line in inline_commands(text) if not line.startswith("diger "))]:
+            assert line in own or line.startswith((*ELSEWHERE, *BY_HAND)), f"{name}: no test runs `{line}`"
+
+
+def test_what_runs_a_pages_commands_elsewhere_exists():
+    for command, (file, name) in ELSEWHERE.items():
+        assert name in (PROJECT / file).read_text(encoding="utf-8"), f"{command}: {file} has no {name}"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_subcommand_and_option_of_a_sentence_exists(name):
+    from orchestration.cli import cli
+
+    for line in inline_commands(TEXTS[name]):
+        if not line.startswith("diger "):
+            continue
+        command, words = cli, line.split()[1:]
+        while hasattr(command, "get_command") and words:
+            found = command.get_command(None, words[0])
+            assert found is not None, f"{name}: `{line}`: there is no {words[0]}"
+            command, words = found, words[1:]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options, f"{name}: `{line}`"
+
+
+def test_a_page_is_rewritten_with_what_its_commands_print(tmp_path):
+    page = tmp_path / "page.md"
+    head = "<!-- world: tests.support.data_page:world -->\n"
+    page.write_text(f"{head}```console\n$ head -1 clicks.csv\nold output\n$ false\n```\n", encoding="utf-8")
+    docs.rewrite(page)
+    assert page.read_text(encoding="utf-8") == f"{head}```console\n$ head -1 clicks.csv\ncustomer,sku,time\n$ false\n[exit 1]\n```\n"
+
+
+def test_pages_were_found():
+    assert {page.stem for page in PAGES} >= {"audit", "data", "retraining", "tuning"}
+
+
+def test_a_line_that_no_longer_comes_is_noticed():
+    assert missing(["tokenizer 0123456789ab  2026-01-01"], ["tokenizer ffffffffffff  2027-12-31"]) == []
+    assert missing(["tokenizer 0123456789ab"], ["joint_model 0123456789ab"]) == ["tokenizer 0123456789ab"]
+    assert missing(["b", "a"], ["a", "b"]) == ["a"]
+    assert missing(["a", "…", "c"], ["a", "b", "c"]) == []
+    assert masked("took 3.14 s") == masked("took 2.7 s")
+
+
+def test_the_example_in_the_format_is_read():
+    (first, second) = commands("```console\n$ diger verify\nall\n[exit 1]\n$ true\n```\n")
+    assert (first.line, first.expected, first.exit_code) == ("diger verify", ["all"], 1)
+    assert second.expected == []

@@ -1,0 +1,24 @@
+"""The world of the README's own-data commands: docs/data.md's shop, its next export, and parameters for a tiny catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from orchestration.cli import main
+from tests.support import data_page
+from tests.support.retraining_page import LENIENT
+from tests.support.retraining_world import SMALL
+
+
+def world(folder: Path) -> None:
+    """clicks.csv and products.csv of Monday, the snapshot data/snapshots/tuesday with one event more a customer, and params.yaml."""
+    data_page.world(folder)
+    (folder / "params.yaml").write_text(yaml.safe_dump(SMALL | {"gate": LENIENT}), encoding="utf-8")
+    clicks = (folder / "clicks.csv").read_text(encoding="utf-8").splitlines()
+    later = [f"{line.split(',')[0]},{4711 + 3 * n % 40:07d},{1770000000 + n}" for n, line in enumerate(clicks[1::6])]
+    (folder / "later.csv").write_text("\n".join([*clicks, *later]) + "\n", encoding="utf-8")
+    maps = ("user_id=customer", "item_id=sku", "timestamp=time")
+    tables = ["--interactions", str(folder / "later.csv"), "--items", str(folder / "products.csv"), "--out", str(folder / "data/snapshots/tuesday")]
+    main(["ingest", "table", *tables, *(word for each in maps for word in ("--map", each)), "--map-items", "item_id=sku"])

@@ -22,13 +22,13 @@ from orchestration.engine.console import print_table
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results"
-TRAINING, CHECKPOINT, DISTRIBUTED = (
-    "tests/diger_core/training/test_training.py",
-    "tests/diger_core/training/test_checkpoint.py",
-    "tests/diger_core/training/test_distributed.py",
-)
-RAY, SEARCH, FAULTS, JOBS = (f"tests/orchestration/test_{name}.py" for name in ("ray_train", "decay_search", "faults", "ray_jobs"))
-STORE, S3 = "tests/diger_core/store/test_store.py", "tests/diger_core/store/test_store_faults.py"
+TRAINING, CHECKPOINT, DISTRIBUTED = (f"tests/diger_core/training/test_{name}.py" for name in ("training", "checkpoint", "distributed"))
+STORE, S3 = (f"tests/diger_core/store/test_{name}.py" for name in ("store", "store_faults"))
+RAY, JOBS, NODES, SESSION = (f"tests/orchestration/on_ray/test_{name}.py" for name in ("ray_train", "ray_jobs", "two_nodes", "ray_session"))
+SEARCH, STUDY = (f"tests/orchestration/search/test_{name}.py" for name in ("decay_search", "search"))
+RUNNER, PRIVATE = (f"tests/orchestration/engine/test_{name}.py" for name in ("runner", "private"))
+TERMINATION = "tests/orchestration/on_dagster/test_termination.py"
+FAULTS = "tests/flow/test_faults.py"
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class Fault:
 BENCH = (
     Fault(1, "worker killed at random steps", ((TRAINING, "ten_random_steps"), (RAY, "killed_worker"), (SEARCH, "killed_trial_worker"))),
     Fault(2, "killed between two uploads", ((FAULTS, "between_any_two_uploads"), (CHECKPOINT, "interrupted_write or killed_run_has_begun"))),
-    Fault(3, "second node lost", (("tests/orchestration/on_ray/test_two_nodes.py", ""), (DISTRIBUTED, "resume_each_their_own"))),
+    Fault(3, "second node lost", ((NODES, ""), (DISTRIBUTED, "resume_each_their_own"))),
     Fault(4, "Dagster step or driver killed, retried", ((FAULTS, "new_run_id"), (RAY, "killed_driver"))),
     Fault(5, "newest checkpoint damaged", ((CHECKPOINT, "damaged_checkpoint"), (RAY, "newest_valid_checkpoint"))),
     Fault(
         6,
         "Tune's state files damaged",
-        ((SEARCH, "rays_files or goes_on_with_all_trials"), ("tests/orchestration/search/test_search.py", "damaged_entry")),
+        ((SEARCH, "rays_files or goes_on_with_all_trials"), (STUDY, "damaged_entry")),
     ),
     Fault(7, "crash at every step of publishing", ((FAULTS, "step_of_publishing"), (STORE, "exception_while_writing"))),
     Fault(8, "object store: 500, 503, 403, reset, hang, cut bodies", ((S3, ""), (RAY, "cannot_be_stored"))),
-    Fault(11, "the same work launched twice at once", (("tests/orchestration/engine/test_runner.py", "twice_at_once"), (JOBS, "not_doubled"))),
+    Fault(11, "the same work launched twice at once", ((RUNNER, "twice_at_once"), (JOBS, "not_doubled"))),
     Fault(
         17, "loss not finite, exploding gradient, collapse", ((TRAINING, "not_finite or exploding or collapse_stops"), (SEARCH, "prune_their_trial"))
     ),
@@ -62,11 +62,11 @@ BENCH = (
         19,
         "termination from the UI and from outside",
         (
-            ("tests/orchestration/on_dagster/test_termination.py", ""),
+            (TERMINATION, ""),
             (RAY, "interrupted_run"),
             (JOBS, "interrupt"),
-            ("tests/orchestration/on_ray/test_ray_session.py", "interrupted_stage or by_itself"),
-            ("tests/orchestration/engine/test_private.py", ""),
+            (SESSION, "interrupted_stage or by_itself"),
+            (PRIVATE, ""),
         ),
     ),
 )

@@ -22,7 +22,7 @@ COPIED = ("diger_core", "tests", "pyproject.toml")
 
 @dataclass(frozen=True)
 class Mutation:
-    """`old`, which occurs once in diger_core/`file`, becomes `new`; `test` (below tests/core) then fails."""
+    """`old`, which occurs once in diger_core/`file`, becomes `new`; `test` (below tests/diger_core) then fails."""
 
     property: str
     file: str
@@ -31,111 +31,114 @@ class Mutation:
     test: str
 
 
-ASSIGN, NOISE, STEP, STATE, TABLE, BEAM = "assignment.py", "noise.py", "joint_step.py", "training_state.py", "id_table.py", "beam.py"
-FRQUD, SDUD = "schedules/frqud.py", "schedules/sdud.py"
+ASSIGN, NOISE, STEP, STATE = (f"training/{name}.py" for name in ("assignment", "noise", "joint_step", "state"))
+TABLE, BEAM = "ids/id_table.py", "recommender/beam.py"
+FRQUD, SDUD, CONSTANT = (f"training/schedules/{name}.py" for name in ("frqud", "sdud", "constant"))
 NOISY = "torch.addcmul(logits_VK, sigma_V[:, None], noise_MVK[level])"
 SOFT = "soft_V if paths.history else hard_V, soft_V if paths.teacher else hard_V, batch"
 ZEROS = "\n\n    def sigma_level(self, state: State, level: int, det_Vj: Tensor) -> Tensor:\n        return torch."
-BRUTE_FORCE = "test_beam.py::test_as_many_beams_as_items_gives_the_order_of_brute_force"
-RESUMED = "test_training.py::test_killed_and_resumed_equals_uninterrupted[joint-7]"
+BRUTE_FORCE = "recommender/test_beam.py::test_as_many_beams_as_items_gives_the_order_of_brute_force"
+RESUMED = "training/test_training.py::test_killed_and_resumed_equals_uninterrupted[joint-7]"
 
 MUTATIONS = [
     # Sampling
     Mutation("sigma = 0 gives argmin", ASSIGN, NOISY, NOISY.replace("sigma_V", "(sigma_V + 0.5)"),
-             "test_assignment.py::test_sigma_zero_and_eval_mode_give_argmin_whatever_the_seed"),
+             "training/test_assignment.py::test_sigma_zero_and_eval_mode_give_argmin_whatever_the_seed"),
     Mutation("eval mode gives argmin", ASSIGN, '.get(noise if tok.training else "none")', ".get(noise)",
-             "test_assignment.py::test_sigma_zero_and_eval_mode_give_argmin_whatever_the_seed"),
+             "training/test_assignment.py::test_sigma_zero_and_eval_mode_give_argmin_whatever_the_seed"),
     Mutation("noise is Gumbel(0, 1): its scale", NOISE, "return -torch.log(-torch.log1p(-u))", "return -1.03 * torch.log(-torch.log1p(-u))",
-             "test_noise.py::test_gumbel_noise_passes_a_kolmogorov_smirnov_test"),
+             "training/test_noise.py::test_gumbel_noise_passes_a_kolmogorov_smirnov_test"),
     Mutation("noise is Gumbel(0, 1): its side", NOISE, "return -torch.log(-torch.log1p(-u))", "return torch.log(-torch.log1p(-u))",
-             "test_noise.py::test_gumbel_noise_passes_a_kolmogorov_smirnov_test"),
+             "training/test_noise.py::test_gumbel_noise_passes_a_kolmogorov_smirnov_test"),
     Mutation("noise is Gumbel(0, sigma)", NOISE, "return -torch.log(-torch.log1p(-u))", "return 0.97 - torch.log(-torch.log1p(-u))",
-             "test_noise.py::test_scaled_noise_is_gumbel_of_scale_sigma"),
+             "training/test_noise.py::test_scaled_noise_is_gumbel_of_scale_sigma"),
     Mutation("noise is the item's, not the batch's", NOISE, "_mix(key.unsqueeze(-1) + (items_V.to(torch.int64) + 1) * _GOLDEN)",
              "_mix(key.unsqueeze(-1) + (torch.arange(len(items_V), device=device) + 1) * _GOLDEN)",
-             "test_assignment.py::test_an_item_s_assignment_does_not_depend_on_the_batch_around_it"),
+             "training/test_assignment.py::test_an_item_s_assignment_does_not_depend_on_the_batch_around_it"),
     Mutation("code frequencies match softmax(l / sigma)", ASSIGN, NOISY, NOISY.replace("sigma_V[", "sigma_V.square()["),
-             "test_assignment.py::test_code_frequencies_match_the_softmax_of_logits_over_sigma_whatever_tau"),
+             "training/test_assignment.py::test_code_frequencies_match_the_softmax_of_logits_over_sigma_whatever_tau"),
     Mutation("code frequencies do not change with tau", ASSIGN, "sampled_V = noisy_VK.detach().argmax(1)",
              "sampled_V = torch.addcmul(logits_VK / tau, sigma_V[:, None], noise_MVK[level]).detach().argmax(1)",
-             "test_assignment.py::test_code_frequencies_match_the_softmax_of_logits_over_sigma_whatever_tau"),
+             "training/test_assignment.py::test_code_frequencies_match_the_softmax_of_logits_over_sigma_whatever_tau"),
     Mutation("the forward P is the one-hot exactly", ASSIGN, "hard_VK + (y_VK - y_VK.detach())", "hard_VK + y_VK - y_VK.detach()",
-             "test_assignment.py::test_the_forward_assignment_is_the_one_hot_exactly_in_fp32_and_bf16"),
+             "training/test_assignment.py::test_the_forward_assignment_is_the_one_hot_exactly_in_fp32_and_bf16"),
     Mutation("the quantizer is fp32 under bf16", ASSIGN, "with torch.autocast(z_Ve.device.type, enabled=False):", "if True:",
-             "test_assignment.py::test_the_forward_assignment_is_the_one_hot_exactly_in_fp32_and_bf16"),
+             "training/test_assignment.py::test_the_forward_assignment_is_the_one_hot_exactly_in_fp32_and_bf16"),
     Mutation("z - sum E_j,k_j is the last residual", ASSIGN, "tok.codebooks[level].detach()[codes_V]", "tok.codebooks[level].detach()[det[-1]]",
-             "test_assignment.py::test_the_residual_follows_the_code_that_is_fed_forward"),
+             "training/test_assignment.py::test_the_residual_follows_the_code_that_is_fed_forward"),
     # Gradients
     Mutation("every codebook has a gradient", ASSIGN, "(noisy_VK / tau).softmax(1), codes_V", "(noisy_VK.detach() / tau).softmax(1), codes_V",
-             "test_assignment.py::test_every_codebook_gets_a_finite_gradient_from_the_recommendation_loss"),
+             "training/test_assignment.py::test_every_codebook_gets_a_finite_gradient_from_the_recommendation_loss"),
     Mutation("... the last one, too", ASSIGN, "(noisy_VK / tau).softmax(1), codes_V",
              "((noisy_VK if level < tok.levels - 1 else noisy_VK.detach()) / tau).softmax(1), codes_V",
-             "test_assignment.py::test_every_codebook_gets_a_finite_gradient_from_the_recommendation_loss"),
+             "training/test_assignment.py::test_every_codebook_gets_a_finite_gradient_from_the_recommendation_loss"),
     Mutation("path history alone is open", STEP, SOFT, SOFT.replace("soft_V if paths.history", "soft_V.detach() if paths.history"),
-             "test_training.py::test_each_path_alone_gives_every_codebook_a_gradient"),
+             "training/test_training.py::test_each_path_alone_gives_every_codebook_a_gradient"),
     Mutation("path teacher alone is open", STEP, SOFT, SOFT.replace("soft_V if paths.teacher", "soft_V.detach() if paths.teacher"),
-             "test_training.py::test_each_path_alone_gives_every_codebook_a_gradient"),
+             "training/test_training.py::test_each_path_alone_gives_every_codebook_a_gradient"),
     Mutation("path labels alone is open", STEP, "soft=paths.labels", "soft=False",
-             "test_training.py::test_each_path_alone_gives_every_codebook_a_gradient"),
+             "training/test_training.py::test_each_path_alone_gives_every_codebook_a_gradient"),
     Mutation("all paths off: every tokenizer gradient is None", STEP, "soft=paths.labels", "soft=True",
-             "test_training.py::test_with_all_paths_off_loss_gen_reaches_no_tokenizer_parameter"),
+             "training/test_training.py::test_with_all_paths_off_loss_gen_reaches_no_tokenizer_parameter"),
     Mutation("the encoder's gradient is None when frozen", STATE, '(name == "codebooks" or joint.train_encoder)', "True",
-             "test_training.py::test_a_step_leaves_a_frozen_encoder_without_a_gradient"),
-    Mutation("finite differences agree with autograd", "tokenizer.py", "torch.addmm(-book_Ke.square().sum(1)",
+             "training/test_training.py::test_a_step_leaves_a_frozen_encoder_without_a_gradient"),
+    Mutation("finite differences agree with autograd", "tokenizer/rqvae.py", "torch.addmm(-book_Ke.square().sum(1)",
              "torch.addmm(-book_Ke.detach().square().sum(1)",
-             "test_assignment.py::test_finite_differences_agree_with_autograd_on_a_soft_forward_model"),
+             "training/test_assignment.py::test_finite_differences_agree_with_autograd_on_a_soft_forward_model"),
     # FrqUD
     Mutation("only items on hot codes receive noise", FRQUD, 'state["f"][decider] > self.config.r', 'state["f"][decider] < self.config.r',
-             "test_assignment.py::test_frqud_noise_reaches_only_items_on_hot_codes"),
+             "training/test_assignment.py::test_frqud_noise_reaches_only_items_on_hot_codes"),
     Mutation("hot is strict", FRQUD, 'state["f"][decider] > self.config.r', 'state["f"][decider] >= self.config.r',
-             "test_schedules.py::test_frqud_is_strict_and_starts_at_one_over_k"),
-    Mutation("f sums to 1", FRQUD, "(1 - decay) * f_hat", "f_hat", "test_schedules.py::test_frqud_usage_sums_to_one"),
-    Mutation("f is untouched in eval mode", "training.py", "steps, epoch = len(self.batches), self.position.epoch + 1",
+             "training/test_schedules.py::test_frqud_is_strict_and_starts_at_one_over_k"),
+    Mutation("f sums to 1", FRQUD, "(1 - decay) * f_hat", "f_hat", "training/test_schedules.py::test_frqud_usage_sums_to_one"),
+    Mutation("f is untouched in eval mode", "training/loop.py", "steps, epoch = len(self.batches), self.position.epoch + 1",
              "steps, epoch = len(self.batches), self.position.epoch + 1\n"
              "        if self.learns:\n"
              "            self.state = self.schedule.update(self.state, self.sums[1], self.catalogue.codes_NM)",
-             "test_training.py::test_the_end_of_an_epoch_leaves_the_schedule_as_it_is"),
+             "training/test_training.py::test_the_end_of_an_epoch_leaves_the_schedule_as_it_is"),
     Mutation("f is saved and restored", STATE, 'loop.state = {name: value.to(loop.device) for name, value in tensors["schedule"].items()}',
              'loop.state["step"] = tensors["schedule"]["step"].to(loop.device)', RESUMED),
     Mutation("r = 0 is plain Gumbel", FRQUD, "if self.config.r == 0:", "if False:",
-             "test_schedules.py::test_frqud_with_r_zero_is_gumbel_and_with_r_infinite_is_deterministic"),
+             "training/test_schedules.py::test_frqud_with_r_zero_is_gumbel_and_with_r_infinite_is_deterministic"),
     Mutation("r = inf is deterministic", FRQUD, 'state["f"][decider] > self.config.r', 'state["f"][decider] > min(self.config.r, 2)',
-             "test_schedules.py::test_frqud_with_r_zero_is_gumbel_and_with_r_infinite_is_deterministic"),
+             "training/test_schedules.py::test_frqud_with_r_zero_is_gumbel_and_with_r_infinite_is_deterministic"),
     # SDUD
     Mutation("argmin of L_sigma is max(0, sqrt(L) - lambda)", SDUD, "(2 * (sigma + lambda_) ** 2)", "((sigma + lambda_) ** 2)",
-             "test_schedules.py::test_the_minimum_of_the_sdud_loss_is_the_closed_form_on_a_grid"),
+             "training/test_schedules.py::test_the_minimum_of_the_sdud_loss_is_the_closed_form_on_a_grid"),
     Mutation("... and SDUD goes there", SDUD, "1 / total - loss_gen.detach() / total**3", "1 / total - 2 * loss_gen.detach() / total**3",
-             "test_schedules.py::test_the_closed_form_gradient_of_the_sdud_loss_is_autograd_s"),
-    Mutation("sigma is never negative", SDUD, ".clamp(min=0)", ".clamp(min=-1)", "test_schedules.py::test_sdud_sigma_is_never_negative_nor_nan"),
+             "training/test_schedules.py::test_the_closed_form_gradient_of_the_sdud_loss_is_autograd_s"),
+    Mutation("sigma is never negative", SDUD, ".clamp(min=0)", ".clamp(min=-1)",
+             "training/test_schedules.py::test_sdud_sigma_is_never_negative_nor_nan"),
     Mutation("L_sigma changes no gradient but sigma's: its own", SDUD, "return loss_gen.detach() / (2", "return loss_gen / (2",
-             "test_assignment.py::test_sigma_carries_no_gradient_and_adding_its_loss_changes_no_other"),
+             "training/test_assignment.py::test_sigma_carries_no_gradient_and_adding_its_loss_changes_no_other"),
     Mutation("L_sigma changes no gradient but sigma's: L_gen's", ASSIGN, "sigma(level, torch.stack(det, 1))).detach()",
-             "sigma(level, torch.stack(det, 1)))", "test_assignment.py::test_sigma_carries_no_gradient_and_adding_its_loss_changes_no_other"),
+             "sigma(level, torch.stack(det, 1)))",
+             "training/test_assignment.py::test_sigma_carries_no_gradient_and_adding_its_loss_changes_no_other"),
     # Table
     Mutation("refresh is idempotent", TABLE, "suffix[rows] = previous_suffix[rows]\n", "suffix[rows] = (previous_suffix[rows] + 1) % suffixes\n",
-             "test_id_table.py::test_a_second_refresh_changes_nothing"),
+             "ids/test_id_table.py::test_a_second_refresh_changes_nothing"),
     Mutation("a suffix is kept while its prefix is", TABLE, "        kept[rows] = True\n", "",
-             "test_id_table.py::test_suffixes_follow_the_rule_item_by_item"),
+             "ids/test_id_table.py::test_suffixes_follow_the_rule_item_by_item"),
     Mutation("tuples are unique", TABLE, "return r + through - before", "return r",
-             "test_id_table.py::test_full_tuples_are_unique_and_row_order_does_not_matter"),
+             "ids/test_id_table.py::test_full_tuples_are_unique_and_row_order_does_not_matter"),
     Mutation("row order changes no ID", TABLE, "movers = order_N.to(device)[~kept[order_N.to(device)]]", "movers = (~kept).nonzero()[:, 0]",
-             "test_id_table.py::test_full_tuples_are_unique_and_row_order_does_not_matter"),
+             "ids/test_id_table.py::test_full_tuples_are_unique_and_row_order_does_not_matter"),
     Mutation("additions take no released ID", TABLE, ", key_R * _SPAN + released[:, -1]]", "]",
-             "test_id_table.py::test_removing_and_adding_items_moves_no_other_item"),
+             "ids/test_id_table.py::test_removing_and_adding_items_moves_no_other_item"),
     Mutation("removals change no ID", TABLE, "(previous_codes == codes_NM).all(1) & (previous_suffix >= 0)",
              "(previous_codes == codes_NM).all(1) & (previous_suffix > 0)",
-             "test_id_table.py::test_removing_and_adding_items_moves_no_other_item"),
+             "ids/test_id_table.py::test_removing_and_adding_items_moves_no_other_item"),
     Mutation("the suffix rule, item by item", TABLE, "movers[torch.argsort(key_N[movers], stable=True)]",
-             "movers.flip(0)[torch.argsort(key_N[movers.flip(0)], stable=True)]", "test_id_table.py::test_suffixes_follow_the_rule_item_by_item"),
+             "movers.flip(0)[torch.argsort(key_N[movers.flip(0)], stable=True)]", "ids/test_id_table.py::test_suffixes_follow_the_rule_item_by_item"),
     # Collapse
-    Mutation("Gumbel noise keeps the prefixes", "schedules/constant.py", "self.config.sigma_0, device=det_Vj.device", "0.0, device=det_Vj.device",
-             "test_collapse.py::test_straight_through_collapses_and_gumbel_does_not[0]"),
-    Mutation("straight-through loses them", "schedules/constant.py", f'noise = "none"{ZEROS}zeros', f'noise = "gumbel"{ZEROS}ones',
-             "test_collapse.py::test_straight_through_collapses_and_gumbel_does_not[0]"),
+    Mutation("Gumbel noise keeps the prefixes", CONSTANT, "self.config.sigma_0, device=det_Vj.device", "0.0, device=det_Vj.device",
+             "training/test_collapse.py::test_straight_through_collapses_and_gumbel_does_not[0]"),
+    Mutation("straight-through loses them", CONSTANT, f'noise = "none"{ZEROS}zeros', f'noise = "gumbel"{ZEROS}ones',
+             "training/test_collapse.py::test_straight_through_collapses_and_gumbel_does_not[0]"),
     # Checkpoint
-    Mutation("save, load: the same bits", "checkpoint.py", "value.detach().cpu().contiguous().clone()",
+    Mutation("save, load: the same bits", "training/checkpoint.py", "value.detach().cpu().contiguous().clone()",
              "(value.detach().cpu().bfloat16().to(value.dtype) if value.is_floating_point() else value.detach().cpu()).contiguous().clone()",
-             "test_checkpoint.py::test_what_is_loaded_is_bit_equal_to_what_was_saved"),
+             "training/test_checkpoint.py::test_what_is_loaded_is_bit_equal_to_what_was_saved"),
     Mutation("save, load: the same table", STATE, '"codes": table.codes_NM,', '"codes": table.codes_NM.flip(0),', RESUMED),
     Mutation("... and not the best one's", STATE, '"table": {**_table_tensors(loop.table)', '"table": {**_table_tensors(loop.best.table)',
              RESUMED.replace("-7", "-17")),
@@ -144,7 +147,7 @@ MUTATIONS = [
     Mutation("resumed equals unbroken: data position", STATE, '("epoch", "batch", "step", "stale")', '("epoch", "step", "stale")',
              RESUMED.replace("-7", "-1")),
     Mutation("resumed equals unbroken: early stop", STATE, '("epoch", "batch", "step", "stale")', '("epoch", "batch", "step")', 
-             "test_resume.py::test_a_resumed_run_stops_as_early_as_the_unbroken_one"),
+             "training/test_resume.py::test_a_resumed_run_stops_as_early_as_the_unbroken_one"),
     Mutation("resumed equals unbroken: codebooks", STATE, 'loop.tokenizer.load_state_dict(tensors["tokenizer"])', "pass", RESUMED),
     Mutation("resumed equals unbroken: best state", STATE, '_table(tensors["best"]), state["best"]["epoch"], state["best"]["ndcg"])',
              '_table(tensors["best"]))', RESUMED),
@@ -155,21 +158,21 @@ MUTATIONS = [
     Mutation("beams equal brute force: nothing is renormalised", BEAM, "(score_BW - logits_BWK.logsumexp(dim=-1))",
              "(score_BW - logits_BWK.topk(2, dim=-1).values.logsumexp(dim=-1))", BRUTE_FORCE),
     Mutation("no score is above brute force's best", BEAM, "code_BWC, node_BWC, (base_BW1", "code_BWC, node_BWC, (0.01 + base_BW1",
-             "test_beam.py::test_few_beams_return_true_scores_never_above_the_best"),
-    Mutation("every beam is a real item", "trie.py", "(child_XC < end_X[..., None])", "(child_XC <= end_X[..., None])",
-             "test_trie.py::test_allowed_codes_are_exactly_the_continuations_in_the_table"),
+             "recommender/test_beam.py::test_few_beams_return_true_scores_never_above_the_best"),
+    Mutation("every beam is a real item", "recommender/trie.py", "(child_XC < end_X[..., None])", "(child_XC <= end_X[..., None])",
+             "recommender/test_trie.py::test_allowed_codes_are_exactly_the_continuations_in_the_table"),
     Mutation("keys and values follow their beam", BEAM, "cache = cache.select(parent_BW)", "cache = cache.select(parent_BW * 0)",
              BRUTE_FORCE),
     # The start, the ranks, the size
-    Mutation("L_gen starts within 0.1 of ln K", "recommender.py", "nn.init.normal_(table, std=0.02)", "nn.init.normal_(table, std=0.3)",
-             "test_training.py::test_loss_gen_starts_near_the_logarithm_of_k"),
-    Mutation("two ranks match one: gradients", "distributed.py", "dist.all_reduce(flat)", "dist.all_reduce(flat), flat.mul_(0.5)",
-             "test_distributed.py::test_two_ranks_match_one_after_twenty_steps"),
-    Mutation("two ranks match one: usage of the whole batch", "batches.py", "        if mine.start == mine.stop:",
+    Mutation("L_gen starts within 0.1 of ln K", "recommender/model.py", "nn.init.normal_(table, std=0.02)", "nn.init.normal_(table, std=0.3)",
+             "training/test_training.py::test_loss_gen_starts_near_the_logarithm_of_k"),
+    Mutation("two ranks match one: gradients", "training/distributed.py", "dist.all_reduce(flat)", "dist.all_reduce(flat), flat.mul_(0.5)",
+             "training/test_distributed.py::test_two_ranks_match_one_after_twenty_steps"),
+    Mutation("two ranks match one: usage of the whole batch", "data/batches.py", "        if mine.start == mine.stop:",
              "        self = replace(self, mask_V=torch.arange(len(self.items_V)) % ranks.world == ranks.rank)\n        if mine.start == mine.stop:",
-             "test_distributed.py::test_two_ranks_match_one_after_twenty_steps"),
+             "training/test_distributed.py::test_two_ranks_match_one_after_twenty_steps"),
     Mutation("a step's memory does not grow with the catalogue", "fast/rows.py", "if items > SPARSE * places", "if False",
-             "test_large_catalogue.py::test_no_tensor_of_a_step_has_the_catalogue_s_size"),
+             "training/test_large_catalogue.py::test_no_tensor_of_a_step_has_the_catalogue_s_size"),
 ]  # fmt: skip
 
 
@@ -183,7 +186,7 @@ def broken(mutation: Mutation) -> str:
 
 def tested(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
     """(exit status of pytest on the copy, its last lines)."""
-    names = [f"tests/core/{test}" for test in tests]
+    names = [f"tests/diger_core/{test}" for test in tests]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *names]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(folder)}, check=False)
     return done.returncode, "\n".join(done.stdout.splitlines()[-12:])

@@ -18,7 +18,7 @@ from tests.support.report_material import fake_inputs, fake_verdict
 from tests.support.study_material import study_page
 
 __all__ = ["world"]
-CHECKS = (Path(__file__).parent / "report_accessibility.js").read_text(encoding="utf-8")
+CHECKS = (Path(__file__).resolve().parents[2] / "support" / "report_accessibility.js").read_text(encoding="utf-8")
 SCREENSHOTS = os.environ.get("DIGER_SCREENSHOTS")  # a directory: keep a picture of every state, to be looked at
 PAGES = ["report", "compare", "study"]
 VIEWS = [("light", 1280), ("dark", 1280), ("light", 400), ("dark", 400)]

@@ -26,7 +26,7 @@ def check(condition: bool, key: str, value: object, wanted: str) -> None:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Stage `tokenizer`: the RQ-VAE and its warm-up (section 2)."""
+    """Stage `tokenizer`: the RQ-VAE and its warm-up (docs/method.md, section 2)."""
 
     __pydantic_config__: ClassVar = STRICT
     levels: int = 3  # M
@@ -62,7 +62,7 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class RecommenderConfig:
-    """Shared by `frozen_model` and `joint_model`: the encoder-decoder (section 3)."""
+    """Shared by `frozen_model` and `joint_model`: the encoder-decoder (docs/method.md, section 3)."""
 
     __pydantic_config__: ClassVar = STRICT
     encoder_layers: int = 2
@@ -85,7 +85,7 @@ class RecommenderConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Shared by `frozen_model` and `joint_model`: the optimisation of the recommender (section 3)."""
+    """Shared by `frozen_model` and `joint_model`: the optimisation of the recommender (docs/method.md, section 3)."""
 
     __pydantic_config__: ClassVar = STRICT
     epochs: int = 12
@@ -121,7 +121,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The uncertainty decay (section 4)."""
+    """The uncertainty decay (docs/method.md, section 4)."""
 
     __pydantic_config__: ClassVar = STRICT
     name: ScheduleName = "frqud"
@@ -148,7 +148,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class PathsConfig:
-    """Which gradient paths from L_gen into the tokenizer are open (section 3). All off: the `detached` control."""
+    """Which gradient paths from L_gen into the tokenizer are open (docs/method.md, section 3). All off: the `detached` control."""
 
     __pydantic_config__: ClassVar = STRICT
     history: bool = True
@@ -158,7 +158,7 @@ class PathsConfig:
 
 @dataclass(frozen=True)
 class JointModelConfig:
-    """Stage `joint_model`: how the tokenizer takes part in the recommender's training (sections 3 to 5)."""
+    """Stage `joint_model`: how the tokenizer takes part in the recommender's training (docs/method.md, sections 3 to 5)."""
 
     __pydantic_config__: ClassVar = STRICT
     tokenizer: Literal["joint", "frozen"] = "joint"  # frozen: the TIGER-like two-stage control
@@ -186,7 +186,7 @@ class JointModelConfig:
 
 @dataclass(frozen=True)
 class TableConfig:
-    """Stage `semantic_ids`: how codes are read off the tokenizer (section 5)."""
+    """Stage `semantic_ids`: how codes are read off the tokenizer (docs/method.md, section 5)."""
 
     __pydantic_config__: ClassVar = STRICT
     method: TableMethod = "argmin"
@@ -220,7 +220,7 @@ class StabilityConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Stage `evaluation` (section 6)."""
+    """Stage `evaluation` (docs/method.md, section 6)."""
 
     __pydantic_config__: ClassVar = STRICT
     beams: int = 50

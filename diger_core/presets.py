@@ -1,4 +1,4 @@
-"""The paper's settings (the specification, section 3) and a small default, as configurations of the same code.
+"""The paper's settings (docs/method.md, section 3) and a small default, as configurations of the same code.
 
 A preset names what the paper states: shapes, epochs, beams, rates and the schedules' constants. What it leaves open keeps this project's defaults.
 """
@@ -27,7 +27,7 @@ class Preset:
     schedules: dict[str, ScheduleConfig]
 
     def variant(self, name: str) -> JointModelConfig:
-        """A control or a schedule by name: `frozen`, `detached` (FrqUD without L_gen's gradient), or any decay of section 4."""
+        """A control or a schedule by name: `frozen`, `detached` (FrqUD without L_gen's gradient), or any decay of docs/method.md, section 4."""
         if name == "frozen":
             return replace(self.joint, tokenizer="frozen")
         if name == "detached":

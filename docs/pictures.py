@@ -62,7 +62,7 @@ def _bars(ax: Any, names: list[str], values: np.ndarray, labels: list[str]) -> N
 
 
 def noise(material: Material) -> list[Panel]:
-    """How often each code of level 1 is drawn for one item, by sigma: softmax(logits / sigma) (the specification, section 3)."""
+    """How often each code of level 1 is drawn for one item, by sigma: softmax(logits / sigma) (docs/method.md, section 3)."""
     import torch
 
     from orchestration.champion.model_artefact import load_model

@@ -1,7 +1,7 @@
 """Breaks each property of the method once and shows that a test notices: `make mutations`, or `python -m tests.mutations [WORD ...]`.
 
-Each mutation is one replacement of text in a copy of the package; the named test must pass before and fail after. Properties are those of the
-specification's section 8. A word chooses the properties that contain it.
+Each mutation is one replacement of text in a copy of the package; the named test must pass before and fail after. Properties are those of
+docs/method.md, section 8. A word chooses the properties that contain it.
 """
 
 from __future__ import annotations

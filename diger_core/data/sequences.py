@@ -1,4 +1,4 @@
-"""Events, user by user, as plain arrays: canonical numbering, order inside a user, leave-one-out splits (the specification, section 3).
+"""Events, user by user, as plain arrays: canonical numbering, order inside a user, leave-one-out splits (docs/method.md, section 3).
 
 E events, U users, N items, R training rows, T evaluation rows. Nothing here loops over rows: 10 million events take seconds.
 Events of a user are ordered by `pos` where the table has it, otherwise by `timestamp`; ties by item id; the rows' order never matters.
@@ -123,7 +123,7 @@ def training_mask(seq: Sequences) -> Bool:
 
 
 def training_rows(seq: Sequences) -> tuple[Int32, Int64]:
-    """(user_R, position_R): one row for each target e_2 .. e_{n-2} of a user of n events, so n - 3 rows (the specification, section 3).
+    """(user_R, position_R): one row for each target e_2 .. e_{n-2} of a user of n events, so n - 3 rows (docs/method.md, section 3).
 
     `position_R` is the target's absolute index in `events_E`; its history are the user's events before it. Ordered by user, then time.
     """

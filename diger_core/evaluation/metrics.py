@@ -1,4 +1,4 @@
-"""Metrics of a full ranking with one relevant item for each user, and bootstrap intervals over users (the specification, section 6).
+"""Metrics of a full ranking with one relevant item for each user, and bootstrap intervals over users (docs/method.md, section 6).
 
 T users. `rank_T`: the place of the target in the recommendations, 1 first, 0 not among them.
 """

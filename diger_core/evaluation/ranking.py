@@ -1,4 +1,4 @@
-"""Full ranking of all items for held-out targets, and the metrics of several models side by side (the specification, sections 6 and 7).
+"""Full ranking of all items for held-out targets, and the metrics of several models side by side (docs/method.md, sections 6 and 7).
 
 T evaluation rows, k places (the largest cut-off), L history items, W beams. Recall and NDCG are item-level: a hit is the target item itself.
 Comparisons of codes without the suffix, as some published code makes them, count a colliding item as a hit; this does not.

@@ -1,4 +1,4 @@
-"""The assignment of the batch's unique items and its derivative, all levels at once (the specification, section 3; `assignment.py` is the reference).
+"""The assignment of the batch's unique items and its derivative, all levels at once (docs/method.md, section 3; `assignment.py` is the reference).
 
 With `forward: cached` the residuals follow from the table's codes, so no level waits for another; with `forward: sampled` they follow one by one.
 The soft codes' gradient dP arrives from three paths; P itself is never built. Shapes: V unique items, M levels, K codes, e = d_e, d d_model.

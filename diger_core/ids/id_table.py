@@ -1,4 +1,4 @@
-"""The table of semantic IDs: (c_1, .., c_M, suffix) for every item (the specification, section 5).
+"""The table of semantic IDs: (c_1, .., c_M, suffix) for every item (docs/method.md, section 5).
 
 Codes are read off the codebooks by plain argmin (or whole-catalogue Sinkhorn, for comparison). The suffix tells apart items on one prefix
 (c_1, .., c_M) and is a function of the previous table and the items alone:

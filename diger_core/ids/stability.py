@@ -3,9 +3,9 @@
     pinned    an item of the released table keeps its codes; only new items are assigned
     anchored  at each level an item leaves its released code a for the nearest code b only where
               |r - E_a|^2 - |r - E_b|^2 >= anchor w_v / alpha
-    free      the plain argmin of the specification, section 5
+    free      the plain argmin of docs/method.md, section 5
 
-alpha is the tokenizer's scale of squared distances (section 3), so `anchor` counts in nats of its logits and means the same for every
+alpha is the tokenizer's scale of squared distances (docs/method.md, section 3), so `anchor` counts in nats of its logits and means the same for every
 tokenizer; w_v is the item's traffic, mean 1. The residual follows the code that is really taken: r_{j+1} = r_j - E_j,k_j. With anchor 0 the codes
 are those of `free`, with an infinite one those of `pinned`, and the set of items that keep their whole prefix only grows with it: an item keeps
 it exactly where each of its gains, taken along its own released codes, stays below its threshold.

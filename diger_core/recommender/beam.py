@@ -1,4 +1,4 @@
-"""Beam search over exactly M+1 steps (the specification, section 6).
+"""Beam search over exactly M+1 steps (docs/method.md, section 6).
 
 The history is encoded once; keys and values are cached; the beams of a row share its memory. A beam's score is the sum of the log-softmax over
 all codes of each position; the trie only forbids, after it, and nothing is renormalised. Equal scores are ordered by (parent beam, code),

@@ -1,4 +1,4 @@
-"""The generative recommender: a T5-shaped encoder-decoder over semantic IDs, trained from scratch (the specification, section 3).
+"""The generative recommender: a T5-shaped encoder-decoder over semantic IDs, trained from scratch (docs/method.md, section 3).
 
 B rows, L history items, T = L(M+1) history tokens, Q = M+1 decoder positions, W beams, d d_model, H heads, e d_head, M levels, K codes, S suffixes.
 

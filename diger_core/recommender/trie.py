@@ -1,4 +1,4 @@
-"""A prefix trie over the ID table as sorted arrays on the device: what makes every beam a real item (the specification, section 6).
+"""A prefix trie over the ID table as sorted arrays on the device: what makes every beam a real item (docs/method.md, section 6).
 
 Nodes of one depth are numbered in the order of their prefixes. Depth j (0: the root) stores, for each of its n_j nodes, where its children
 start (`first[j]`, [n_j + 2]), and for each child the key parent * width + code (`keys[j]`, sorted, [n_{j+1} + 1]): listing a beam's children

@@ -1,4 +1,4 @@
-"""k-means for the codebooks' initialisation (the specification, section 2): k-means++ seeding and Lloyd's iterations on a sample.
+"""k-means for the codebooks' initialisation (docs/method.md, section 2): k-means++ seeding and Lloyd's iterations on a sample.
 
 Shapes: n points of width e, K centres. Distances in float32; the sums of a cluster by index_add, so the cost is that of one matrix product
 per iteration and memory is chunk x K.

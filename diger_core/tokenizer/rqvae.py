@@ -1,4 +1,4 @@
-"""The item tokenizer and its warm-up, an RQ-VAE (the specification, section 2).
+"""The item tokenizer and its warm-up, an RQ-VAE (docs/method.md, section 2).
 
     x standardised per dimension, z = MLP(x), r_1 = z
     level j: c_j = argmin_i |r_j - E_j,i|^2,  q_j = E_j,c_j,  r_{j+1} = r_j - sg(q_j)
@@ -41,7 +41,7 @@ def mlp(widths: tuple[int, ...]) -> nn.Sequential:
 class Tokenizer(nn.Module):
     """Standardisation, encoder and codebooks: what stays of the RQ-VAE after its warm-up.
 
-    Buffers: `mean_D`, `scale_D` [D], `alpha` [] (the logits' scale of section 3). `codebooks`: one parameter [M, K, d_e].
+    Buffers: `mean_D`, `scale_D` [D], `alpha` [] (the logits' scale: docs/method.md, section 3). `codebooks`: one parameter [M, K, d_e].
     """
 
     mean_D: Tensor

@@ -1,4 +1,4 @@
-"""The differentiable step: from residuals to assignments and the tokenizer's losses (the specification, section 3).
+"""The differentiable step: from residuals to assignments and the tokenizer's losses (docs/method.md, section 3).
 
     l_j,i = -alpha |r_j - E_j,i|^2        a = l + sg(sigma) g        y_j = softmax(a / tau)
     det_j = argmax l     c_j = argmax a   P_j = onehot(k_j) + (y_j - sg y_j)     r_{j+1} = r_j - sg(E_j,k_j)

@@ -1,4 +1,4 @@
-"""One differentiable step: unique items -> codes -> embedded tokens -> recommender -> losses (the specification, section 3).
+"""One differentiable step: unique items -> codes -> embedded tokens -> recommender -> losses (docs/method.md, section 3).
 
 B rows, T history items, V unique items of the batch, M levels, K codes, d d_model. Everything that depends on an item alone is computed once for
 each unique item and gathered; nothing here grows with the catalogue, and nothing waits for the device.
@@ -130,7 +130,7 @@ def joint_outcome(
 
 
 def frozen_outcome(recommender: Recommender, catalogue: Catalogue, batch: Batch, *, bf16: bool = False) -> Outcome:
-    """The losses of one step with the tokenizer frozen: plain look-ups of the ID table, no assignment (the control of section 7)."""
+    """The losses of one step with the tokenizer frozen: look-ups of the ID table, no assignment (docs/method.md, section 7)."""
     codes_VQ = torch.cat((catalogue.codes_NM[batch.items_V], catalogue.suffix_N[batch.items_V, None]), dim=1)
     items_V = recommender.embed_codes(codes_VQ)
     with torch.autocast(batch.items_V.device.type, torch.bfloat16, enabled=bf16):

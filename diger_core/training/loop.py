@@ -1,4 +1,4 @@
-"""The training loop of `frozen_model` and `joint_model`: one loop, whose step differs (the specification, sections 3, 5 and 7).
+"""The training loop of `frozen_model` and `joint_model`: one loop, whose step differs (docs/method.md, sections 3, 5 and 7).
 
     every step:   share of rows -> losses -> gradients summed over the ranks -> clip, AdamW -> schedule
     every epoch:  ID table anew, noise-free -> monitors and alarm -> validation -> best state -> checkpoint

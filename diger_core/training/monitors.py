@@ -1,4 +1,4 @@
-"""Live figures of the codebooks' health, and the alarm that stops a collapse (the specification, sections 5 and 7).
+"""Live figures of the codebooks' health, and the alarm that stops a collapse (docs/method.md, sections 5 and 7).
 
 Recall alone does not reveal a collapse: unique prefixes may halve while it looks normal. Everything here runs between steps, once per refresh.
 Shapes: N items, M levels, K codes.

@@ -1,7 +1,7 @@
 """Noise that depends on (seed, step, level, item, code) and on nothing else.
 
 A counter-based generator: every number is a hash of its own coordinates, so there is no generator state to save, to share between ranks or to
-keep in step, and neither the order of a batch nor the number of ranks changes a draw (the specification, section 3). The integer words are the
+keep in step, and neither the order of a batch nor the number of ranks changes a draw (docs/method.md, section 3). The integer words are the
 same bits on every device; the logarithms that follow agree to the last place of float32.
 
 The hash is SplitMix64's finaliser, in int64 torch arithmetic that wraps around. Shapes: V items, K codes, M levels.

@@ -1,4 +1,4 @@
-"""AdamW over the recommender, the codebooks and the encoder; warm-up and cosine; gradient clipping (the specification, section 3).
+"""AdamW over the recommender, the codebooks and the encoder; warm-up and cosine; gradient clipping (docs/method.md, section 3).
 
 Learning rates live in 0-d tensors on the device, written by the host without waiting: a captured step reads the current value.
 """
@@ -16,7 +16,7 @@ from diger_core.errors import DigerError
 
 
 def warmup_steps(config: TrainingConfig, total_steps: int) -> int:
-    """The configured warm-up, but at most 5% of all steps (the specification, section 3)."""
+    """The configured warm-up, but at most 5% of all steps (docs/method.md, section 3)."""
     return min(config.warmup_steps, total_steps // 20)
 
 

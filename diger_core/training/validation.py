@@ -34,7 +34,7 @@ def search_batch(beams: int, device: torch.device) -> int:
 
 
 class TableRefresh:
-    """The ID table of the whole catalogue by the present codebooks (the specification, section 5), and what it says about their health.
+    """The ID table of the whole catalogue by the present codebooks (docs/method.md, section 5), and what it says about their health.
 
     `previous`: the last released table in the order of these items, -1 in the rows of new ones; `reserved` [R, M+1]: tuples of released tables;
     `held`: how far items may move from `previous` (default: freely).

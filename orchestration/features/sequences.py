@@ -1,4 +1,4 @@
-"""Stage `sequences`: each user's events in order, as item indices (DIGER, section 3: rows and splits)."""
+"""Stage `sequences`: each user's events in order, as item indices (docs/method.md, section 3: rows and splits)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from diger_core.config import STRICT, JointModelConfig, PathsConfig
 Value = float | str
 Config = dict[str, Value]
 PATHS = ("history", "teacher", "labels")
-# What each schedule reads (the specification, section 4); tau, rates, forward mode and paths concern all.
+# What each schedule reads (docs/method.md, section 4); tau, rates, forward mode and paths concern all.
 READ_BY = {
     "sigma_0": ("gumbel", "gaussian", "linear", "cosine", "exponential", "sdud", "sdud+frqud"),
     "lambda_": ("sdud", "sdud+frqud"),

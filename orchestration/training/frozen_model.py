@@ -1,4 +1,4 @@
-"""Stage `frozen_model`: the control, the same recommender on the codes of the warm-up (the specification, section 7), on Ray Train."""
+"""Stage `frozen_model`: the control, the same recommender on the codes of the warm-up (docs/method.md, section 7), on Ray Train."""
 
 from __future__ import annotations
 

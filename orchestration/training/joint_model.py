@@ -1,4 +1,4 @@
-"""Stage `joint_model`: recommender and tokenizer trained together (the specification, sections 3 to 5), on Ray Train."""
+"""Stage `joint_model`: recommender and tokenizer trained together (docs/method.md, sections 3 to 5), on Ray Train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage `tokenizer`: the warm-up of the RQ-VAE on the items' vectors (the specification, section 2).
+"""Stage `tokenizer`: the warm-up of the RQ-VAE on the items' vectors (docs/method.md, section 2).
 
 Beside its text vector an item may have factors of who bought it with what (training events only): they stand behind the vector's columns. The
 artefact keeps them, so that later stages see the very same inputs.

@@ -1,4 +1,4 @@
-"""Stage `evaluation`: full ranking of the test events by both models and the baselines, item-level (DIGER, sections 6 and 7)."""
+"""Stage `evaluation`: full ranking of the test events by both models and the baselines, item-level (docs/method.md, sections 6 and 7)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from diger_core.presets import PRESETS, preset
         ("yelp", 200, 80, 2e-6, 1.5, 1.1, 2.0, 1.7),
     ],
 )
-def test_the_paper_s_presets_hold_the_specification_s_numbers(
+def test_the_paper_s_presets_hold_its_numbers(
     name: str, epochs: int, beams: int, codebook_rate: float, tau: float, r: float, sigma_0: float, lambda_: float
 ) -> None:
     chosen = preset(name)

@@ -1,4 +1,4 @@
-"""`linear`, `cosine`, `exponential`: sigma as a function of the step, from sigma_0 to sigma_min (the specification, section 4)."""
+"""`linear`, `cosine`, `exponential`: sigma as a function of the step, from sigma_0 to sigma_min (docs/method.md, section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an uncertainty decay is: a small pure object (the specification, section 4).
+"""What an uncertainty decay is: a small pure object (docs/method.md, section 4).
 
 A schedule holds constants only. What changes lives in its state, a flat dict of tensors that the checkpoint saves as it is. In a training step
 

@@ -1,4 +1,4 @@
-"""`none`, `gumbel` and `gaussian`: a sigma that never changes (the specification, section 4)."""
+"""`none`, `gumbel` and `gaussian`: a sigma that never changes (docs/method.md, section 4)."""
 
 from __future__ import annotations
 

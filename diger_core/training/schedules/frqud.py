@@ -1,4 +1,4 @@
-"""`frqud`: noise only for items on codes that are used too often (the specification, section 4).
+"""`frqud`: noise only for items on codes that are used too often (docs/method.md, section 4).
 
 Per level f <- 0.99 f + 0.01 f_hat, f_hat the usage of the deterministic codes, each unique item counted once; f starts at 1/K. A code is hot when
 f_i > r / K, by f before this step's update; items on hot codes get sigma = 1 on all K logits of that level, the others 0.

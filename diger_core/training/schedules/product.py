@@ -1,4 +1,4 @@
-"""`sdud+frqud`: the product of both sigmas: SDUD's size on FrqUD's items (the specification, section 4)."""
+"""`sdud+frqud`: the product of both sigmas: SDUD's size on FrqUD's items (docs/method.md, section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdud`: one sigma, driven by the recommendation loss (the specification, section 4).
+"""`sdud`: one sigma, driven by the recommendation loss (docs/method.md, section 4).
 
     L_sigma = sg(L_gen) / (2 (sigma + lambda)^2) + log(sigma + lambda),   minimum at sigma* = max(0, sqrt(L_gen) - lambda)
 

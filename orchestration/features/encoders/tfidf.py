@@ -75,8 +75,9 @@ def load(state: EncoderState) -> TfidfEncoder:
 def _rotation(width: int, seed: int) -> np.ndarray:
     """A seeded orthogonal matrix [D, D].
 
-    SVD sorts directions by variance; the tokenizer then standardises per dimension (section 2), which would blow the weakest directions up
-    to the strength of the strongest. Rotated, every dimension carries the same mixture, and standardisation keeps the distances.
+    SVD sorts directions by variance; the tokenizer then standardises per dimension (docs/method.md, section 2), which would
+    raise the weakest directions to the strength of the strongest. Rotated, every dimension carries the same mixture, and
+    standardisation keeps the distances.
     """
     q, r = np.linalg.qr(np.random.default_rng(seed).standard_normal((width, width)))
     return q * np.sign(np.diag(r))

@@ -30,7 +30,7 @@ LEVELS = 2
 
 
 def reference(codes, ids, previous, reserved, suffixes):
-    """The rule of the specification, one item at a time. `previous`: id -> (codes, suffix)."""
+    """The rule of docs/method.md, section 5, one item at a time. `previous`: id -> (codes, suffix)."""
     order = sorted(ids, key=lambda i: hashlib.sha256(f"i:{i}".encode()).digest())
     prefix = {i: tuple(codes[n]) for n, i in enumerate(ids)}
     used = {}

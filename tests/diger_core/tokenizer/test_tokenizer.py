@@ -169,7 +169,7 @@ def test_a_copied_state_does_not_follow_further_training(fitted):
         fitted[0].codebooks.copy_(before)
 
 
-def test_the_warm_up_loss_is_the_specification_s():
+def test_the_warm_up_loss_is_the_formula_of_the_method():
     torch.manual_seed(1)
     tok, decoder = Tokenizer(5, 4, TokenizerConfig(levels=3, code_dim=3, hidden=(6,))), mlp((3, 6, 5))
     x = torch.randn(20, 5)

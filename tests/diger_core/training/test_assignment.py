@@ -111,7 +111,7 @@ def test_an_item_s_assignment_does_not_depend_on_the_batch_around_it():
     assert torch.equal(whole.sampled_VM[part], few.sampled_VM)
 
 
-def test_the_losses_are_those_of_the_specification():
+def test_the_losses_are_those_of_the_method():
     tok, z = made(), z_of().requires_grad_()
     a = run(tok, z, 1.5)
     books, beta, terms = tok.codebooks, tok.config.beta, []

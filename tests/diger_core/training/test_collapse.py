@@ -1,4 +1,4 @@
-"""Straight-through joint training collapses the codebooks, Gumbel noise does not (the specification, section 8), in one fully stated setting.
+"""Straight-through joint training collapses the codebooks, Gumbel noise does not (docs/method.md, section 8), in one fully stated setting.
 
 Items: 300, z ~ N(0, 0.8^2) in d_e = 4 dimensions, fixed (frozen encoder). Codebooks: M = 2 levels of K = 16, k-means on the residuals.
 alpha = 1 / median gap at level 1 (about 1.4; alpha matters: at a fraction of it the noise itself pulls all codes to the middle, at a multiple of it

@@ -1,4 +1,4 @@
-"""Two gloo processes against one: the specification, section 8. Everything is compared after one run of 20 steps for each schedule."""
+"""Two gloo processes against one: docs/method.md, section 8. Everything is compared after one run of 20 steps for each schedule."""
 
 from __future__ import annotations
 

@@ -13,8 +13,6 @@ from tests.support.snapshot_material import interactions, items, write
 
 PROJECT = Path(__file__).resolve().parents[2]
 TINY = """snapshot: data/snapshots/tiny
-raw_items: {}
-raw_interactions: {}
 validated_items: {}
 validated_interactions: {}
 sequences: {use_weights: false}
@@ -27,10 +25,7 @@ joint_model: {schedule: {name: sdud+frqud}}
 semantic_ids: {}
 retraining: {}
 catalogue_diff: {}
-cold_start: {}
-id_diff: {}
 evaluation: {beams: 20, bootstrap: 100}
-bundle: {}
 gate: {beat_most_popular: false, min_coverage: 0, min_unique_prefixes: 0, max_churn: 1, min_relative_ndcg: 0, min_relative_slice: 0}
 report: {examples: 2}
 release: {}

@@ -152,7 +152,7 @@ def test_an_interruption_tells_what_is_kept(here, capsys, monkeypatch, arguments
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestration.params.sections.load_params", interrupted)
+    monkeypatch.setattr("orchestration.params.load.load_params", interrupted)
     monkeypatch.setattr("orchestration.engine.registry.register", interrupted)  # what `run` asks for first, whatever was imported before
     assert call(*arguments, "--snapshot", "snap") == 130
     assert kept in one_line(capsys)

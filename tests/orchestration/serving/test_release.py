@@ -189,7 +189,7 @@ def _kill_at(step: str, patched: pytest.MonkeyPatch, killed) -> None:
         return create(self, data, *where)
 
     if step == "before the artefact":
-        patched.setattr(BY_NAME["release"].module, "release", killed)
+        patched.setattr("orchestration.serving.release.release", killed)
     elif step == "while the artefact is named":
         patched.setattr(Root, "adopt_directory", killed)
     elif step == "after the artefact, before its record":

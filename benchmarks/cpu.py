@@ -25,11 +25,10 @@ import torch
 
 from benchmarks.common import Data, record
 from benchmarks.gpu import peer
-from diger_core.config import JointModelConfig, RecommenderConfig, TableConfig, TokenizerConfig, TrainingConfig
+from diger_core.config import JointModelConfig, ModelConfig, RecommenderConfig, TokenizerConfig, TrainingConfig
 from diger_core.data.sequences import sequences
-from diger_core.progress import Silent
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer
-from diger_core.training.distributed import Distributed
+from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
 from orchestration.snapshot.demo_shop import write_demo_snapshots
 
@@ -50,14 +49,10 @@ class Ours:
     """A training loop and the batches that it is timed on."""
 
     def __init__(self, data: Data, tok: Tokenizer, config: RecommenderConfig, joint: JointModelConfig, batch: int, steps: int) -> None:
-        training = TrainingConfig(batch_size=batch, device="cpu")
-        self.loop = Loop(
-            data.vectors_ND, data.sequences, data.item_ids, tok, config, training, joint, TableConfig(),
-            None, None, Distributed(), torch.device("cpu"), Silent(), None, None,
-        )  # fmt: skip
-        self.loop.recommender.train()
-        self.loop.tokenizer.train()
-        by_length = sorted(self.loop.batches.epoch(0), key=lambda each: each.history_BT.shape[1])
+        inputs = TrainingInputs(data.vectors_ND, data.sequences, data.item_ids, tok)
+        self.loop = Loop(inputs, ModelConfig(config, TrainingConfig(batch_size=batch, device="cpu"), joint))
+        self.loop.state.train()
+        by_length = sorted(self.loop.context.batches.epoch(0), key=lambda each: each.history_BT.shape[1])
         self.batches = [by_length[(2 * i + 1) * len(by_length) // (2 * steps)] for i in range(steps)]
         for each in self.batches[:: max(1, steps // WARM)]:
             self.loop.step(each)
@@ -75,9 +70,9 @@ class Peer:
     """The T5 of the same size, as `benchmarks.gpu.peer` trains it."""
 
     def __init__(self, data: Data, loop: Loop, config: RecommenderConfig, batch: int, steps: int) -> None:
-        codes, levels = loop.tokenizer.codes, loop.tokenizer.levels
-        token_NQ = peer.tokens(loop.table.codes_NM, loop.table.suffix_N, codes)
-        vocabulary = peer.SHIFT + codes * levels + int(loop.table.suffix_N.max()) + 1
+        codes, levels = loop.state.tokenizer.codes, loop.state.tokenizer.levels
+        token_NQ = peer.tokens(loop.state.table.codes_NM, loop.state.table.suffix_N, codes)
+        vocabulary = peer.SHIFT + codes * levels + int(loop.state.table.suffix_N.max()) + 1
         self.trainer, self.batch, self.steps = peer.Trainer(data, config, token_NQ, vocabulary, batch, bf16=False), batch, steps
         self.trainer.run(WARM)
 

@@ -31,10 +31,10 @@ import torch.distributed as dist
 
 from benchmarks.common import record
 from benchmarks.cpu import RESULTS, shop
-from diger_core.config import JointModelConfig, RecommenderConfig, TableConfig, TokenizerConfig, TrainingConfig
-from diger_core.progress import Silent
+from diger_core.config import ModelConfig, TokenizerConfig, TrainingConfig
 from diger_core.tokenizer.rqvae import tokenizer
 from diger_core.training.distributed import Distributed
+from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
 
 BATCH, WARM = 128, 3
@@ -82,14 +82,11 @@ def rank_main(rank: int, world: int, steps: int, rounds: int, folder: Path) -> N
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     data, ranks, exchange = shop(), Distributed.current(), Exchange()
     tok, _ = tokenizer(data.vectors_ND, TokenizerConfig(epochs=2))
-    loop = Loop(
-        data.vectors_ND, data.sequences, data.item_ids, tok, RecommenderConfig(), TrainingConfig(batch_size=BATCH, device="cpu"),
-        JointModelConfig(), TableConfig(), None, None, ranks, torch.device("cpu"), Silent(), None, None,
-    )  # fmt: skip
+    inputs = TrainingInputs(data.vectors_ND, data.sequences, data.item_ids, tok)
+    loop = Loop(inputs, ModelConfig(training=TrainingConfig(batch_size=BATCH, device="cpu")), ranks=ranks)
     dist.all_reduce = exchange  # type: ignore[assignment]
-    loop.recommender.train()
-    loop.tokenizer.train()
-    by_length = sorted(loop.batches.epoch(0), key=lambda each: each.history_BT.shape[1])
+    loop.state.train()
+    by_length = sorted(loop.context.batches.epoch(0), key=lambda each: each.history_BT.shape[1])
     batches = [by_length[(2 * i + 1) * len(by_length) // (2 * steps)] for i in range(steps)]
     for each in batches[:WARM]:
         loop.step(each.share(ranks))
@@ -109,7 +106,7 @@ def rank_main(rank: int, world: int, steps: int, rounds: int, folder: Path) -> N
     if rank == 0:
         rows = sum(len(each.target_B) for each in batches)
         told = {
-            "parameters": sum(p.numel() for p in loop.optimisation.parameters),
+            "parameters": sum(p.numel() for p in loop.state.optimisation.parameters),
             "payload": exchange.bytes / steps / rounds,
             "sent": round(sent / steps / rounds),
             "exchange_ms": round(1000 * exchange.seconds / steps / rounds, 2),

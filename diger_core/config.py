@@ -200,6 +200,21 @@ class TableConfig:
         check(self.chunk >= 1, "chunk", self.chunk, "at least 1")
 
 
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that configures one training of a model: `training.loop.train` takes it beside its `TrainingInputs`."""
+
+    recommender: RecommenderConfig = field(default_factory=RecommenderConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    joint: JointModelConfig = field(default_factory=JointModelConfig)
+    table: TableConfig = field(default_factory=TableConfig)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the tokenizer learns beside the recommender."""
+        return self.joint.tokenizer == "joint"
+
+
 Mode = Literal["pinned", "anchored", "free"]
 Weighting = Literal["none", "log", "count"]
 

@@ -31,7 +31,7 @@ class Mutation:
     test: str
 
 
-ASSIGN, NOISE, STEP, STATE = (f"training/{name}.py" for name in ("assignment", "noise", "joint_step", "state"))
+ASSIGN, NOISE, STEP, STATE, RESUME = (f"training/{name}.py" for name in ("assignment", "noise", "joint_step", "state", "resume"))
 TABLE, BEAM = "ids/id_table.py", "recommender/beam.py"
 FRQUD, SDUD, CONSTANT = (f"training/schedules/{name}.py" for name in ("frqud", "sdud", "constant"))
 NOISY = "torch.addcmul(logits_VK, sigma_V[:, None], noise_MVK[level])"
@@ -91,13 +91,13 @@ MUTATIONS = [
     Mutation("hot is strict", FRQUD, 'state["f"][decider] > self.config.r', 'state["f"][decider] >= self.config.r',
              "training/test_schedules.py::test_frqud_is_strict_and_starts_at_one_over_k"),
     Mutation("f sums to 1", FRQUD, "(1 - decay) * f_hat", "f_hat", "training/test_schedules.py::test_frqud_usage_sums_to_one"),
-    Mutation("f is untouched in eval mode", "training/loop.py", "steps, epoch = len(self.batches), self.position.epoch + 1",
-             "steps, epoch = len(self.batches), self.position.epoch + 1\n"
-             "        if self.learns:\n"
-             "            self.state = self.schedule.update(self.state, self.sums[1], self.catalogue.codes_NM)",
+    Mutation("f is untouched in eval mode", "training/loop.py", "steps, epoch = len(self.context.batches), state.position.epoch + 1",
+             "steps, epoch = len(self.context.batches), state.position.epoch + 1\n"
+             "        if self.config.learns:\n"
+             "            state.schedule = self.context.schedule.update(state.schedule, state.sums[1], self.context.items.codes_NM)",
              "training/test_training.py::test_the_end_of_an_epoch_leaves_the_schedule_as_it_is"),
-    Mutation("f is saved and restored", STATE, 'loop.state = {name: value.to(loop.device) for name, value in tensors["schedule"].items()}',
-             'loop.state["step"] = tensors["schedule"]["step"].to(loop.device)', RESUMED),
+    Mutation("f is saved and restored", RESUME, 'state.schedule = {name: value.to(state.device) for name, value in tensors["schedule"].items()}',
+             'state.schedule["step"] = tensors["schedule"]["step"].to(state.device)', RESUMED),
     Mutation("r = 0 is plain Gumbel", FRQUD, "if self.config.r == 0:", "if False:",
              "training/test_schedules.py::test_frqud_with_r_zero_is_gumbel_and_with_r_infinite_is_deterministic"),
     Mutation("r = inf is deterministic", FRQUD, 'state["f"][decider] > self.config.r', 'state["f"][decider] > min(self.config.r, 2)',
@@ -139,21 +139,21 @@ MUTATIONS = [
     Mutation("save, load: the same bits", "training/checkpoint.py", "value.detach().cpu().contiguous().clone()",
              "(value.detach().cpu().bfloat16().to(value.dtype) if value.is_floating_point() else value.detach().cpu()).contiguous().clone()",
              "training/test_checkpoint.py::test_what_is_loaded_is_bit_equal_to_what_was_saved"),
-    Mutation("save, load: the same table", STATE, '"codes": table.codes_NM,', '"codes": table.codes_NM.flip(0),', RESUMED),
-    Mutation("... and not the best one's", STATE, '"table": {**_table_tensors(loop.table)', '"table": {**_table_tensors(loop.best.table)',
+    Mutation("save, load: the same table", RESUME, '"codes": table.codes_NM,', '"codes": table.codes_NM.flip(0),', RESUMED),
+    Mutation("... and not the best one's", RESUME, '"table": {**_table_tensors(state.table)', '"table": {**_table_tensors(state.best.table)',
              RESUMED.replace("-7", "-17")),
-    Mutation("resumed equals unbroken: generators", STATE, 'torch.set_rng_state(states[f"cpu.{rank}"])', "pass", RESUMED),
-    Mutation("resumed equals unbroken: optimizer", STATE, 'loop.optimisation.load_state(tensors["optimizer"])', "pass", RESUMED),
-    Mutation("resumed equals unbroken: data position", STATE, '("epoch", "batch", "step", "stale")', '("epoch", "step", "stale")',
+    Mutation("resumed equals unbroken: generators", RESUME, 'torch.set_rng_state(states[f"cpu.{rank}"])', "pass", RESUMED),
+    Mutation("resumed equals unbroken: optimizer", RESUME, 'state.optimisation.load_state(tensors["optimizer"])', "pass", RESUMED),
+    Mutation("resumed equals unbroken: data position", RESUME, '("epoch", "batch", "step", "stale")', '("epoch", "step", "stale")',
              RESUMED.replace("-7", "-1")),
-    Mutation("resumed equals unbroken: early stop", STATE, '("epoch", "batch", "step", "stale")', '("epoch", "batch", "step")', 
+    Mutation("resumed equals unbroken: early stop", RESUME, '("epoch", "batch", "step", "stale")', '("epoch", "batch", "step")', 
              "training/test_resume.py::test_a_resumed_run_stops_as_early_as_the_unbroken_one"),
-    Mutation("resumed equals unbroken: codebooks", STATE, 'loop.tokenizer.load_state_dict(tensors["tokenizer"])', "pass", RESUMED),
-    Mutation("resumed equals unbroken: best state", STATE, '_table(tensors["best"]), state["best"]["epoch"], state["best"]["ndcg"])',
+    Mutation("resumed equals unbroken: codebooks", RESUME, 'state.tokenizer.load_state_dict(tensors["tokenizer"])', "pass", RESUMED),
+    Mutation("resumed equals unbroken: best state", RESUME, '_table(tensors["best"]), document["best"]["epoch"], document["best"]["ndcg"])',
              '_table(tensors["best"]))', RESUMED),
-    Mutation("resumed equals unbroken: figures of the epoch", STATE, 'loop.sums.copy_(tensors["table"]["sums"])', "pass",
+    Mutation("resumed equals unbroken: figures of the epoch", RESUME, 'state.sums.copy_(tensors["table"]["sums"])', "pass",
              RESUMED.replace("-7", "-1")),
-    Mutation("resumed equals unbroken: gradient alarm", STATE, 'loop.gradients.load(state["gradients"])', "pass", RESUMED),
+    Mutation("resumed equals unbroken: gradient alarm", RESUME, 'state.gradients.load(document["gradients"])', "pass", RESUMED),
     # Beams
     Mutation("beams equal brute force: nothing is renormalised", BEAM, "(score_BW - logits_BWK.logsumexp(dim=-1))",
              "(score_BW - logits_BWK.topk(2, dim=-1).values.logsumexp(dim=-1))", BRUTE_FORCE),

@@ -13,7 +13,7 @@ from benchmarks.gpu import fast, scale, speed
 from diger_core.ids.id_table import IdTable, item_hash_order, refresh
 from diger_core.presets import preset
 from diger_core.tokenizer.rqvae import Tokenizer
-from diger_core.training.validation import suffix_values
+from diger_core.training.table_refresh import suffix_values
 
 
 def _arguments() -> argparse.Namespace:

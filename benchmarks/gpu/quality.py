@@ -18,17 +18,16 @@ import torch
 from benchmarks.common import Data, at_once, device, record, wait
 from benchmarks.gpu import teacher
 from benchmarks.gpu.teacher import TeacherConfig
-from diger_core.config import EvaluationConfig, TableConfig, TokenizerConfig
+from diger_core.config import EvaluationConfig, ModelConfig, TokenizerConfig
 from diger_core.data.item_factors import item_factors
 from diger_core.errors import CollapseError
 from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.evaluation.ranking import rank_targets
 from diger_core.presets import preset
-from diger_core.progress import Silent
 from diger_core.tokenizer.rqvae import tokenizer
-from diger_core.training.distributed import Distributed
+from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
-from diger_core.training.validation import search_batch
+from diger_core.training.model_selection import search_batch
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Run:
         loop, started = self.loop, time.perf_counter()
         loop.use_graphs()
         try:
-            while loop.position.epoch < loop.training.epochs and loop.position.stale < loop.training.patience and self.alarm is None:
+            while loop.state.position.epoch < loop.training.epochs and loop.state.position.stale < loop.training.patience and self.alarm is None:
                 for _ in loop.epoch_steps():
                     pass
                 loop.end_of_epoch()
@@ -58,7 +57,7 @@ class Run:
             self.alarm = str(stopped)
 
     def _show(self) -> None:
-        row = self.loop.curves[-1]
+        row = self.loop.state.curves[-1]
         if row["epoch"] % 10 == 1:
             shown = {name: row[name] for name in ("epoch", "loss_gen", "sigma", "validation_ndcg_10", "unique_prefixes", "flipped")}
             told = {name: round(value, 4) if value is not None else value for name, value in shown.items()}
@@ -93,24 +92,24 @@ def vectors(data: Data, config: TokenizerConfig, teaching: TeacherConfig, folder
 def test(run: Run, data: Data, first_codes: torch.Tensor, beams: int) -> dict[str, Any]:
     """Test figures of the best validated state, and the state of its codes."""
     loop = run.loop
-    table = loop.best.load(loop.recommender, loop.tokenizer)
+    table = loop.state.best.load(loop.state.recommender, loop.state.tokenizer)
     config = EvaluationConfig(beams=beams, recall_at=(1, 5, 10), ndcg_at=(5, 10), batch_size=search_batch(beams, device()))
     with torch.autocast(device().type, torch.bfloat16, enabled=loop.training.precision == "bf16"):
-        loop.recommender.eval()
+        loop.state.recommender.eval()
         found, fused = (
-            rank_targets(loop.recommender, table.codes_NM, table.suffix_N, data.sequences, "test", config, device(), fused=kernels)
+            rank_targets(loop.state.recommender, table.codes_NM, table.suffix_N, data.sequences, "test", config, device(), fused=kernels)
             for kernels in (False, True)
         )
     figures = {f"recall@{k}": float(recall(found.rank_T, k).mean()) for k in (1, 5, 10)}
     figures |= {f"ndcg@{k}": float(ndcg(found.rank_T, k).mean()) for k in (5, 10)}
     figures["ndcg@10 over fused kernels"] = float(ndcg(fused.rank_T, 10).mean())
-    monitors = loop.refresh.monitors(loop.tokenizer, table, None)
+    monitors = loop.refresh.monitors(loop.state.tokenizer, table, None)
     drift = float((table.codes_NM.to(first_codes.device) != first_codes).any(1).double().mean())
     return {
-        **figures, "validation_ndcg@10": loop.best.ndcg, "best_epoch": loop.best.epoch, "epochs_run": loop.position.epoch,
+        **figures, "validation_ndcg@10": loop.state.best.ndcg, "best_epoch": loop.state.best.epoch, "epochs_run": loop.state.position.epoch,
         "unique_prefixes": monitors["unique_prefixes"], "perplexity": [round(p, 1) for p in monitors["perplexity"]],
         "dead_codes": monitors["dead_codes"], "drift": drift, "alarm": run.alarm, "seconds": run.seconds,
-        "loss_gen": loop.curves[-1]["loss_gen"], "sigma": loop.curves[-1]["sigma"],
+        "loss_gen": loop.state.curves[-1]["loss_gen"], "sigma": loop.state.curves[-1]["sigma"],
     }  # fmt: skip
 
 
@@ -130,10 +129,10 @@ def run(data: Data, given: argparse.Namespace) -> None:
         for variant in given.variants:
             joint = changed(chosen.variant(variant), "joint", given.set)
             joint = replace(joint, schedule=changed(joint.schedule, "schedule", given.set))
-            loop = Loop(vectors_ND, data.sequences, data.item_ids, tok, recommender, replace(training, seed=seed), joint, TableConfig(), None, None,
-                        Distributed(), device(), Silent(), None, None, teacher=taught)  # fmt: skip
+            inputs = TrainingInputs(vectors_ND, data.sequences, data.item_ids, tok, distillation=taught)
+            loop = Loop(inputs, ModelConfig(recommender, replace(training, seed=seed), joint), device=device())
             one = Run(variant, seed, loop)
-            first_codes = loop.table.codes_NM.clone()
+            first_codes = loop.state.table.codes_NM.clone()
             one.run(begun + given.seconds)
             _written(one, data, first_codes, training.beams, given)
 
@@ -147,5 +146,5 @@ def _written(one: Run, data: Data, first_codes: torch.Tensor, beams: int, given:
         {**of, "epochs": one.loop.training.epochs, "history": given.history, "changes": given.set, **figures, "at_once": at_once()},
         given.out,
     )
-    rows = [{k: row[k] for k in ("epoch", "loss_gen", "sigma", "validation_ndcg_10", "unique_prefixes", "flipped")} for row in one.loop.curves]
+    rows = [{k: row[k] for k in ("epoch", "loss_gen", "sigma", "validation_ndcg_10", "unique_prefixes", "flipped")} for row in one.loop.state.curves]
     record("curves", {**of, "rows": rows}, given.out)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.common import Data, device, record, wait
 from benchmarks.gpu.quality import changed
-from diger_core.config import EvaluationConfig, TableConfig
+from diger_core.config import EvaluationConfig, ModelConfig
 from diger_core.data.sequences import Sequences, training_counts
 from diger_core.errors import CollapseError
 from diger_core.evaluation.metrics import ndcg, paired_bootstrap, recall
@@ -35,11 +35,10 @@ from diger_core.ids.id_diff import changed_histories, id_diff, migration
 from diger_core.ids.id_table import IdTable, item_hash_order, refresh, to_arrow
 from diger_core.ids.stability import Hold, traffic_weights
 from diger_core.presets import preset
-from diger_core.progress import Silent
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer, tokenizer_from_state, tokenizer_state
-from diger_core.training.distributed import Distributed
+from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
-from diger_core.training.validation import suffix_values
+from diger_core.training.table_refresh import suffix_values
 
 SHARES = (0.7, 0.8, 0.9, 1.0)
 Given = argparse.Namespace
@@ -163,8 +162,8 @@ class Runs:
         else:
             loop = self.loop(cut, tok, method, released, reserved, before, seed)
             meta |= self.train(loop, started)
-            table = loop.best.load(loop.recommender, loop.tokenizer)
-            recommender, tok = dict(loop.recommender.state_dict()), loop.tokenizer
+            table = loop.state.best.load(loop.state.recommender, loop.state.tokenizer)
+            recommender, tok = dict(loop.state.recommender.state_dict()), loop.state.tokenizer
         rank_T = self.ranked(cut, tok, recommender, table, seed)
         whole = spread(table, cut.rows_N, self.items)
         if before is not None:  # an item that left keeps its last tuple; its row stays as it was
@@ -208,19 +207,20 @@ class Runs:
         if warm:
             training = replace(training, epochs=self.given.warm_epochs, learning_rate=self.given.warm_rate or training.learning_rate)
         data = cut.data
-        return Loop(
-            data.vectors_ND, data.sequences, data.item_ids, tok, self.recommender, training, self.joint, TableConfig(), released, reserved,
-            Distributed(), device(), Silent(), None, None, held, before.recommender if warm and before is not None else None,
+        inputs = TrainingInputs(
+            data.vectors_ND, data.sequences, data.item_ids, tok, previous=released, reserved=reserved, held=held,
+            start=before.recommender if warm and before is not None else None,
         )  # fmt: skip
+        return Loop(inputs, ModelConfig(self.recommender, training, self.joint), device=device())
 
     def train(self, loop: Loop, started: float) -> dict[str, Any]:
         """Epochs to the end, the early stop, an alarm or the end of the command's time; each one's validation with the seconds since `started`."""
         loop.use_graphs()
         loop.evaluate_start()
         curve, alarm = [], None
-        if loop.best.ndcg >= 0:
-            curve.append({"epoch": 0, "seconds": self.since(started), "ndcg": loop.best.ndcg})
-        while alarm is None and loop.position.epoch < loop.training.epochs and loop.position.stale < loop.training.patience:
+        if loop.state.best.ndcg >= 0:
+            curve.append({"epoch": 0, "seconds": self.since(started), "ndcg": loop.state.best.ndcg})
+        while alarm is None and loop.state.position.epoch < loop.training.epochs and loop.state.position.stale < loop.training.patience:
             try:
                 for _ in loop.epoch_steps():
                     pass
@@ -228,14 +228,14 @@ class Runs:
             except CollapseError as stopped:
                 alarm = str(stopped)
                 break
-            row = loop.curves[-1]
+            row = loop.state.curves[-1]
             curve.append({"epoch": row["epoch"], "seconds": self.since(started), "ndcg": row["validation_ndcg_10"], "flipped": row["flipped"]})
             if row["epoch"] % 5 == 1:
                 print("   ", {k: round(v, 4) for k, v in curve[-1].items() if v is not None}, flush=True)
             if self.left < 0:
                 alarm = "stopped by the time limit of the command"
         seconds = self.since(started)
-        return {"curve": curve, "best_epoch": loop.best.epoch, "validation_ndcg@10": loop.best.ndcg, "seconds": seconds, "alarm": alarm}
+        return {"curve": curve, "best_epoch": loop.state.best.epoch, "validation_ndcg@10": loop.state.best.ndcg, "seconds": seconds, "alarm": alarm}
 
     def since(self, started: float) -> float:
         wait()

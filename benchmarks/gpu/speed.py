@@ -11,17 +11,16 @@ import numpy as np
 import torch
 
 from benchmarks.common import Data, device, seconds, wait
-from diger_core.config import EvaluationConfig, RecommenderConfig, TableConfig, TokenizerConfig
+from diger_core.config import EvaluationConfig, ModelConfig, RecommenderConfig, TableConfig, TokenizerConfig
 from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.evaluation.ranking import rank_targets
 from diger_core.ids.id_table import IdTable, item_hash_order, refresh
 from diger_core.presets import Preset
-from diger_core.progress import Silent
 from diger_core.recommender.model import Recommender
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer
-from diger_core.training.distributed import Distributed
+from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
-from diger_core.training.validation import suffix_values
+from diger_core.training.table_refresh import suffix_values
 
 
 @lru_cache(maxsize=2)
@@ -41,10 +40,8 @@ class Holder:
 def loop(data: Data, tok: Tokenizer, preset: Preset, variant: str, recommender: RecommenderConfig, **training: Any) -> Loop:
     """A training loop, ready to take steps."""
     config = replace(preset.training, deterministic=False, device=device().type, **training)
-    return Loop(
-        data.vectors_ND, data.sequences, data.item_ids, tok, recommender, config, preset.variant(variant), TableConfig(), None, None,
-        Distributed(), device(), Silent(), None, None,
-    )  # fmt: skip
+    inputs = TrainingInputs(data.vectors_ND, data.sequences, data.item_ids, tok)
+    return Loop(inputs, ModelConfig(recommender, config, preset.variant(variant)), device=device())
 
 
 def train(
@@ -54,8 +51,7 @@ def train(
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     running = loop(data, tok, preset, variant, recommender, batch_size=batch, compile=compile)
-    running.recommender.train()
-    running.tokenizer.train()
+    running.state.train()
     running.use_graphs()
     started = time.perf_counter()
     rows, taken = [], []
@@ -72,7 +68,7 @@ def train(
         "variant": variant, "batch": batch, "history": recommender.history, "compile": compile, "rows_per_second": sum(rows[1:]) / taken[0],
         "ms_per_step": 1000 * taken[0] / (len(rows) - 1), "steps": len(rows) - 1, "ready_after_s": ready - started,
         "peak_memory_gib": peak_memory(),
-        "loss_gen": float(running.sums[1]) / len(rows),
+        "loss_gen": float(running.state.sums[1]) / len(rows),
     }  # fmt: skip
 
 

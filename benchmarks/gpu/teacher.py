@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.common import Data, at_once, device, record, wait
+from diger_core.data.distillation import DistillationTargets
 from diger_core.data.sequences import training_rows
 from diger_core.data.transitions import Transitions, TransitionsConfig
 from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.progress import Progress
 from diger_core.recommender.sasrec import Mixture, SasRec, SasRecConfig, candidates, rank, sasrec
-from diger_core.training.distillation import TeacherTargets
 
 CANDIDATES = 20
 
@@ -98,13 +98,13 @@ def _path(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{name}-{seed}.safetensors"
 
 
-def load(folder: Path, config: TeacherConfig, seed: int) -> TeacherTargets | None:
+def load(folder: Path, config: TeacherConfig, seed: int) -> DistillationTargets | None:
     """The seed's teacher: its first `count` candidates, their probabilities taken to the power 1/temperature."""
     if not config.share:
         return None
     found = load_file(_path(folder, config.name, seed))
     share_Rk = (found["log_share"][:, : config.count].float() / config.temperature).softmax(1)
-    return TeacherTargets.of(found["items"][:, : config.count].numpy(), share_Rk.numpy(), config.share)
+    return DistillationTargets.of(found["items"][:, : config.count].numpy(), share_Rk.numpy(), config.share)
 
 
 def factors(folder: Path, config: TeacherConfig, seed: int) -> torch.Tensor:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diger_core.data.distillation import DistillationTargets
 from diger_core.data.sequences import Sequences, training_rows
 from diger_core.errors import DigerError
-from diger_core.training.distillation import TeacherTargets
 from diger_core.training.distributed import Distributed
 
 WINDOW = 50  # batches whose rows are sorted by length together: large enough for even lengths, small enough to keep the order random
@@ -69,8 +69,8 @@ class Batches:
     """The training rows of `sequences` in batches of `batch_size` (over all ranks), histories cut to their last `history` items.
 
     `item_multiple`: pad unique items up to a multiple of it and rows up to `batch_size` (fixed shapes for captured graphs); None: no padding.
-    `teacher`: draws some of an epoch's targets instead of the items that followed. `crop`: the share of an epoch's rows whose history is cut to a
-    random length, its newest items: what came long before is then not always there to be remembered by heart.
+    `distillation`: draws some of an epoch's targets instead of the items that followed. `crop`: the share of an epoch's rows whose history is cut to
+    a random length, its newest items: what came long before is then not always there to be remembered by heart.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Batches:
         history: int,
         seed: int,
         item_multiple: int | None = None,
-        teacher: TeacherTargets | None = None,
+        distillation: DistillationTargets | None = None,
         crop: float = 0.0,
     ) -> None:
         self.batch_size, self.history, self.seed, self.item_multiple = batch_size, history, seed, item_multiple
@@ -91,11 +91,11 @@ class Batches:
         self.target_R = position_R  # the target's place in events_E
         self.length_R = np.minimum(position_R - sequences.offsets_U1[user_R], history)
         self.weight_R = self._weights(sequences)
-        if teacher is not None and len(teacher.items_Rk) != len(position_R):
+        if distillation is not None and len(distillation.items_Rk) != len(position_R):
             raise DigerError(
-                f"teacher: candidates of {len(teacher.items_Rk)} rows for {len(position_R)} training rows; make them anew from these events"
+                f"distillation: candidates of {len(distillation.items_Rk)} rows for {len(position_R)} training rows; make them anew from these events"
             )
-        self.teacher, self.crop = teacher, crop
+        self.distillation, self.crop = distillation, crop
 
     def _weights(self, sequences: Sequences) -> np.ndarray:
         """float32 [R], mean 1: L_gen stays in nats (SDUD compares it with lambda^2) while rows keep their proportions across batches."""
@@ -132,7 +132,7 @@ class Batches:
     def target_items(self, epoch: int) -> np.ndarray:
         """int64 [R]: the item that each row is to predict in this epoch."""
         item_R = self.events_E[self.target_R]
-        return item_R if self.teacher is None else self.teacher.draw(item_R, self.seed, epoch)
+        return item_R if self.distillation is None else self.distillation.draw(item_R, self.seed, epoch)
 
     def lengths(self, epoch: int) -> np.ndarray:
         """int64 [R]: how many items of its history each row shows in this epoch."""

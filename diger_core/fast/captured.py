@@ -1,4 +1,4 @@
-"""`training.compile`: the whole step in CUDA graphs, one for each length of history (the fast path of `training.Loop.step`).
+"""`training.compile`: the whole step in CUDA graphs, one for each length of history (the fast path of `Loop.step`).
 
 A captured step reads its batch from the epoch's order on the device, computes losses and gradients with `diger_core.fast`, clips, runs AdamW,
 advances the schedule and the sums, and moves its cursor on: the host only says which graph comes next. It computes what `Loop.step` computes; only
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,27 +21,26 @@ from diger_core.fast.flat import FlatParameters
 from diger_core.fast.kernels import BETAS, AdamW
 from diger_core.fast.program import Beside, Program, RowsInput, RowsOutput
 from diger_core.fast.rows import DeviceRows, EpochRows, UniqueItems, unique_items
+from diger_core.training.distributed import Distributed
 from diger_core.training.joint_step import frozen_figures
 from diger_core.training.optimisation import learning_rate_factor
-
-if TYPE_CHECKING:
-    from diger_core.training.loop import Loop
+from diger_core.training.state import StepContext, TrainingState
 
 _KEYS = 1 << 14  # dropout sites of one step
 
 
-def obstacle(loop: Loop) -> str | None:
+def obstacle(state: TrainingState, context: StepContext, ranks: Distributed) -> str | None:
     """Why this run's steps cannot be captured, or None."""
-    if loop.device.type != "cuda":
+    if state.device.type != "cuda":
         return "there is no CUDA device"
-    if loop.ranks.world > 1:
+    if ranks.world > 1:
         return "several ranks share the batch"
-    if loop.learns and loop.joint.train_encoder:
+    if context.config.learns and context.config.joint.train_encoder:
         return "the encoder learns"
-    head = loop.recommender.config.d_head
+    head = context.config.recommender.d_head
     if head < 16 or head & (head - 1):
         return "recommender.d_head is not a power of two of at least 16"
-    if loop.recommender.config.history * (loop.recommender.levels + 1) > 256:
+    if context.config.recommender.history * (state.recommender.levels + 1) > 256:
         return "a history of more than 256 tokens"
     return None
 
@@ -50,31 +48,30 @@ def obstacle(loop: Loop) -> str | None:
 class FastStep:
     """One training step in fixed shapes on the device, uncaptured: `run(length)`. Works on any device; the graphs of `CapturedStep` replay it."""
 
-    def __init__(self, loop: Loop) -> None:
-        self.loop, device = loop, loop.device
-        self.flat = FlatParameters(loop.recommender, torch.bfloat16 if loop.training.precision == "bf16" else torch.float32)
+    def __init__(self, state: TrainingState, context: StepContext) -> None:
+        self.state, self.context, device = state, context, state.device
+        training, recommender, items, learns = context.config.training, state.recommender, context.items, context.config.learns
+        self.flat = FlatParameters(recommender, torch.bfloat16 if training.precision == "bf16" else torch.float32)
         self.key = torch.zeros((), dtype=torch.int64, device=device)
         self.step = torch.zeros((), dtype=torch.int64, device=device)
-        self.program = Program(loop.recommender, self.flat, self.key, fused=device.type == "cuda")
-        self.rows = EpochRows(loop.batches, device)
+        self.program = Program(recommender, self.flat, self.key, fused=device.type == "cuda")
+        self.rows = EpochRows(context.batches, device)
         self.beside = Beside(device)
-        self.table = _step_table(loop).to(device)
-        recommender = loop.recommender
+        self.table = _step_table(state.optimisation.warmup, context.total_steps).to(device)
         sizes = [recommender.codes] * recommender.levels + [recommender.suffixes]
         self.offset_Q = torch.arange(len(sizes), device=device) * recommender.codes
-        catalogue = loop.catalogue  # frozen: the table never changes, so its tokens are made once
-        self.token_NQ = torch.empty(0) if loop.learns else torch.cat((catalogue.codes_NM, catalogue.suffix_N[:, None]), 1) + self.offset_Q
-        self.zero, self.frozen_3M = torch.zeros((), device=device), frozen_figures(catalogue.codes_NM)
-        self.codes = Codes(loop.tokenizer, loop.catalogue, loop.joint, loop.schedule, loop.training.seed) if loop.learns else None
-        if loop.learns:
-            loop.tokenizer.codebooks.grad = torch.zeros_like(loop.tokenizer.codebooks)
+        # frozen: the table never changes, so its tokens are made once
+        self.token_NQ = torch.empty(0) if learns else torch.cat((items.codes_NM, items.suffix_N[:, None]), 1) + self.offset_Q
+        self.zero, self.frozen_3M = torch.zeros((), device=device), frozen_figures(items.codes_NM)
+        self.codes = Codes(state.tokenizer, items, context.config.joint, context.schedule, training.seed) if learns else None
+        if learns:
+            state.tokenizer.codebooks.grad = torch.zeros_like(state.tokenizer.codebooks)
         self.adamw = self._flat_adamw()
-        self.seed_key = (loop.training.seed * 0x9E3779B97F4A7C15) % (1 << 48)
+        self.seed_key = (training.seed * 0x9E3779B97F4A7C15) % (1 << 48)
 
     @torch.no_grad()
     def run(self, length: int) -> None:
         """The batch at the cursor, its histories padded to `length` items."""
-        loop = self.loop
         torch.add(self.step * _KEYS, self.seed_key, out=self.key)
         rows = self.rows.gather(length)
         if self.codes is None:
@@ -83,7 +80,7 @@ class FastStep:
         else:
             losses, figures_3M = self._joint(rows, self.codes)
         norm = self._optimise()
-        loop.sums += torch.cat((torch.stack(losses), figures_3M.flatten(), norm[None]))
+        self.state.sums += torch.cat((torch.stack(losses), figures_3M.flatten(), norm[None]))
         self.step += 1
         self.rows.cursor += 1
 
@@ -96,56 +93,56 @@ class FastStep:
 
     def _joint(self, rows: DeviceRows, codes: Codes) -> tuple[list[Tensor], Tensor]:
         """Assignment, recommender, the codebooks' gradient, the schedule's next state; the step's losses and PER_LEVEL figures [3, M]."""
-        loop, paths = self.loop, self.loop.joint.paths
-        unique = unique_items(rows, len(loop.catalogue.codes_NM))
+        state, items, joint = self.state, self.context.items, self.context.config.joint
+        unique = unique_items(rows, len(items.codes_NM))
         with self.beside():
-            given = codes.forward(unique.items_V, unique.mask_V, loop.state)
+            given = codes.forward(unique.items_V, unique.mask_V, state.schedule)
             figures_3M = self._figures(given, unique)
-        if loop.joint.forward == "cached":  # the table says what is fed forward: the recommender need not wait for the assignment
-            codes_VM = loop.catalogue.codes_NM[unique.items_V]
+        if joint.forward == "cached":  # the table says what is fed forward: the recommender need not wait for the assignment
+            codes_VM = items.codes_NM[unique.items_V]
         else:
             self.beside.join()
             codes_VM = given.codes_VM
-        token_VQ = torch.cat((codes_VM, loop.catalogue.suffix_N[unique.items_V][:, None]), 1) + self.offset_Q
-        out = self._recommend(rows, token_VQ, unique.history_BL, unique.target_B, paths.labels)
+        token_VQ = torch.cat((codes_VM, items.suffix_N[unique.items_V][:, None]), 1) + self.offset_Q
+        out = self._recommend(rows, token_VQ, unique.history_BL, unique.target_B, joint.paths.labels)
         self.beside.join()
-        loop.tokenizer.codebooks.grad.copy_(self._codebook_gradient(codes, given, out, unique))  # type: ignore[union-attr]
-        loss = out.loss_gen + loop.joint.weight_vq * given.loss_vq + loop.joint.weight_recon * given.loss_recon
-        following = loop.schedule.update(loop.state, out.loss_gen, given.det_VM, unique.mask_V)
-        torch._foreach_copy_([loop.state[name] for name in following], list(following.values()))
+        state.tokenizer.codebooks.grad.copy_(self._codebook_gradient(codes, given, out, unique))  # type: ignore[union-attr]
+        loss = out.loss_gen + joint.weight_vq * given.loss_vq + joint.weight_recon * given.loss_recon
+        following = self.context.schedule.update(state.schedule, out.loss_gen, given.det_VM, unique.mask_V)
+        torch._foreach_copy_([state.schedule[name] for name in following], list(following.values()))
         return [loss, out.loss_gen, given.loss_vq, given.loss_recon], figures_3M
 
     def _codebook_gradient(self, codes: Codes, given: FastAssignment, out: RowsOutput, unique: UniqueItems) -> Tensor:
-        paths = self.loop.joint.paths
+        paths = self.context.config.joint.paths
         if not (paths.history or paths.teacher or paths.labels):
             return given.d_codebooks
-        recommender = self.loop.recommender
+        recommender = self.state.recommender
         levels = recommender.levels
         tables_MKd = self.flat.masters["tables"][: levels * recommender.codes].view(levels, recommender.codes, -1)
         dP = codes.soft_gradient(
             out.d_history if paths.history else None, out.d_decoder if paths.teacher else None, out.d_labels if paths.labels else None,
             unique.history_BL, unique.target_B, tables_MKd, len(unique.items_V),
         )  # fmt: skip
-        return codes.backward(given, dP, self.loop.state)
+        return codes.backward(given, dP, self.state.schedule)
 
     def _figures(self, given: FastAssignment, unique: UniqueItems) -> Tensor:
         """PER_LEVEL [3, M]."""
-        table_VM = self.loop.catalogue.codes_NM[unique.items_V]
+        table_VM = self.context.items.codes_NM[unique.items_V]
         figures_3VM = torch.stack((given.sigma_VM, (given.sigma_VM > 0).float(), (given.sampled_VM == table_VM).float()))
         share_V = unique.mask_V / unique.mask_V.sum()
         return (figures_3VM * share_V[:, None]).sum(1)
 
     def _flat_adamw(self) -> list[AdamW]:
         """The optimizer's state in flat buffers, of which its own tensors become views: checkpoints find them where they look for them."""
-        adamw = self.loop.optimisation.adamw
+        adamw = self.state.optimisation.adamw
         groups = [(self.flat.master, self.flat.gradient, self.flat.low)]
         if self.codes is not None:
-            books = self.loop.tokenizer.codebooks
+            books = self.state.tokenizer.codebooks
             groups.append((books.data, books.grad, books.data))  # type: ignore[arg-type]
         made = []
-        parameters = self.loop.optimisation.parameters
-        self.counts = torch.zeros(len(parameters), device=self.loop.device)
-        for (value, gradient, low), group, peak in zip(groups, adamw.param_groups, self.loop.optimisation.peaks, strict=True):
+        parameters = self.state.optimisation.parameters
+        self.counts = torch.zeros(len(parameters), device=self.state.device)
+        for (value, gradient, low), group, peak in zip(groups, adamw.param_groups, self.state.optimisation.peaks, strict=True):
             first, second = torch.zeros_like(value), torch.zeros_like(value)
             for p in group["params"]:
                 known = dict(adamw.state[p])
@@ -166,7 +163,7 @@ class FastStep:
         """Clipping, AdamW and fresh low-precision weights. The sum of the norms before clipping."""
         norms = [torch.linalg.vector_norm(adamw.gradient) for adamw in self.adamw]
         for adamw, norm in zip(self.adamw, norms, strict=True):
-            adamw.step(self.table, self.step, norm, self.loop.optimisation.clip, self.loop.device.type == "cuda")
+            adamw.step(self.table, self.step, norm, self.state.optimisation.clip, self.state.device.type == "cuda")
         self.counts += 1
         return norms[0] if len(norms) == 1 else norms[0] + norms[1]
 
@@ -174,19 +171,17 @@ class FastStep:
         """Before batch `first` of an epoch: (rows, padded history length) of all its batches."""
         self.step.fill_(step)
         self.flat.update_low()
-        history = self.loop.batches.history
+        history = self.context.batches.history
         return [(count, padded_length(longest, history)) for count, longest in self.rows.start(epoch, first)]
 
-    def state(self) -> list[Tensor]:
+    def changed(self) -> list[Tensor]:
         """Every tensor that a step changes, for undoing the steps that warm up a capture."""
-        loop = self.loop
-        tensors = [self.step, self.rows.cursor, self.counts, loop.sums, *loop.state.values()]
+        tensors = [self.step, self.rows.cursor, self.counts, self.state.sums, *self.state.schedule.values()]
         return tensors + [tensor for adamw in self.adamw for tensor in (adamw.value, adamw.first, adamw.second)]
 
 
-def _step_table(loop: Loop) -> Tensor:
+def _step_table(warmup: int, steps: int) -> Tensor:
     """float32 [steps + 1, 3] as `AdamW.step` reads it; in double precision on the host, where 1 - 0.999^t keeps its digits."""
-    warmup, steps = loop.optimisation.warmup, loop.total_steps
     rows = [
         (learning_rate_factor(step, warmup, steps), 1 / (1 - BETAS[0] ** (step + 1)), 1 / math.sqrt(1 - BETAS[1] ** (step + 1)))
         for step in range(steps + 1)
@@ -201,8 +196,8 @@ class CapturedStep:
     illegal instruction ended the process. For runs side by side take a device for each.
     """
 
-    def __init__(self, loop: Loop) -> None:
-        self.step, self.graphs = FastStep(loop), dict[int, torch.cuda.CUDAGraph]()
+    def __init__(self, state: TrainingState, context: StepContext) -> None:
+        self.step, self.graphs = FastStep(state, context), dict[int, torch.cuda.CUDAGraph]()
         self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
     def epoch(self, epoch: int, first: int, step: int) -> Iterator[tuple[int, int]]:
@@ -217,12 +212,12 @@ class CapturedStep:
 
     def _captured(self, length: int) -> torch.cuda.CUDAGraph:
         """A real step warms up kernels and libraries; it is undone, and the second one is recorded."""
-        before = [tensor.clone() for tensor in self.step.state()]
+        before = [tensor.clone() for tensor in self.step.changed()]
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             self.step.run(length)
         torch.cuda.current_stream().wait_stream(self.stream)
-        torch._foreach_copy_(self.step.state(), before)
+        torch._foreach_copy_(self.step.changed(), before)
         self.step.flat.update_low()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):

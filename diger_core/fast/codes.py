@@ -16,7 +16,7 @@ from torch import Tensor
 from diger_core.config import JointModelConfig
 from diger_core.fast import kernels
 from diger_core.tokenizer.rqvae import Tokenizer
-from diger_core.training.joint_step import Catalogue
+from diger_core.training.joint_step import ItemTensors
 from diger_core.training.noise import gaussian_levels
 from diger_core.training.schedules import Schedule, State
 
@@ -39,15 +39,15 @@ class FastAssignment:
 class Codes:
     """Assignments of the unique items and the codebooks' gradient."""
 
-    def __init__(self, tokenizer: Tokenizer, catalogue: Catalogue, config: JointModelConfig, schedule: Schedule, seed: int) -> None:
-        self.tokenizer, self.catalogue, self.config, self.schedule, self.seed = tokenizer, catalogue, config, schedule, seed
+    def __init__(self, tokenizer: Tokenizer, items: ItemTensors, config: JointModelConfig, schedule: Schedule, seed: int) -> None:
+        self.tokenizer, self.items, self.config, self.schedule, self.seed = tokenizer, items, config, schedule, seed
         self.offset_M = torch.arange(tokenizer.levels, device=tokenizer.codebooks.device) * tokenizer.codes
 
     def forward(self, items_V: Tensor, mask_V: Tensor, state: State) -> FastAssignment:
-        if self.catalogue.z_Ne is None:
+        if self.items.z_Ne is None:
             raise ValueError("Codes: the encoder must be frozen, z given")
         books_MKe = self.tokenizer.codebooks.detach()
-        z_Ve, table_VM = self.catalogue.z_Ne[items_V], self.catalogue.codes_NM[items_V]
+        z_Ve, table_VM = self.items.z_Ne[items_V], self.items.codes_NM[items_V]
         square_M1K = books_MKe.square().sum(2).unsqueeze(1)
         tau = self.schedule.tau(state["step"])
         if self.config.forward == "cached":

@@ -37,7 +37,7 @@ def statistics(sums: Sequence[float], levels: int, steps: int) -> dict[str, Any]
 
 
 @dataclass
-class Catalogue:
+class ItemTensors:
     """What the step reads of the items, on its device: z_Ne, encoded once (or vectors_ND where the encoder learns), and the current ID table."""
 
     codes_NM: Tensor
@@ -55,7 +55,7 @@ class Catalogue:
         if self.z_Ne is not None:
             return self.z_Ne[items_V]
         if self.vectors_ND is None:
-            raise ValueError("Catalogue: give z_Ne or vectors_ND")
+            raise ValueError("ItemTensors: give z_Ne or vectors_ND")
         return tokenizer.encode(self.vectors_ND[items_V])
 
 
@@ -89,7 +89,7 @@ class SoftLookup(torch.autograd.Function):
 def joint_outcome(
     recommender: Recommender,
     tokenizer: Tokenizer,
-    catalogue: Catalogue,
+    items: ItemTensors,
     batch: Batch,
     config: JointModelConfig,
     schedule: Schedule,
@@ -103,10 +103,10 @@ def joint_outcome(
 
     The step's number, which keys the noise and tau, is the schedule state's: a tensor, so that a captured step can be replayed.
     """
-    paths, table_VM = config.paths, catalogue.codes_NM[batch.items_V]
+    paths, table_VM = config.paths, items.codes_NM[batch.items_V]
     given = assign(
         tokenizer,
-        catalogue.encode(tokenizer, batch.items_V),
+        items.encode(tokenizer, batch.items_V),
         batch.items_V,
         schedule.bind(state),
         table_VM,
@@ -117,7 +117,7 @@ def joint_outcome(
         step=state["step"],
         mask_V=batch.mask_V,
     )
-    suffix_V = catalogue.suffix_N[batch.items_V]
+    suffix_V = items.suffix_N[batch.items_V]
     soft_V = embed_items(recommender, given, suffix_V, soft=True) if paths.history or paths.teacher else None
     hard_V = embed_items(recommender, given, suffix_V, soft=False) if not (paths.history and paths.teacher) else None
     with torch.autocast(batch.items_V.device.type, torch.bfloat16, enabled=bf16):
@@ -129,16 +129,16 @@ def joint_outcome(
     return Outcome(loss, loss_gen.detach(), given.loss_vq.detach(), given.loss_recon.detach(), figures_3M, given.det_VM)
 
 
-def frozen_outcome(recommender: Recommender, catalogue: Catalogue, batch: Batch, *, bf16: bool = False) -> Outcome:
+def frozen_outcome(recommender: Recommender, items: ItemTensors, batch: Batch, *, bf16: bool = False) -> Outcome:
     """The losses of one step with the tokenizer frozen: look-ups of the ID table, no assignment (docs/method.md, section 7)."""
-    codes_VQ = torch.cat((catalogue.codes_NM[batch.items_V], catalogue.suffix_N[batch.items_V, None]), dim=1)
+    codes_VQ = torch.cat((items.codes_NM[batch.items_V], items.suffix_N[batch.items_V, None]), dim=1)
     items_V = recommender.embed_codes(codes_VQ)
     with torch.autocast(batch.items_V.device.type, torch.bfloat16, enabled=bf16):
         logits = forward_rows(recommender, items_V, items_V, batch)
     target_BQ = codes_VQ[batch.target_B]
     loss_gen = _share(torch.stack([_hard(level, target_BQ[:, j]) for j, level in enumerate(logits)]).mean(0), batch)
     zero = torch.zeros_like(loss_gen.detach())
-    return Outcome(loss_gen, loss_gen.detach(), zero, zero, frozen_figures(catalogue.codes_NM), None)
+    return Outcome(loss_gen, loss_gen.detach(), zero, zero, frozen_figures(items.codes_NM), None)
 
 
 def frozen_figures(codes_NM: Tensor) -> Tensor:

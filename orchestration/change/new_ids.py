@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable, argmin_codes, assignment_hash, item_hash_order, stable_suffixes, to_arrow
-from diger_core.training.validation import suffix_values
+from diger_core.training.table_refresh import suffix_values
 from orchestration.champion.baseline import same_type
 
 if TYPE_CHECKING:

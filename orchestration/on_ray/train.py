@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from diger_core.config import JointModelConfig, RecommenderConfig, TableConfig, TrainingConfig
+from diger_core.config import JointModelConfig, ModelConfig
 from diger_core.data.sequences import Sequences
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable
@@ -22,13 +22,14 @@ from diger_core.tokenizer.rqvae import tokenizer_state
 from diger_core.training import checkpoint as checkpoints
 from diger_core.training.checkpoint import Checkpoint
 from diger_core.training.distributed import Distributed
+from diger_core.training.inputs import TrainingInputs
 from orchestration.champion.baseline import BASELINE
 from orchestration.engine.memory import PeakMemory
 from orchestration.on_ray.mailbox import Mailbox, MailboxProgress
 from orchestration.on_ray.session import alongside, gpus_for, ray_session, root_cause
 from orchestration.params.cluster import ClusterConfig
 from orchestration.params.training import RetrainingConfig
-from orchestration.training.warm_start import budget, training_arguments
+from orchestration.training.warm_start import budget, from_baseline
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
@@ -44,13 +45,14 @@ class Job:
     key: str
     stage: str
     inputs: Mapping[str, tuple[str, str]]  # name -> (stage, artefact hash)
-    recommender: RecommenderConfig
-    training: TrainingConfig
-    joint: JointModelConfig
-    table: TableConfig
+    model: ModelConfig
     checkpoint_steps: int | None
     threads: int | None  # of torch, in each worker; None: left alone
     retraining: RetrainingConfig = RetrainingConfig()  # counts where `inputs` hold a baseline
+
+    def with_training(self, **changes: Any) -> Job:
+        """The job with other fields of its `TrainingConfig`."""
+        return replace(self, model=replace(self.model, training=replace(self.model.training, **changes)))
 
     @property
     def checkpoints(self) -> str:
@@ -103,10 +105,7 @@ def stage_job(run: StageRun, joint: JointModelConfig) -> Job:
         run.key,
         run.stage.name,
         inputs,
-        params.recommender,
-        budget(params.training, params.retraining, BASELINE in inputs),
-        joint,
-        params.semantic_ids,
+        ModelConfig(params.recommender, budget(params.training, params.retraining, BASELINE in inputs), joint, params.semantic_ids),
         params.cluster.checkpoint_steps,
         None,
         params.retraining,
@@ -119,10 +118,10 @@ def _write(run: StageRun, job: Job, result: Checkpoint) -> None:
     tensors = {f"{part}.{name}": value for part in ("recommender", "tokenizer") for name, value in result.tensors[part].items()}
     state, table = result.state, IdTable(result.tensors["table"]["codes"], result.tensors["table"]["suffix"])
     config = {
-        "recommender": asdict(job.recommender),
-        "training": asdict(job.training),
-        "joint_model": asdict(job.joint),
-        "semantic_ids": asdict(job.table),
+        "recommender": asdict(job.model.recommender),
+        "training": asdict(job.model.training),
+        "joint_model": asdict(job.model.joint),
+        "semantic_ids": asdict(job.model.table),
         **{name: state[name] for name in ("tokenizer", "codes", "levels", "suffixes", "best_epoch", "alarm")},
     }
     item_ids = run.inputs["sequences"].table("items.parquet").column("item_id")
@@ -137,23 +136,20 @@ def _write(run: StageRun, job: Job, result: Checkpoint) -> None:
 # On a worker (or in this process)
 
 
-def training_inputs(job: Job) -> dict[str, Any]:
-    """The arguments of the core's `train` that come from the store; a search's trials share them."""
+def training_inputs(job: Job) -> TrainingInputs:
+    """What the core's `train` needs from the store; a search's trials share it."""
     from orchestration.champion.bundle import load_bundle
     from orchestration.training.tokenizer import input_vectors, load_tokenizer
 
     store = Store(job.store)
     inputs = {name: store.artefact(stage, hash_) for name, (stage, hash_) in job.inputs.items()}
-    found = {
-        "vectors_ND": input_vectors(inputs["embeddings"], inputs["tokenizer"]),
-        "sequences": Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors")),
-        "item_ids": inputs["sequences"].table("items.parquet").column("item_id").combine_chunks(),
-        "tokenizer": load_tokenizer(inputs["tokenizer"]),
-    }
-    if BASELINE in inputs:
-        bundle = load_bundle(store, inputs[BASELINE].hash)
-        found |= training_arguments(bundle, job.retraining, found["tokenizer"], found["item_ids"], found["sequences"])
-    return found
+    found = TrainingInputs(
+        vectors_ND=input_vectors(inputs["embeddings"], inputs["tokenizer"]),
+        sequences=Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors")),
+        item_ids=inputs["sequences"].table("items.parquet").column("item_id").combine_chunks(),
+        tokenizer=load_tokenizer(inputs["tokenizer"]),
+    )
+    return from_baseline(found, load_bundle(store, inputs[BASELINE].hash), job.retraining) if BASELINE in inputs else found
 
 
 def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
@@ -166,11 +162,8 @@ def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
         torch.set_num_threads(job.threads)
     memory = PeakMemory()
     trained = train(
-        **training_inputs(job),
-        recommender_config=job.recommender,
-        training_config=job.training,
-        joint_config=job.joint,
-        table_config=job.table,
+        training_inputs(job),
+        job.model,
         distributed=ranks,
         progress=progress,
         on_checkpoint=lambda state: _save(job, ranks, state, progress),
@@ -209,7 +202,7 @@ def _save(job: Job, ranks: Distributed, state: Checkpoint, progress: Progress) -
     for pause in (*_SAVE_AGAIN_AFTER, None):
         try:
             state.save(job.checkpoints)
-            checkpoints.prune(job.checkpoints, job.training.checkpoints_kept)
+            checkpoints.prune(job.checkpoints, job.model.training.checkpoints_kept)
             return
         except DigerError as error:
             if pause is None:
@@ -266,12 +259,12 @@ def _on_ray(job: Job, cluster: ClusterConfig, storage: str, progress: Progress) 
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         gpu = gpus_for(ray, cluster)
-        if job.training.device == "cuda" and not gpu:
+        if job.model.training.device == "cuda" and not gpu:
             raise DigerError(
                 f"training.device = 'cuda', but {cluster.workers} workers do not get a GPU each: set training.device=auto or cluster.workers"
             )
-        device = job.training.device if gpu else "cpu"
-        job = replace(job, training=replace(job.training, device=device), threads=_threads(ray, cluster))
+        device = job.model.training.device if gpu else "cpu"
+        job = replace(job.with_training(device=device), threads=_threads(ray, cluster))
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # it must not be lost with another node
         mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
         trainer = _trainer({"job": job, "mailbox": mailbox, "gpu": gpu}, job, cluster, gpu, storage)

@@ -41,10 +41,10 @@ def executor(config: SearchConfig, cluster: ClusterConfig, storage: str) -> Exec
     """Trials on Ray Tune; with 0 workers one after another in this process."""
 
     def here(job: Job, source: Source, book: Book, prune: bool, known: Mapping[int, Told]) -> None:
-        _one_by_one(job, source, book, Halving(config, job.training.epochs, known) if prune else None)
+        _one_by_one(job, source, book, Halving(config, job.model.training.epochs, known) if prune else None)
 
     def on_ray(job: Job, source: Source, book: Book, prune: bool, known: Mapping[int, Told]) -> None:
-        _on_ray(job, source, book, Halving(config, job.training.epochs, known) if prune else None, config, cluster, storage)
+        _on_ray(job, source, book, Halving(config, job.model.training.epochs, known) if prune else None, config, cluster, storage)
 
     return here if cluster.workers == 0 else on_ray
 
@@ -87,13 +87,13 @@ class _Pruned(BaseException):
 
 
 def _one_by_one(job: Job, source: Source, book: Book, halving: Halving | None) -> None:
-    job = replace(job, training=replace(job.training, device="auto"), threads=None)
+    job = replace(job.with_training(device="auto"), threads=None)
     while (trial := source.next()) is not None:
         book.start(trial)
 
         def on_epoch(row: dict[str, Any], cpu_seconds: float, trial: Trial = trial) -> None:
             book.epoch(trial, row, cpu_seconds)
-            last = row["epoch"] >= job.training.epochs
+            last = row["epoch"] >= job.model.training.epochs
             if halving is not None and halving.stops(trial, row["epoch"], row["validation_ndcg_10"]) and not last:
                 raise _Pruned
 
@@ -130,8 +130,8 @@ def _on_ray(job: Job, source: Source, book: Book, halving: Halving | None, confi
         if config.gpus_per_trial > available.get("GPU", 0):
             wanted = f"decay_search.gpus_per_trial = {config.gpus_per_trial:g}"
             raise DigerError(f"{wanted}, but the cluster has {available.get('GPU', 0):g} GPUs: set it to 0, or add GPUs")
-        job = replace(job, training=replace(job.training, device="auto" if config.gpus_per_trial else "cpu"), threads=1)
-        bridge = _Bridge(source, book, job.training.epochs)
+        job = replace(job.with_training(device="auto" if config.gpus_per_trial else "cpu"), threads=1)
+        bridge = _Bridge(source, book, job.model.training.epochs)
         trainable = tune.with_resources(tune.with_parameters(_trainable, job=job), {"cpu": 1, "gpu": config.gpus_per_trial})
         tuner = tune.Tuner(
             trainable,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestration.champion.baseline import extra_inputs
@@ -21,7 +20,7 @@ __all__ = ["decay_search", "extra_inputs"]
 def decay_search(run: StageRun) -> None:
     """Writes study.json, trials.json, report.html, report.md and pictures: all functions of the study's journal, whose name is the record's key."""
     config, job = run.params.decay_search, stage_job(run, run.params.joint_model)
-    job = replace(job, training=replace(job.training, epochs=config.epochs or job.training.epochs))
+    job = job.with_training(epochs=config.epochs or job.model.training.epochs)
     journal = Journal(run.store, run.key, run.progress)
     journal.describe(described(run))
     trials = study(job, config, journal, executor(config, run.params.cluster, str(run.scratch / "ray")), run.progress)

@@ -83,7 +83,7 @@ class Execute(Protocol):
 
 def study(job: Job, config: SearchConfig, journal: Journal, execute: Execute, progress: Progress) -> dict[int, Told]:
     """Runs what is left of the study and returns all its trials. DigerError where no winner can be named."""
-    epochs = job.training.epochs
+    epochs = job.model.training.epochs
     known = {number: told for number, told in journal.read().items() if told.state not in ("running", "failed")}
     unfinished = [told.trial for number, told in journal.read().items() if number not in known]
     if known or unfinished:
@@ -93,13 +93,13 @@ def study(job: Job, config: SearchConfig, journal: Journal, execute: Execute, pr
     searched = [number for number, told in known.items() if told.trial.repeats is None]
     pending = [trial for trial in unfinished if trial.repeats is None]
     taken = {*searched, *(trial.number for trial in pending)}
-    proposer = searcher(config, job.joint.schedule.name, known)
+    proposer = searcher(config, job.model.joint.schedule.name, known)
 
     def propose(number: int) -> Trial | None:
         if number == 1:
-            return Trial(1, present(config.space, job.joint), job.training.seed)
+            return Trial(1, present(config.space, job.model.joint), job.model.training.seed)
         proposed = proposer.propose(number - 1)
-        return None if proposed is None else Trial(number, proposed, job.training.seed)
+        return None if proposed is None else Trial(number, proposed, job.model.training.seed)
 
     numbers = [number for number in range(1, config.trials + 1) if number not in taken]
     if pending or numbers:
@@ -109,7 +109,7 @@ def study(job: Job, config: SearchConfig, journal: Journal, execute: Execute, pr
         reasons = sorted({told.reason for told in book.told.values() if told.reason})
         raise DigerError(f"decay_search: none of {len(book.told)} trials ended well: {reasons[0] if reasons else 'see the journal'}")
     progress.message(trials_table("Trials of the search", book.told.values(), epochs))
-    repeats = _repeats(book.told, unfinished, best, config, job.training.seed)
+    repeats = _repeats(book.told, unfinished, best, config, job.model.training.seed)
     if repeats:
         execute(job, Source(repeats, lambda _: None, []), book, False, {})
     progress.update("decay_search", book.trials * epochs, book.trials * epochs)

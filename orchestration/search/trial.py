@@ -6,10 +6,11 @@ import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diger_core.errors import DigerError
 from diger_core.training.checkpoint import Checkpoint
+from diger_core.training.inputs import TrainingInputs
 from orchestration.on_ray.train import Job, training_inputs
 from orchestration.search.journal import Row, State, Trial
 from orchestration.search.space import applied
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 OnEpoch = Callable[[Row, float], None]  # (the epoch's row, CPU seconds since the last one)
 KEPT = ("epoch", "loss_gen", "sigma", "noisy_share", "validation_recall_10", "validation_ndcg_10", "unique_prefixes", "largest_group", "perplexity")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
-_inputs: dict[str, dict[str, Any]] = {}  # of this process: trials that follow each other on one worker read the store once
+_inputs: dict[str, TrainingInputs] = {}  # of this process: trials that follow each other on one worker read the store once
 
 
 def run_trial(job: Job, trial: Trial, on_epoch: OnEpoch) -> tuple[State, str | None]:
@@ -46,11 +47,12 @@ def run_trial(job: Job, trial: Trial, on_epoch: OnEpoch) -> tuple[State, str | N
 
     try:
         trained = train(
-            **inputs,
-            recommender_config=job.recommender,
-            training_config=replace(job.training, seed=trial.seed, evaluate_every=1, checkpoint_every=1),
-            joint_config=applied(job.joint, trial.config),
-            table_config=job.table,
+            inputs,
+            replace(
+                job.model,
+                training=replace(job.model.training, seed=trial.seed, evaluate_every=1, checkpoint_every=1),
+                joint=applied(job.model.joint, trial.config),
+            ),
             on_checkpoint=report,
         )
     except (DigerError, ValueError) as error:
@@ -75,7 +77,7 @@ def churn(codes_NM: Tensor, reference_NM: Tensor) -> float:
     return float((codes_NM.cpu() != reference_NM).any(1)[known].double().mean()) if bool(known.any()) else 0.0
 
 
-def _opened(job: Job) -> tuple[dict[str, Any], Tensor]:
+def _opened(job: Job) -> tuple[TrainingInputs, Tensor]:
     """The inputs, and the table that churn is counted against: the champion's where there is one, else the warm-up's."""
     from diger_core.ids.id_table import argmin_codes
 
@@ -84,7 +86,6 @@ def _opened(job: Job) -> tuple[dict[str, Any], Tensor]:
         _inputs.clear()
         _inputs[name] = training_inputs(job)
     inputs = _inputs[name]
-    previous = inputs.get("previous")
-    if previous is not None:
-        return inputs, previous.codes_NM
-    return inputs, argmin_codes(inputs["tokenizer"], inputs["vectors_ND"]).cpu()
+    if inputs.previous is not None:
+        return inputs, inputs.previous.codes_NM
+    return inputs, argmin_codes(inputs.tokenizer, inputs.vectors_ND).cpu()

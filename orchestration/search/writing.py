@@ -66,7 +66,7 @@ def trials_json(trials: Mapping[int, Told]) -> list[dict[str, Any]]:
 
 def write_study(run: StageRun, config: SearchConfig, job: Job, trials: Mapping[int, Told]) -> None:
     """Writes the artefact's files and says who has won."""
-    found = summary(run.key, config, job.training.epochs, trials)
+    found = summary(run.key, config, job.model.training.epochs, trials)
     run.out.json("study.json", found)
     run.out.json("trials.json", trials_json(trials))
     lineage = [(name, artefact.hash) for name, artefact in run.inputs.items()]
@@ -88,7 +88,9 @@ def write_study(run: StageRun, config: SearchConfig, job: Job, trials: Mapping[i
         configuration=shown(winner["config"]),
     )
     run.note(cpu_seconds=round(sum(told.cpu_seconds for told in trials.values()), 1))
-    run.progress.message(trials_table("Finalists on more seeds", (t for t in trials.values() if t.trial.repeats is not None), job.training.epochs))
+    run.progress.message(
+        trials_table("Finalists on more seeds", (t for t in trials.values() if t.trial.repeats is not None), job.model.training.epochs)
+    )
     spread = "" if winner["spread"] is None else f" ± {winner['spread']:.4f}"
     run.progress.message(
         f"decay_search: trial {winner['trial']} wins: NDCG@10 {winner['mean']:.4f}{spread} over {len(winner['scores'])} seed(s), "

@@ -9,7 +9,8 @@ from diger_core.config import TokenizerConfig, TrainingConfig
 from diger_core.data.sequences import Sequences
 from diger_core.errors import DigerError
 from diger_core.ids.stability import Hold, hold
-from diger_core.training.validation import suffix_values
+from diger_core.training.inputs import TrainingInputs
+from diger_core.training.table_refresh import suffix_values
 from orchestration.champion.baseline import kept_factors, released_table, reserved_tuples
 from orchestration.params.training import RetrainingConfig
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diger_core.store.artefacts import Artefact
-    from diger_core.tokenizer.rqvae import Tokenizer
     from orchestration.champion.bundle import Bundle
 
 _SCRATCH = "or set retraining.start=scratch"
@@ -32,15 +32,15 @@ def budget(training: TrainingConfig, retraining: RetrainingConfig, baseline: boo
     return replace(training, epochs=epochs, learning_rate=rate)
 
 
-def training_arguments(bundle: Bundle, retraining: RetrainingConfig, tokenizer: Tokenizer, item_ids: pa.Array, seq: Sequences) -> dict[str, Any]:
-    """The arguments of the core's `train` that come from the baseline. From scratch, released tuples stay reserved and suffixes stable; where the
-    new tokenizer has other levels no old tuple can come again, and nothing is taken over."""
-    if bundle.tokenizer.levels != tokenizer.levels:
-        return {}
-    released: dict[str, Any] = {"previous": released_table(bundle, item_ids), "reserved": reserved_tuples(bundle)}
+def from_baseline(inputs: TrainingInputs, bundle: Bundle, retraining: RetrainingConfig) -> TrainingInputs:
+    """The inputs with what the baseline gives. From scratch, released tuples stay reserved and suffixes stable; where the new tokenizer has other
+    levels no old tuple can come again, and nothing is taken over."""
+    if bundle.tokenizer.levels != inputs.tokenizer.levels:
+        return inputs
+    inputs = replace(inputs, previous=released_table(bundle, inputs.item_ids), reserved=reserved_tuples(bundle))
     if retraining.start != "warm":
-        return released
-    return released | {"held": held(retraining, seq), "start": bundle.recommender.state_dict()}
+        return inputs
+    return replace(inputs, held=held(retraining, inputs.sequences), start=bundle.recommender.state_dict())
 
 
 def held(retraining: RetrainingConfig, seq: Sequences) -> Hold:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,12 +11,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TableConfig, TokenizerConfig, TrainingConfig
+from diger_core.config import JointModelConfig, ModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TokenizerConfig, TrainingConfig
 from diger_core.data.sequences import Sequences
-from diger_core.progress import Silent
 from diger_core.tokenizer.rqvae import Tokenizer
 from diger_core.training.checkpoint import Checkpoint
-from diger_core.training.distributed import Distributed
+from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop, Trained, train
 
 torch.set_num_threads(1)  # tensors this small only lose by sharing the work
@@ -63,17 +62,19 @@ def item_ids() -> pa.Array:
 
 
 def run(joint: JointModelConfig = JOINT, training: TrainingConfig = TRAINING, recommender: RecommenderConfig = RECOMMENDER, **more: Any) -> Trained:
-    seq = more.pop("sequences", None) or sequences()
-    tok = more.pop("tokenizer", None) or tokenizer()
-    return train(vectors(), seq, item_ids(), tok, recommender, training, joint, TableConfig(), **more)
+    """A whole run; `more`: fields of TrainingInputs, and options of `train`."""
+    given = {name: more.pop(name) for name in [f.name for f in fields(TrainingInputs)] if name in more}
+    return train(inputs(**given), ModelConfig(recommender, training, joint), **more)
 
 
-def loop(joint: JointModelConfig = JOINT, training: TrainingConfig = TRAINING) -> Loop:
-    """The state of a run that has not begun."""
-    return Loop(
-        vectors(), sequences(), item_ids(), tokenizer(), RECOMMENDER, training, joint, TableConfig(),
-        None, None, Distributed(), torch.device("cpu"), Silent(), None, None,
-    )  # fmt: skip
+def inputs(**given: Any) -> TrainingInputs:
+    """The small setting's data, but for what is `given`."""
+    return TrainingInputs(**{"vectors_ND": vectors(), "sequences": sequences(), "item_ids": item_ids(), "tokenizer": tokenizer(), **given})
+
+
+def loop(joint: JointModelConfig = JOINT, training: TrainingConfig = TRAINING, **more: Any) -> Loop:
+    """A run that has not begun."""
+    return Loop(inputs(), ModelConfig(RECOMMENDER, training, joint), **more)
 
 
 def last_checkpoint(*args: Any, **more: Any) -> Checkpoint:

@@ -15,7 +15,7 @@ from diger_core.fast import rows
 from diger_core.fast.captured import FastStep
 from diger_core.fast.kernels import Dropout, drop_add_norm
 from diger_core.fast.rows import EpochRows, unique_items
-from diger_core.training import loop as training
+from diger_core.training import state as training_state
 from diger_core.training.checkpoint import Checkpoint
 from diger_core.training.loop import Loop
 from tests.diger_core.training.test_training import NoHostReads
@@ -40,10 +40,11 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the loop take fast steps where it would take reference ones."""
 
     def steps(self: Loop) -> Iterator[tuple[int, int]]:
-        fast = self.__dict__.setdefault("fast", None) or FastStep(self)
+        fast = self.__dict__.setdefault("fast", None) or FastStep(self.state, self.context)
         self.__dict__["fast"] = fast
-        batches = fast.start(self.position.epoch, self.position.batch, self.position.step)
-        for index in range(self.position.batch, len(batches)):
+        at = self.state.position
+        batches = fast.start(at.epoch, at.batch, at.step)
+        for index in range(at.batch, len(batches)):
             rows, length = batches[index]
             fast.run(length)
             yield index, rows
@@ -126,7 +127,7 @@ GPU_RECOMMENDER = RecommenderConfig(encoder_layers=2, decoder_layers=2, d_model=
 def _sharp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recommenders that start with large token tables: their loss depends on every mask, bias and weight from the first step on, where the usual
     start gives ln K whatever the layers do."""
-    built = training.built_recommender
+    built = training_state.built_recommender
 
     def sharp(*args: Any) -> Any:
         recommender = built(*args)
@@ -135,7 +136,7 @@ def _sharp(monkeypatch: pytest.MonkeyPatch) -> None:
                 table.mul_(20)
         return recommender
 
-    monkeypatch.setattr(training, "built_recommender", sharp)
+    monkeypatch.setattr(training_state, "built_recommender", sharp)
 
 
 def _trained(joint: JointModelConfig, recommender: RecommenderConfig = GPU_RECOMMENDER, **changes: Any) -> Checkpoint:

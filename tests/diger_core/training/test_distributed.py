@@ -14,11 +14,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from diger_core.config import ScheduleConfig, TableConfig
-from diger_core.progress import Silent
+from diger_core.config import ScheduleConfig
 from diger_core.training.checkpoint import Checkpoint, load, newest_valid
 from diger_core.training.distributed import Distributed
-from diger_core.training.loop import Loop
 from tests.support import small_setting as small
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -134,15 +132,14 @@ def test_a_step_exchanges_its_gradients_and_two_losses_and_nothing_else(name: st
     """docs/cluster.md: payload = 4 (P + 2) bytes, P the parameters that learn, whatever the number of ranks, of items, and the schedule."""
     sent: list[int] = []
     monkeypatch.setattr(dist, "all_reduce", lambda tensor, *_, **__: sent.append(tensor.numel() * tensor.element_size()))
-    loop = Loop(
-        small.vectors(), small.sequences(), small.item_ids(), small.tokenizer(), small.RECOMMENDER, small.TRAINING, case(name), TableConfig(),
-        None, None, Distributed(0, world), torch.device("cpu"), Silent(), None, None,
-    )  # fmt: skip
-    batch = next(loop.batches.epoch(0))
+    loop = small.loop(case(name), ranks=Distributed(0, world))
+    batch = next(loop.context.batches.epoch(0))
     loop.step(batch.share(loop.ranks))
-    learning = sum(p.numel() for p in loop.optimisation.parameters)
+    learning = sum(p.numel() for p in loop.state.optimisation.parameters)
     assert sent == ([] if world == 1 else [4 * (learning + 2)])
-    assert learning == sum(p.numel() for p in loop.recommender.parameters()) + (0 if name == "frozen" else loop.tokenizer.codebooks.numel())
+    assert learning == sum(p.numel() for p in loop.state.recommender.parameters()) + (
+        0 if name == "frozen" else loop.state.tokenizer.codebooks.numel()
+    )
 
 
 if __name__ == "__main__":

@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diger_core.config import ScheduleConfig, TableConfig
+from diger_core.config import ModelConfig, ScheduleConfig
 from diger_core.data.sequences import Sequences
 from diger_core.fast.captured import FastStep
-from diger_core.progress import Silent
-from diger_core.training.distributed import Distributed
+from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
 from tests.support import small_setting as small
 
@@ -54,10 +53,8 @@ def loop(joint: Any) -> Loop:
         for level in range(small.LEVELS):
             tok.codebooks[level].copy_(residual[1000 * level :][:CODES])
             residual = residual - tok.codebooks[level][tok.scores(level, residual).argmax(1)]
-    return Loop(
-        vectors, seq, pa.array(np.arange(MANY)), tok, small.RECOMMENDER, small.TRAINING, joint, TableConfig(),
-        None, None, Distributed(), torch.device("cpu"), Silent(), None, None,
-    )  # fmt: skip
+    inputs = TrainingInputs(vectors, seq, pa.array(np.arange(MANY)), tok)
+    return Loop(inputs, ModelConfig(small.RECOMMENDER, small.TRAINING, joint))
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -65,12 +62,11 @@ def loop(joint: Any) -> Loop:
 def test_no_tensor_of_a_step_has_the_catalogue_s_size(name: Any, fast: bool) -> None:
     joint = replace(small.JOINT, tokenizer="frozen") if name == "frozen" else replace(small.JOINT, schedule=ScheduleConfig(name=name, r=1.0))
     made = loop(joint)
-    made.recommender.train()
-    made.tokenizer.train()
+    made.state.train()
     if fast:
-        step = FastStep(made)
+        step = FastStep(made.state, made.context)
         length = step.start(0, 0, 0)[0][1]
-    batch = next(made.batches.epoch(0))
+    batch = next(made.context.batches.epoch(0))
     with Largest() as largest:
         step.run(length) if fast else made.step(batch)
     assert 0 < largest.elements < MANY, largest.name

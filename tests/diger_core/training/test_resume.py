@@ -16,7 +16,7 @@ from diger_core.training.checkpoint import Checkpoint
 from tests.support import small_setting as small
 
 TRAINING = replace(small.TRAINING, epochs=2)
-STEPS = 2 * len(small.loop().batches)
+STEPS = 2 * len(small.loop().context.batches)
 NAMES = ("none", "gumbel", "gaussian", "linear", "cosine", "exponential", "sdud", "frqud", "sdud+frqud")
 
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TableConfig, TrainingConfig
+from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TrainingConfig
 from diger_core.data.batches import Batches
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable, argmin_codes, assignment_hash
 from diger_core.recommender.model import Recommender
 from diger_core.training.checkpoint import Checkpoint, newest_valid
-from diger_core.training.joint_step import Catalogue, Outcome, SoftLookup, frozen_outcome, joint_outcome
-from diger_core.training.loop import CHECK_EVERY, Loop, Trained, train
+from diger_core.training.joint_step import ItemTensors, Outcome, SoftLookup, frozen_outcome, joint_outcome
+from diger_core.training.loop import CHECK_EVERY, Loop, Trained
 from diger_core.training.monitors import code_counts
 from diger_core.training.optimisation import Optimisation, learning_rate_factor, warmup_steps
 from diger_core.training.schedules import build_schedule
@@ -38,7 +38,7 @@ class Setting:
         codes_NM = argmin_codes(self.tok, small.vectors()).long()
         suffix_N = torch.arange(small.ITEMS) % 7
         items = {"vectors_ND": small.vectors()} if joint.train_encoder else {"z_Ne": self.tok.encode(small.vectors()).detach()}
-        self.catalogue = Catalogue(codes_NM, suffix_N, **items)
+        self.catalogue = ItemTensors(codes_NM, suffix_N, **items)
         self.schedule = build_schedule(joint.schedule, codes, 20)
         self.state = self.schedule.initial(small.LEVELS, codes, 20)
         self.batch = next(Batches(small.sequences(), 24, 6, seed=0).epoch(0))
@@ -133,22 +133,22 @@ def test_the_encoder_has_no_gradient_when_frozen_and_one_when_it_learns() -> Non
 
 def test_a_step_leaves_a_frozen_encoder_without_a_gradient() -> None:
     loop = small.loop()
-    loop.step(next(loop.batches.epoch(0)))
-    assert loop.tokenizer.codebooks.grad is not None
-    assert not any(p.requires_grad for p in loop.tokenizer.encoder.parameters())
-    assert all(p.grad is None for p in loop.tokenizer.encoder.parameters())
+    loop.step(next(loop.context.batches.epoch(0)))
+    assert loop.state.tokenizer.codebooks.grad is not None
+    assert not any(p.requires_grad for p in loop.state.tokenizer.encoder.parameters())
+    assert all(p.grad is None for p in loop.state.tokenizer.encoder.parameters())
 
 
 @pytest.mark.parametrize("name", ["frqud", "sdud", "sdud+frqud"])
 def test_the_end_of_an_epoch_leaves_the_schedule_as_it_is(name: Any) -> None:
     """Table, monitors and validation run in eval mode: neither f nor sigma nor the step count may move."""
     loop = small.loop(replace(small.JOINT, schedule=ScheduleConfig(name=name, r=1.0)))
-    start = {key: value.clone() for key, value in loop.state.items()}
+    start = {key: value.clone() for key, value in loop.state.schedule.items()}
     for _ in loop.epoch_steps():
         pass
-    before = {key: value.clone() for key, value in loop.state.items()}
+    before = {key: value.clone() for key, value in loop.state.schedule.items()}
     loop.end_of_epoch()
-    assert all(torch.equal(loop.state[key], value) for key, value in before.items())
+    assert all(torch.equal(loop.state.schedule[key], value) for key, value in before.items())
     assert all(not torch.equal(start[key], value) for key, value in before.items()), "every part of the state has moved in training"
 
 
@@ -167,7 +167,7 @@ def test_loss_gen_starts_near_the_logarithm_of_k() -> None:
     seq = small.sequences()
     tok = small.tokenizer(codes=32)
     recommender = Recommender(RecommenderConfig(history=6), 32, small.LEVELS, 32).train()
-    catalogue = Catalogue(argmin_codes(tok, small.vectors()).long(), torch.arange(small.ITEMS) % 7, tok.encode(small.vectors()).detach())
+    catalogue = ItemTensors(argmin_codes(tok, small.vectors()).long(), torch.arange(small.ITEMS) % 7, tok.encode(small.vectors()).detach())
     schedule = build_schedule(small.JOINT.schedule, 32, 20)
     for batch in Batches(seq, 64, 6, seed=0).epoch(0):
         outcome = joint_outcome(recommender, tok.train(), catalogue, batch, small.JOINT, schedule, schedule.initial(small.LEVELS, 32, 20), seed=0)
@@ -440,6 +440,5 @@ def test_warm_up_is_at_most_a_twentieth_and_the_cosine_ends_at_zero() -> None:
 
 
 def test_vectors_and_items_of_different_number_are_a_clear_error() -> None:
-    short = small.vectors()[:-1]
-    with pytest.raises(DigerError, match="vectors"):
-        train(short, small.sequences(), small.item_ids(), small.tokenizer(), small.RECOMMENDER, small.TRAINING, small.JOINT, TableConfig())
+    with pytest.raises(DigerError, match="vectors: 47 rows for 48 items"):
+        small.inputs(vectors_ND=small.vectors()[:-1])

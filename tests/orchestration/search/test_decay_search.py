@@ -72,11 +72,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials whose scores are known and cost nothing: the larger tau the better, a little luck by seed; tau above 2.9 collapses after two epochs."""
 
     def run_trial(job: Any, trial: Trial, on_epoch: Any) -> tuple[str, str | None]:
-        for epoch in range(1, job.training.epochs + 1):
+        for epoch in range(1, job.model.training.epochs + 1):
             tau = float(trial.config["tau"])
             if tau > 2.9 and epoch > 2:
                 return "collapsed", "codebooks collapsed"
-            score = tau / 10 * epoch / job.training.epochs + trial.seed % 3 / 1000
+            score = tau / 10 * epoch / job.model.training.epochs + trial.seed % 3 / 1000
             row = {"epoch": epoch, "validation_ndcg_10": score, "unique_prefixes": 30 - epoch, "churn": 0.01 * epoch, "perplexity": [5.0, 4.0]}
             on_epoch({**row, "sigma": 1 / epoch, "loss_gen": 2.0, "noisy_share": 0.5, "largest_group": 3, "validation_recall_10": score}, 0.5)
         return "finished", None
@@ -298,18 +298,22 @@ def test_promotion_trains_the_winner_as_the_flows_own_joint_model(tmp_path: Path
 
 
 def test_inputs_are_shared_only_by_trials_that_go_on_in_the_same_way(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diger_core.config import RecommenderConfig, TableConfig, TrainingConfig
+    from diger_core.config import ModelConfig
     from diger_core.ids.id_table import IdTable
+    from diger_core.training.inputs import TrainingInputs
     from orchestration.on_ray.train import Job
     from orchestration.params.training import RetrainingConfig
     from orchestration.search import trial
+    from tests.support import small_setting
 
-    def inputs(job: Job) -> dict[str, Any]:
-        return {"start": job.retraining.start, "previous": IdTable(torch.zeros((2, 3)), torch.zeros(2))}
+    def inputs(job: Job) -> TrainingInputs:
+        items = small_setting.ITEMS
+        previous = IdTable(torch.zeros((items, 3)), torch.zeros(items))
+        return small_setting.inputs(previous=previous, start={job.retraining.start: torch.zeros(1)})
 
     monkeypatch.setattr(trial, "training_inputs", inputs)
     given = {"sequences": ("sequences", "a" * 64)}
-    warm = Job(world.store.url, "k", "decay_search", given, RecommenderConfig(), TrainingConfig(), JointModelConfig(), TableConfig(), None, None)
+    warm = Job(world.store.url, "k", "decay_search", given, ModelConfig(), None, None)
     scratch = replace(warm, retraining=RetrainingConfig(start="scratch"))
-    assert [trial._opened(job)[0]["start"] for job in (warm, scratch)] == ["warm", "scratch"]
+    assert [list(trial._opened(job)[0].start or ()) for job in (warm, scratch)] == [["warm"], ["scratch"]]
     assert trial._opened(scratch)[0] is trial._opened(replace(scratch, key="other"))[0]

@@ -18,7 +18,7 @@ _STREAM = 0x7EAC  # keeps these draws apart from the order of the rows, which ha
 
 
 @dataclass(frozen=True)
-class TeacherTargets:
+class DistillationTargets:
     """items_Rk: the teacher's candidates for each row; cumulative_Rk float32: their probabilities, summed along a row, 1 at its end."""
 
     items_Rk: Int32
@@ -26,13 +26,13 @@ class TeacherTargets:
     share: float
 
     @classmethod
-    def of(cls, items_Rk: Int32, probability_Rk: npt.NDArray[np.float32], share: float) -> TeacherTargets:
+    def of(cls, items_Rk: Int32, probability_Rk: npt.NDArray[np.float32], share: float) -> DistillationTargets:
         """From probabilities that sum to 1 in each row; `share` in [0, 1]."""
         if not 0 <= share <= 1:
             raise ValueError(f"share = {share!r}: must be in [0, 1]")
         cumulative_Rk = np.cumsum(probability_Rk, axis=1, dtype=np.float64)
         if not np.allclose(cumulative_Rk[:, -1], 1, atol=1e-3):
-            raise ValueError("TeacherTargets: a row's probabilities do not sum to 1")
+            raise ValueError("DistillationTargets: a row's probabilities do not sum to 1")
         return cls(items_Rk, (cumulative_Rk / cumulative_Rk[:, -1:]).astype(np.float32), share)
 
     def draw(self, target_R: Int64, seed: int, epoch: int) -> Int64:

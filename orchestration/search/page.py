@@ -17,7 +17,7 @@ from orchestration.verdict.report.markdown import picture_markdown
 from orchestration.verdict.report.page import THIRD, environment, pictures
 
 HERE = Path(__file__).parent
-REPORT = HERE.parent / "report"
+REPORT = Path(__file__).parents[1] / "verdict" / "report"
 
 
 def page(study: Mapping[str, Any], config: SearchConfig, trials: Mapping[int, Told], lineage: list[tuple[str, str]], reference: str) -> str:

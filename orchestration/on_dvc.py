@@ -109,7 +109,8 @@ def adopt(store: Store, pipeline: str | Path = PIPELINE) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        return document
     except ValueError as error:
         raise DigerError(f"{path}: not valid JSON: {_AGAIN.format(path.parent)}") from error
 

@@ -89,7 +89,7 @@ class Batches:
             raise DigerError("sequences: no user has the 4 events that give a training row; add interactions or lower the k-core filter")
         self.events_E = np.asarray(sequences.events_E, dtype=np.int64)
         self.target_R = position_R  # the target's place in events_E
-        self.length_R = np.minimum(position_R - sequences.offsets_U1[user_R], history)
+        self.length_R: np.ndarray = np.minimum(position_R - sequences.offsets_U1[user_R], history)
         self.weight_R = self._weights(sequences)
         if distillation is not None and len(distillation.items_Rk) != len(position_R):
             raise DigerError(
@@ -104,7 +104,8 @@ class Batches:
         weights = np.asarray(sequences.weights_E, dtype=np.float64)[self.target_R]
         if not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
             raise DigerError("interactions, column weight: weights must be finite, not negative and not all 0; correct them or drop the column")
-        return (weights / weights.mean()).astype(np.float32)
+        weight_R: np.ndarray = (weights / weights.mean()).astype(np.float32)
+        return weight_R
 
     @property
     def rows(self) -> int:
@@ -140,7 +141,8 @@ class Batches:
             return self.length_R
         random = np.random.Generator(np.random.Philox(key=np.array([self.seed ^ (_CROP << 32), epoch], dtype=np.uint64)))
         cropped_R = random.random(self.rows) < self.crop
-        return np.where(cropped_R, random.integers(1, self.length_R + 1), self.length_R)
+        length_R: np.ndarray = np.where(cropped_R, random.integers(1, self.length_R + 1), self.length_R)
+        return length_R
 
     def batch(self, rows: np.ndarray, index: int = 0, item_R: np.ndarray | None = None, length_R: np.ndarray | None = None) -> Batch:
         """The rows with these numbers as one batch; `item_R`: the rows' targets, if not the items that followed; `length_R`: their histories'

@@ -92,4 +92,5 @@ def _truncated_svd(matrix: Tensor, width: int, seed: int) -> npt.NDArray[np.floa
     left = (basis @ small)[:, :width]
     largest = left.abs().argmax(dim=0)
     sign = torch.where(left[largest, torch.arange(left.shape[1])] < 0, -1.0, 1.0)
-    return (left * sign * strength[:width].sqrt()).numpy()
+    factors_NF: npt.NDArray[np.float64] = (left * sign * strength[:width].sqrt()).numpy()
+    return factors_NF

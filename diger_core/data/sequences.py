@@ -193,7 +193,8 @@ def _number(event_items: pa.Array, item_ids: pa.Array) -> Int32:
             f"interactions: item_id {event_items[row].as_py()!r} (row {row}) is not among the items ({index.null_count} such events); "
             "add the item or remove its events"
         )
-    return index.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    row_E: Int32 = index.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    return row_E
 
 
 def _integers(table: pa.Table, column: str) -> Int64:
@@ -202,7 +203,8 @@ def _integers(table: pa.Table, column: str) -> Int64:
         raise DigerError(f"interactions: {column} is null in row {pc.index(values.is_null(), True).as_py()}; fill it or drop the column")
     if not pa.types.is_integer(values.type):
         raise DigerError(f"interactions: {column} has type {values.type}; give whole numbers")
-    return values.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    number_E: Int64 = values.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return number_E
 
 
 def _times(table: pa.Table) -> tuple[Int64, Int64] | None:
@@ -219,7 +221,7 @@ def _times(table: pa.Table) -> tuple[Int64, Int64] | None:
 
 def _weights(table: pa.Table) -> Float32:
     _require(table, "interactions", "weight")
-    weight_E = table["weight"].combine_chunks().cast(pa.float32()).to_numpy(zero_copy_only=False)
+    weight_E: Float32 = table["weight"].combine_chunks().cast(pa.float32()).to_numpy(zero_copy_only=False)
     bad_E = ~(np.isfinite(weight_E) & (weight_E >= 0))
     if bad_E.any():
         raise DigerError(f"interactions: weight is {weight_E[bad_E][0]} in row {int(bad_E.argmax())}; weights are finite and at least 0")

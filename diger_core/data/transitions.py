@@ -62,7 +62,8 @@ class Transitions:
         history_CN.scatter_add_(1, item_CL.clamp_min(0), present_CL * share_L)
         score_CN = torch.sparse.mm(self.followers_NN, history_CN.T.contiguous()).T.contiguous()
         self._without_own(score_CN, item_CL, history_CN, begin_C, end_C)
-        return score_CN / score_CN.sum(1, keepdim=True).clamp_min(1e-12)
+        share_CN: Tensor = score_CN / score_CN.sum(1, keepdim=True).clamp_min(1e-12)
+        return share_CN
 
     def _without_own(self, score_CN: Tensor, item_CL: Tensor, history_CN: Tensor, begin_C: Int64, end_C: Int64) -> None:
         """Takes back what this user's own events at and after `end` have added to the scores; sets all below 1e-6, what rounding leaves, to zero."""

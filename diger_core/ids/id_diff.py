@@ -91,7 +91,8 @@ def level_changes(change: pa.Table) -> npt.NDArray[np.bool_]:
     levels = max(old.shape[1], new.shape[1])
     padded = [np.pad(codes, ((0, 0), (0, levels - codes.shape[1])), constant_values=-1) for codes in (old, new)]
     both = (old[:, 0] >= 0) & (new[:, 0] >= 0)
-    return (padded[0] != padded[1]) & both[:, None]
+    differs: npt.NDArray[np.bool_] = (padded[0] != padded[1]) & both[:, None]
+    return differs
 
 
 def changed_histories(change: pa.Table, seq: Sequences, item_ids: pa.Array | pa.ChunkedArray) -> dict[str, Any]:
@@ -175,4 +176,5 @@ def _weights(change: pa.Table, weights: pa.Table | None) -> npt.NDArray[np.float
         return np.ones(len(change))
     rows = pc.index_in(change["item_id"], value_set=weights["item_id"].cast(change["item_id"].type).combine_chunks())
     values = np.append(weights["weight"].to_numpy().astype(np.float64), 0.0)
-    return values[rows.fill_null(len(weights)).to_numpy()]
+    weight_N: npt.NDArray[np.float64] = values[rows.fill_null(len(weights)).to_numpy()]
+    return weight_N

@@ -113,7 +113,7 @@ def _sinkhorn_level(tok: Tokenizer, level: int, residual_Ne: Tensor, epsilon: fl
     return torch.cat([(logits(rows) + v_K).argmax(1) for rows in parts])
 
 
-def _id_bytes(item_ids: pa.Array | pa.ChunkedArray | Sequence) -> list[bytes]:
+def _id_bytes(item_ids: pa.Array | pa.ChunkedArray | Sequence[int | str]) -> list[bytes]:
     """b"i:" + decimal for integers, b"s:" + UTF-8 for strings, so that 7 and "7" are two items."""
     array = item_ids if isinstance(item_ids, pa.Array | pa.ChunkedArray) else pa.array(list(item_ids))
     if pa.types.is_integer(array.type):
@@ -123,7 +123,7 @@ def _id_bytes(item_ids: pa.Array | pa.ChunkedArray | Sequence) -> list[bytes]:
     raise DigerError(f"item_id: type {array.type}, wanted integers or strings: convert the column")
 
 
-def item_hash_order(item_ids: pa.Array | pa.ChunkedArray | Sequence) -> Tensor:
+def item_hash_order(item_ids: pa.Array | pa.ChunkedArray | Sequence[int | str]) -> Tensor:
     """Row numbers in the order of SHA-256(item id), int64 [N]: an order that belongs to the items, not to their rows. About 1 s per million items:
     compute it once per catalogue."""
     sha256 = hashlib.sha256
@@ -281,7 +281,7 @@ def _with_released(
     return (torch.where(back_N[:, None], released.codes_NM, previous[0].to(codes_NM.device)), suffix_N), reserved
 
 
-def to_arrow(item_ids: pa.Array | pa.ChunkedArray | Sequence, table: IdTable) -> pa.Table:
+def to_arrow(item_ids: pa.Array | pa.ChunkedArray | Sequence[int | str], table: IdTable) -> pa.Table:
     """item_id, code_1 .. code_M (int32), suffix (int32), in the order given."""
     ids = item_ids if isinstance(item_ids, pa.Array | pa.ChunkedArray) else pa.array(list(item_ids))
     codes, suffix = table.codes_NM.to("cpu", torch.int32).numpy(), table.suffix_N.to("cpu", torch.int32).numpy()
@@ -302,6 +302,6 @@ def from_arrow(table: pa.Table) -> tuple[pa.ChunkedArray, IdTable]:
     return table.column("item_id"), IdTable(torch.from_numpy(codes), torch.from_numpy(table.column("suffix").to_numpy().astype(np.int32)))
 
 
-def assignment_hash(item_ids: pa.Array | pa.ChunkedArray | Sequence, table: IdTable) -> str:
+def assignment_hash(item_ids: pa.Array | pa.ChunkedArray | Sequence[int | str], table: IdTable) -> str:
     """SHA-256 of the table's canonical content: equal for equal assignments, whatever the order of the rows or the device."""
     return table_hash(to_arrow(item_ids, table), sort_by=("item_id",))

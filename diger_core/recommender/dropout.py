@@ -19,7 +19,8 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, rate, True)
-    return _ByteDropout.apply(x, min(255, max(1, round(rate * 256))))
+    kept: Tensor = _ByteDropout.apply(x, min(255, max(1, round(rate * 256))))
+    return kept
 
 
 class _ByteDropout(torch.autograd.Function):

@@ -79,7 +79,8 @@ class Attention(nn.Module):
         # Plain products: at these sizes (T <= 200, e <= 64) F.scaled_dot_product_attention with an additive bias took 10% more CPU time.
         weights_BHQT = torch.softmax(q_BHQe @ k_BHTe.transpose(-1, -2) + bias.to(q_BHQe.dtype), dim=-1)
         mixed = dropout(weights_BHQT, self.dropout, self.training) @ v_BHTe
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        out_BQd: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out_BQd
 
 
 class FeedForward(nn.Module):
@@ -90,7 +91,8 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.dropout(F.relu(self.up(x))))
+        out: Tensor = self.down(self.dropout(F.relu(self.up(x))))
+        return out
 
 
 class EncoderLayer(nn.Module):
@@ -103,7 +105,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x_BTd: Tensor, bias: Tensor) -> Tensor:
         q, k, v = self.attention.split(self.attention.project(self.norm_attention(x_BTd)))
         x_BTd = x_BTd + self.dropout(self.attention.attend(q, k, v, bias))
-        return x_BTd + self.dropout(self.feed_forward(self.norm_feed_forward(x_BTd)))
+        out_BTd: Tensor = x_BTd + self.dropout(self.feed_forward(self.norm_feed_forward(x_BTd)))
+        return out_BTd
 
 
 class DecoderLayer(nn.Module):
@@ -138,7 +141,8 @@ class DecoderLayer(nn.Module):
     def after_self_attention(self, x_BQd: Tensor, cross_kv: Tensor, cross_bias: Tensor) -> Tensor:
         (q,) = self.cross.split(self.cross.project(self.norm_cross(x_BQd)))
         x_BQd = x_BQd + self.dropout(self.cross.attend(q, cross_kv[0], cross_kv[1], cross_bias))
-        return x_BQd + self.dropout(self.feed_forward(self.norm_feed_forward(x_BQd)))
+        out_BQd: Tensor = x_BQd + self.dropout(self.feed_forward(self.norm_feed_forward(x_BQd)))
+        return out_BQd
 
 
 @dataclass
@@ -219,7 +223,8 @@ class Recommender(nn.Module):
         x_BTd = self.dropout(history_BTd)
         for layer in self.encoder_layers:
             x_BTd = layer(x_BTd, bias_BHTT)
-        return self.dropout(self.encoder_norm(x_BTd))
+        memory_BTd: Tensor = self.dropout(self.encoder_norm(x_BTd))
+        return memory_BTd
 
     def decode(self, decoder_input_BQd: Tensor, memory_BTd: Tensor, mask_BT: Tensor) -> Tensor:
         """State [B, Q, d] of all decoder positions at once, each seeing itself and the positions before it."""
@@ -229,7 +234,8 @@ class Recommender(nn.Module):
         x_BQd = self.dropout(decoder_input_BQd)
         for layer, cross_kv in zip(self.decoder_layers, self._cross_kv(memory_BTd), strict=True):
             x_BQd = layer(x_BQd, bias_HQQ, cross_kv, cross_bias)
-        return self.dropout(self.decoder_norm(x_BQd))
+        out_BQd: Tensor = self.dropout(self.decoder_norm(x_BQd))
+        return out_BQd
 
     def logits(self, state_BQd: Tensor) -> tuple[Tensor, ...]:
         """([B, K] for each level, [B, S]): decoder state . T_j^T, unscaled."""

@@ -91,7 +91,8 @@ class SasRec(nn.Module):
         allowed_B1LL = ((causal_LL & present_BL[:, None, :]) | itself_LL)[:, None]
         for block in self.blocks:
             x_BLd = block(x_BLd, allowed_B1LL)
-        return self.norm(x_BLd)
+        out_BLd: Tensor = self.norm(x_BLd)
+        return out_BLd
 
     def scores(self, state_Pd: Tensor) -> Tensor:
         """[P, d] -> [P, N]"""

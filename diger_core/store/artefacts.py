@@ -68,7 +68,8 @@ class Artefact:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return self.manifest["facts"]
+        facts: Mapping[str, Any] = self.manifest["facts"]
+        return facts
 
     @cached_property
     def manifest_hash(self) -> str:
@@ -325,7 +326,7 @@ class Store:
         names = [name for name in self.root.list("records", stage, key) if name.endswith(".json")]
         number = int(names[-1].removesuffix(".json")) + 1 if names else 1
         while True:
-            full = jsonable({"format": FORMAT, "stage": stage, "key": key, "number": number, **record})
+            full: dict[str, Any] = jsonable({"format": FORMAT, "stage": stage, "key": key, "number": number, **record})
             full["seal"] = seal(full)
             if self.root.create(json.dumps(full, indent=1, sort_keys=True, ensure_ascii=False).encode(), "records", stage, key, f"{number:06d}.json"):
                 return full
@@ -336,7 +337,8 @@ class Store:
     def pointer(self, kind: str, name: str) -> dict[str, Any] | None:
         if not self.root.exists("pointers", kind, f"{name}.json"):
             return None
-        return json.loads(self.root.read("pointers", kind, f"{name}.json"))
+        value: dict[str, Any] = json.loads(self.root.read("pointers", kind, f"{name}.json"))
+        return value
 
     def create_pointer(self, kind: str, name: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Creates the pointer, or returns the one that was there first."""

@@ -64,7 +64,8 @@ class Tokenizer(nn.Module):
     def encode(self, x_VD: Tensor) -> Tensor:
         """Raw vectors [V, D] -> z [V, d_e]."""
         with torch.autocast(x_VD.device.type, enabled=False):
-            return self.encoder(self.standardise(x_VD))
+            z_Ve: Tensor = self.encoder(self.standardise(x_VD))
+            return z_Ve
 
     def scores(self, level: int, r_Ve: Tensor) -> Tensor:
         """2 r.E_i - |E_i|^2, float32 [V, K]: the negative squared distance of each residual to each code, but for the residual's own |r|^2.
@@ -177,7 +178,7 @@ def tokenizer(
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
     weight_D: Tensor | None = None,
-) -> tuple[Tokenizer, list[dict]]:
+) -> tuple[Tokenizer, list[dict[str, Any]]]:
     """The warm-up: vectors float [N, D] -> (tokenizer, one row of figures per evaluated epoch).
 
     `weight_D` [D] scales dimensions after their standardisation (it becomes part of scale_D). The state with the fewest collisions is kept; among
@@ -214,7 +215,9 @@ def _set_alpha(tok: Tokenizer, vectors_ND: Tensor, progress: Progress) -> None:
         tok.alpha.fill_(1.0 if alpha is None else alpha)
 
 
-def _train(tok: Tokenizer, decoder: nn.Module, vectors_ND: Tensor, generator: torch.Generator, progress: Progress) -> tuple[dict, list[dict]]:
+def _train(
+    tok: Tokenizer, decoder: nn.Module, vectors_ND: Tensor, generator: torch.Generator, progress: Progress
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """AdamW over shuffled batches, the first half of the epochs as a plain autoencoder, then k-means and the full loss.
 
     k-means on an untrained encoder fits a cloud that the first epochs inflate many times over: most codes are left behind for good. After the plain
@@ -262,7 +265,7 @@ def _losses(recon: Tensor, vq: Tensor, epoch: int, config: TokenizerConfig) -> d
     return {"loss": loss, "loss_recon": float(recon), "loss_vq": float(vq)}
 
 
-def _usage(tok: Tokenizer, vectors_ND: Tensor) -> dict:
+def _usage(tok: Tokenizer, vectors_ND: Tensor) -> dict[str, Any]:
     from diger_core.training.monitors import table_monitors
 
     codes_NM = torch.cat([tok.quantise(tok.encode(c)) for c in _chunks(vectors_ND, tok.mean_D.device)])
@@ -270,7 +273,7 @@ def _usage(tok: Tokenizer, vectors_ND: Tensor) -> dict:
     return {"collisions": len(vectors_ND) - figures["unique_prefixes"], **figures}
 
 
-def tokenizer_state(tok: Tokenizer) -> tuple[dict[str, Tensor], dict]:
+def tokenizer_state(tok: Tokenizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors for safetensors, JSON configuration) from which `tokenizer_from_state` builds the same tokenizer."""
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tok.state_dict().items()}
     config = asdict(tok.config)
@@ -278,7 +281,7 @@ def tokenizer_state(tok: Tokenizer) -> tuple[dict[str, Tensor], dict]:
     return tensors, {"dim": tok.dim, "codes": tok.codes, "config": config}
 
 
-def tokenizer_from_state(tensors: dict[str, Tensor], config: dict) -> Tokenizer:
+def tokenizer_from_state(tensors: dict[str, Tensor], config: dict[str, Any]) -> Tokenizer:
     """The tokenizer that `tokenizer_state` described. Raises DigerError where a tensor is missing, unknown or of another shape."""
     known = {**config["config"], "hidden": tuple(config["config"]["hidden"])}
     tok = Tokenizer(int(config["dim"]), int(config["codes"]), TokenizerConfig(**known))

@@ -168,7 +168,8 @@ def forward_rows(recommender: Recommender, history_V: Tensor | None, target_V: T
     history = F.embedding(batch.history_BT.clamp_min(0), history_V.flatten(1)).view(rows, -1, width)
     mask = present_BT.repeat_interleave(tokens, dim=1)
     target_BQd = F.embedding(batch.target_B, target_V.flatten(1)).view(rows, tokens, width)
-    return recommender(history, mask, recommender.decoder_input(target_BQd))
+    logits: tuple[Tensor, ...] = recommender(history, mask, recommender.decoder_input(target_BQd))
+    return logits
 
 
 def generation_loss(logits: tuple[Tensor, ...], given: Assignment, suffix_V: Tensor, batch: Batch, *, soft: bool) -> Tensor:

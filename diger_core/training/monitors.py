@@ -27,7 +27,8 @@ def prefix_counts(codes_NM: Tensor, codes: int) -> Tensor:
             room = len(codes_NM)
         key = key * codes + codes_NM[:, level].long()
         room *= codes
-    return torch.unique(key, return_counts=True)[1]
+    counts: Tensor = torch.unique(key, return_counts=True)[1]
+    return counts
 
 
 def code_counts(codes_NM: Tensor, codes: int) -> Tensor:

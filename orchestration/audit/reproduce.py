@@ -241,7 +241,7 @@ def _params(index: Index, built: list[Node]) -> dict[str, Any]:
     found = dict(index.pointers).get(f"{BASELINE}/{built[-1].record['snapshot']}", {}).get("bundle")
     if found is not None and not any(name == BASELINE for node in built for name, _ in node.inputs):
         sections["retraining"] = {"baseline": "none"}
-    return _numbers(sections)
+    return {name: _numbers(value) for name, value in sections.items()}
 
 
 def _numbers(value: Any) -> Any:

@@ -51,7 +51,8 @@ def matching(column: pa.ChunkedArray, user: str) -> np.ndarray:
             return np.zeros(len(column), dtype=bool)
         column = column.cast(pa.string())
     equal = pc.equal(column.cast(pa.string()) if not pa.types.is_string(column.type) else column, user)
-    return pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
+    mask: np.ndarray = pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
+    return mask
 
 
 def without(artefact: Artefact, subject: Subject, out: ArtefactWriter) -> dict[str, Any]:

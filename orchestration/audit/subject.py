@@ -49,7 +49,8 @@ def _at(table: pa.Table, thing: Thing, where: str) -> dict[str, Any]:
     assert thing.row is not None
     if thing.row >= len(table):
         raise DigerError(f"{where}: has {len(table)} rows, numbered from 0; there is no row {thing.row}")
-    return table.slice(thing.row, 1).to_pylist()[0]
+    row: dict[str, Any] = table.slice(thing.row, 1).to_pylist()[0]
+    return row
 
 
 def _item(index: Index, thing: Thing) -> dict[str, Any]:

@@ -67,7 +67,8 @@ class Bundle:
 
     @property
     def components(self) -> Mapping[str, str]:
-        return self.document["components"]
+        components: Mapping[str, str] = self.document["components"]
+        return components
 
     @cached_property
     def factors_NF(self) -> Tensor:

@@ -61,7 +61,8 @@ def _comparable(old: pa.Table, new: pa.Table) -> tuple[pa.Table, pa.Table]:
     kinds = [side.schema.field("item_id").type for side in (old, new)]
     whole = all(pa.types.is_integer(kind) for kind in kinds) and kinds[0] == kinds[1]
     kind = kinds[0] if whole else pa.large_string()
-    return tuple(side.set_column(side.column_names.index("item_id"), "item_id", side["item_id"].cast(kind)) for side in (old, new))  # type: ignore[return-value]
+    old, new = (side.set_column(side.column_names.index("item_id"), "item_id", side["item_id"].cast(kind)) for side in (old, new))
+    return old, new
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array:
@@ -74,7 +75,8 @@ def _text(column: pa.ChunkedArray) -> pa.Array:
 def _different(old: pa.Array, new: pa.Array) -> Bool:
     """Null equals null and nothing else."""
     unequal = pc.fill_null(pc.not_equal(old, new), False)
-    return pc.or_(unequal, pc.xor(old.is_null(), new.is_null())).to_numpy(zero_copy_only=False)
+    differs: Bool = pc.or_(unequal, pc.xor(old.is_null(), new.is_null())).to_numpy(zero_copy_only=False)
+    return differs
 
 
 # Ids that mean other items than before

@@ -42,7 +42,8 @@ class Child:
 def new_item_mask(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """bool [N]: the bundle's table lacks the item."""
     known = pc.is_in(same_type(item_ids, bundle.item_ids.type), value_set=bundle.item_ids.combine_chunks())
-    return ~known.to_numpy(zero_copy_only=False)
+    new: np.ndarray = ~known.to_numpy(zero_copy_only=False)
+    return new
 
 
 def child_assignment(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray, vectors_ND: np.ndarray) -> Child:

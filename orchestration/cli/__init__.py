@@ -72,7 +72,8 @@ class _Lazy(click.Group):
         if name not in _COMMANDS:
             return None
         module, attribute = _COMMANDS[name]
-        return getattr(import_module(module), attribute)
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The listing must not import every module.

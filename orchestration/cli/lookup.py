@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestration.cli.options import json_option, open_store, params_options, store_option
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from diger_core.store.artefacts import Artefact
     from orchestration.engine.runner import Session
 
@@ -74,15 +76,16 @@ def id_table_of(session: Session) -> Artefact:
         raise
 
 
-def by_item(table, item: str) -> list[dict]:  # type: ignore[no-untyped-def]
+def by_item(table: pa.Table, item: str) -> list[dict[str, Any]]:
     """Rows whose item_id, as text, is `item`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return table.filter(pc.equal(pc.cast(table["item_id"], pa.string()), item)).to_pylist()
+    rows: list[dict[str, Any]] = table.filter(pc.equal(pc.cast(table["item_id"], pa.string()), item)).to_pylist()
+    return rows
 
 
-def by_codes(table, codes: str) -> list[dict]:  # type: ignore[no-untyped-def]
+def by_codes(table: pa.Table, codes: str) -> list[dict[str, Any]]:
     """Rows whose ID begins with the given codes."""
     import pyarrow.compute as pc
 
@@ -94,4 +97,5 @@ def by_codes(table, codes: str) -> list[dict]:  # type: ignore[no-untyped-def]
     for name, part in zip(levels, parts, strict=False):
         same = pc.equal(table[name], int(part))
         mask = same if mask is None else pc.and_(mask, same)
-    return table.filter(mask).to_pylist()
+    rows: list[dict[str, Any]] = table.filter(mask).to_pylist()
+    return rows

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
@@ -140,7 +141,7 @@ def remedies(stage: Stage, results: list[dg.AssetCheckResult]) -> list[str]:
     return [f"{stage.name}: {r.description}" for r in results if told and not r.passed]
 
 
-def _stored(name: str, check: dict | None) -> dg.AssetCheckResult:
+def _stored(name: str, check: Mapping[str, Any] | None) -> dg.AssetCheckResult:
     if check is None:
         return dg.AssetCheckResult(passed=False, check_name=name, description="the check reported nothing, which counts as failed")
     found = {key: check[key] for key in ("column", "observed", "expected") if check.get(key) is not None}

@@ -20,7 +20,7 @@ TERMINAL: ContextVar[Progress | None] = ContextVar("terminal", default=None)
 DEFAULT_STORE = "store"
 
 
-class Pipeline(dg.ConfigurableResource):
+class Pipeline(dg.ConfigurableResource["Pipeline"]):
     """Where a run reads and writes, and its parameters: shared by all assets of a run, so that every stage sees the same."""
 
     store: str = Field(default=DEFAULT_STORE, description="Where snapshots are registered and artefacts are kept: a directory or an s3:// URL.")

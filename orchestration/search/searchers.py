@@ -78,7 +78,8 @@ class Optuna(Searcher):
         if dimension.is_range:
             low, high = dimension.values
             return float(trial.suggest_float(name, low, high, log=dimension.loguniform is not None))
-        return trial.suggest_categorical(name, list(dimension.values))
+        chosen: Value = trial.suggest_categorical(name, list(dimension.values))
+        return chosen
 
     def tell(self, number: int, config: Config, score: float | None) -> None:
         state = self.optuna.trial.TrialState

@@ -119,7 +119,8 @@ class Recommender:
 
     def _history_lengths(self, user_n: np.ndarray) -> np.ndarray:
         lengths = np.append(np.diff(self.seq.offsets_U1), 0)
-        return lengths[user_n]  # -1, an unknown user, reads the 0 at the end
+        length_n: np.ndarray = lengths[user_n]  # -1, an unknown user, reads the 0 at the end
+        return length_n
 
     def __call__(self, shard: int) -> pa.Table:
         """user_id, item_id, rank (from 1), score: the rows of the shard's users, in their order."""

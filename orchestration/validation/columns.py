@@ -67,7 +67,8 @@ def is_text(kind: pa.DataType) -> bool:
     """Whether a column of this type is text, dictionary-encoded or not."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    text: bool = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return text
 
 
 def text(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
@@ -110,7 +111,8 @@ def positions_in(ids: pa.ChunkedArray, catalogue: pa.ChunkedArray) -> np.ndarray
         fits = pc.greater_equal(ids, 0) if catalogue.type == pa.uint64() else pc.less_equal(ids, pa.scalar(INT64_MAX, pa.uint64()))
         ids = pc.if_else(fits, ids, pa.scalar(None, ids.type)).cast(catalogue.type)
     found = pc.index_in(ids, value_set=combined(catalogue), skip_nulls=True)
-    return pc.fill_null(found, -1).to_numpy().astype(np.int64)
+    row_N: np.ndarray = pc.fill_null(found, -1).to_numpy().astype(np.int64)
+    return row_N
 
 
 def combined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -165,7 +167,8 @@ def weights(column: pa.ChunkedArray, file: str, name: str) -> np.ndarray:
     column = decoded(column)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise DigerError(f"{file}: column {name} has type {column.type}, it must hold numbers; write it as float or integer")
-    return pc.fill_null(column.cast(pa.float64(), safe=False), float("nan")).to_numpy()
+    weight_N: np.ndarray = pc.fill_null(column.cast(pa.float64(), safe=False), float("nan")).to_numpy()
+    return weight_N
 
 
 def vectors(column: pa.ChunkedArray, file: str, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -170,7 +170,8 @@ def _types(column: pa.ChunkedArray) -> list[str]:
 
 
 def _has_text(column: pa.ChunkedArray) -> np.ndarray:
-    return pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), False).to_numpy()
+    full: np.ndarray = pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), False).to_numpy()
+    return full
 
 
 def _ascending(ids: pa.ChunkedArray) -> pa.Array:

@@ -161,7 +161,8 @@ def _selected(interactions: pa.Table, wanted: tuple[str, ...]) -> np.ndarray:
     if unknown:
         some = ", ".join(columns.shown(v, 30) for v in sorted(there.slice(0, 10).to_pylist())) or "none"
         raise DigerError(f"{FILE}: column event_type never holds {columns.shown(unknown[0])}; {STAGE}.event_types may name: {some}")
-    return pc.is_in(column, value_set=pa.array(wanted, pa.large_string())).to_numpy()
+    chosen: np.ndarray = pc.is_in(column, value_set=pa.array(wanted, pa.large_string())).to_numpy()
+    return chosen
 
 
 def _quarantine(given: _Columns, item_E: np.ndarray, params: ValidatedInteractionsConfig, now: float | None) -> Quarantine:

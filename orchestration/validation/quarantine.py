@@ -78,7 +78,8 @@ class Quarantine:
 
     @property
     def kept(self) -> np.ndarray:
-        return self.marks == 0
+        kept: np.ndarray = self.marks == 0
+        return kept
 
     @property
     def count(self) -> int:

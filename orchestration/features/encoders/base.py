@@ -116,13 +116,15 @@ def item_texts(items: pa.Table, config: EmbeddingsConfig) -> list[str]:
         pa.array([""]).cast(pa.large_string()).take(pa.array(np.zeros(len(items), np.int64)))
     )  # never null: where all are, the kernel drops the row
     joined = pc.utf8_ltrim_whitespace(pc.binary_join_element_wise(first, *values, separator, null_handling="skip"))
-    return pc.utf8_slice_codeunits(joined, 0, config.max_characters).to_pylist()
+    texts: list[str] = pc.utf8_slice_codeunits(joined, 0, config.max_characters).to_pylist()
+    return texts
 
 
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    text: bool = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return text
 
 
 def text_hashes(texts: Sequence[str]) -> list[str]:

@@ -44,7 +44,8 @@ class GivenVectors:
                 f"vectors.parquet: column vector has width {matrix_ND.shape[1]}, but the encoder was fitted with width {self._width}: "
                 "bring vectors of that width, or set embeddings.refit=true"
             )
-        return matrix_ND[row_N.to_numpy()]
+        given_ND: np.ndarray = matrix_ND[row_N.to_numpy()]
+        return given_ND
 
 
 def fit(vectors: pa.Table) -> GivenVectors:
@@ -75,4 +76,5 @@ def as_matrix(vectors: pa.Table) -> np.ndarray:
     flat = pc.list_flatten(column)
     if flat.null_count:
         raise DigerError("vectors.parquet: a vector holds a null: fill it, or drop the item")
-    return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), width)
+    matrix_ND: np.ndarray = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), width)
+    return matrix_ND

@@ -103,8 +103,8 @@ def model_directory(name: str) -> str:
 def _open(config: EmbeddingsConfig, state: EncoderState | None) -> SentenceEncoder:
     try:
         from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import cached_file
         from transformers.utils import logging as transformers_logging
+        from transformers.utils.hub import cached_file
     except ImportError as error:
         raise DigerError("embeddings.encoder=transformers needs the transformers package: pip install 'diger[transformers]'") from error
     import torch

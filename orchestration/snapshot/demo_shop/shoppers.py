@@ -53,7 +53,8 @@ def pick(rng: np.random.Generator, weights_RC: Ints) -> Ints:
     """One column a row, with probability proportional to the integer weights; every row has a positive sum."""
     cumulative = np.cumsum(weights_RC, axis=1)
     draw = rng.integers(0, cumulative[:, -1])
-    return np.sum(cumulative <= draw[:, None], axis=1)
+    column_R: Ints = np.sum(cumulative <= draw[:, None], axis=1)
+    return column_R
 
 
 def routes(rng: np.random.Generator) -> Ints:
@@ -86,7 +87,8 @@ def lengths(rng: np.random.Generator, count: int) -> Ints:
     """How many events each customer has: most a handful, a few one or two, a few beyond 50."""
     weight, low, high = np.array(LENGTHS, np.int64).T
     group = pick(rng, np.broadcast_to(weight, (count, len(weight))))
-    return rng.integers(low[group], high[group] + 1)
+    events: Ints = rng.integers(low[group], high[group] + 1)
+    return events
 
 
 def shop(

@@ -87,7 +87,9 @@ def amazon(reviews: Path, metadata: Path | None, **options: Any) -> None:
 @click.option("--item", type=_FILE, help="The .item file.")
 @_table_options
 @_output_options
-def recbole(inter: Path, item: Path | None, mapping: dict, items_mapping: dict, unit: str, floor: bool, integer_ids: bool, **options: Any) -> None:
+def recbole(
+    inter: Path, item: Path | None, mapping: dict[str, str], items_mapping: dict[str, str], unit: str, floor: bool, integer_ids: bool, **options: Any
+) -> None:
     """RecBole atomic files."""
     from orchestration.snapshot.ingest.recbole import recbole_source
     from orchestration.snapshot.ingest.table import TableOptions
@@ -106,8 +108,8 @@ def table(
     interactions: Path,
     items: Path | None,
     delimiter: str,
-    mapping: dict,
-    items_mapping: dict,
+    mapping: dict[str, str],
+    items_mapping: dict[str, str],
     unit: str,
     floor: bool,
     integer_ids: bool,

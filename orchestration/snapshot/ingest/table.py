@@ -76,7 +76,7 @@ def header(path: Path, text: TextFormat) -> list[str]:
     if text.names:
         return list(text.names)
     with reading(path, Silent()) as file:
-        first = io.TextIOWrapper(io.BufferedReader(_bytes(file)), "utf-8-sig", newline="")  # type: ignore[type-var]
+        first = io.TextIOWrapper(io.BufferedReader(_bytes(file)), "utf-8-sig", newline="")
         try:
             dialect: dict[str, Any] = {"delimiter": text.delimiter, "quoting": csv.QUOTE_MINIMAL if text.quoted else csv.QUOTE_NONE}
             return next(csv.reader(first, **dialect), [])

@@ -58,7 +58,7 @@ def floats(values: pa.ChunkedArray, where: Place) -> npt.NDArray[np.float64]:
     elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise DigerError(f"{where[0]}: column {where[1]} has type {column.type}; it must hold numbers")
     _no_nulls(column, where)
-    numbers = column.cast(pa.float64(), safe=False).to_numpy()
+    numbers: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
     _refuse(~np.isfinite(numbers), "a number that is not finite", where)
     return numbers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from dataclasses import dataclass
+from typing import Any
 
 from orchestration.verdict.report.material import MODELS, Material
 
@@ -33,7 +34,7 @@ def examples(material: Material, wanted: int) -> list[Example]:
     return [_example(material, row, string.ascii_uppercase[index]) for index, row in enumerate(table)]
 
 
-def _example(material: Material, row: dict, letter: str) -> Example:
+def _example(material: Material, row: dict[str, Any], letter: str) -> Example:
     target = row["target"]
     lists = [
         (model, tuple(Line(material.title(item), item == target) for item in row[model][:RECOMMENDED]))

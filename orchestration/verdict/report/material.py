@@ -39,7 +39,8 @@ class Material:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        return self.inputs["evaluation"].json("metrics.json")
+        metrics: dict[str, Any] = self.inputs["evaluation"].json("metrics.json")
+        return metrics
 
     @cached_property
     def gate(self) -> dict[str, Any] | None:

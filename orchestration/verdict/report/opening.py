@@ -51,7 +51,8 @@ def _title(difference: Mapping[str, float]) -> tuple[str, str]:
 
 def _row(stored: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     """Candidate, champion and difference on a slice; None where it was not measured."""
-    return stored["metrics"].get("slices", {}).get(name, {}).get(COMPARED)
+    row: Mapping[str, Any] | None = stored["metrics"].get("slices", {}).get(name, {}).get(COMPARED)
+    return row
 
 
 def against(stored: Mapping[str, Any]) -> str | None:

@@ -77,7 +77,8 @@ def _shown(parents: np.ndarray, items: np.ndarray) -> list[int]:
     starts = np.flatnonzero(np.r_[True, np.diff(parents[order]) != 0])
     lengths = np.diff(np.r_[starts, len(order)])
     rank = np.arange(len(order)) - np.repeat(starts, lengths)
-    return order[np.lexsort((-items[order], rank))][:SHOWN_PREFIXES].tolist()
+    largest: list[int] = order[np.lexsort((-items[order], rank))][:SHOWN_PREFIXES].tolist()
+    return largest
 
 
 def _most_visited(group_N: np.ndarray, visits_N: np.ndarray, wanted: int) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ from typing import Any
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import MANIFEST, Artefact, Store, artefact_hash
 from diger_core.store.canonical import bytes_sha256, canonical_json
+from diger_core.store.record import Record
 from orchestration.audit.removal import was_forgotten
 from orchestration.engine.runner import Result
 from orchestration.graph import STAGES, Stage
@@ -54,7 +55,7 @@ def link_artefact(store: Store, result: Result, directory: str | Path) -> None:
     _link(result.artefact, target)
 
 
-def _maker(store: Store, artefact: Artefact) -> dict[str, Any] | None:
+def _maker(store: Store, artefact: Artefact) -> Record | None:
     """The first record that led to the artefact, so that another clone can say where it came from."""
     records = [r for key in store.root.list("records", artefact.stage) for r in store.records(artefact.stage, key)]
     found = [record for record in records if record["artefact"] == artefact.hash]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,29 @@ class Interval:
     mean: float
     low: float
     high: float
+
+
+class Difference(TypedDict):
+    """A mean with its 95% interval, as it is stored."""
+
+    mean: float
+    low: float
+    high: float
+
+
+# A model's metrics on some users: "recall@k" and "ndcg@k" of the configured cut-offs, "intervals" (metric -> [low, high]) and, over all users,
+# "invalid_rate". The cut-offs are configuration, so the keys are not known here.
+ModelMetrics = dict[str, Any]
+
+
+class Metrics(TypedDict):
+    """metrics.json: models by name; slices (slice -> model -> metrics); differences ("a - b" -> metric); how many users, and on each slice."""
+
+    models: dict[str, ModelMetrics]
+    slices: dict[str, dict[str, ModelMetrics]]
+    differences: dict[str, dict[str, Difference]]
+    users: int
+    slice_users: dict[str, int]
 
 
 def ranks(items_Tk: npt.NDArray[np.integer], target_T: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
@@ -88,15 +111,15 @@ class Estimates:
         sums = sums_RX.reshape(len(sums_RX), len(self.place), self.columns + 1)
         return sums[:, :, :-1] / np.maximum(sums[:, :, -1:], 1)
 
-    def model(self, part: str, column: int, labels: list[str]) -> dict[str, Any]:
+    def model(self, part: str, column: int, labels: list[str]) -> ModelMetrics:
         place = self.place[part]
-        values: dict[str, Any] = {label: float(self.observed[place, column + i]) for i, label in enumerate(labels)}
+        values: ModelMetrics = {label: float(self.observed[place, column + i]) for i, label in enumerate(labels)}
         values["intervals"] = {label: _bounds(self.drawn[:, place, column + i]) for i, label in enumerate(labels)}
         return values
 
-    def difference(self, part: str, a: int, b: int, labels: list[str]) -> dict[str, dict[str, float]]:
+    def difference(self, part: str, a: int, b: int, labels: list[str]) -> dict[str, Difference]:
         place = self.place[part]
-        found = {}
+        found: dict[str, Difference] = {}
         for i, label in enumerate(labels):
             low, high = _bounds(self.drawn[:, place, a + i] - self.drawn[:, place, b + i])
             found[label] = {"mean": float(self.observed[place, a + i] - self.observed[place, b + i]), "low": low, "high": high}

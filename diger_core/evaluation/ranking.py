@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ from torch import Tensor
 from diger_core.config import EvaluationConfig
 from diger_core.data.sequences import Float32, Int32, Int64, Sequences, Split, targets, training_counts
 from diger_core.evaluation.baselines import CHUNK, compacted, markov, most_popular
-from diger_core.evaluation.metrics import Estimates, Float64, ndcg, ranks, recall
+from diger_core.evaluation.metrics import Estimates, Float64, Metrics, ndcg, ranks, recall
 from diger_core.fast.inference import FastRecommender, fast_recommender
 from diger_core.progress import Progress, Silent
 from diger_core.recommender.beam import beam_search
@@ -144,7 +143,7 @@ def baseline_results(
     return found
 
 
-def evaluation(results: Mapping[str, EvaluationResult], seq: Sequences, config: EvaluationConfig, seed: int = 0) -> dict[str, Any]:
+def evaluation(results: Mapping[str, EvaluationResult], seq: Sequences, config: EvaluationConfig, seed: int = 0) -> Metrics:
     """The content of metrics.json: models, slices, differences, users, slice_users (docs/architecture.md).
 
     Each model: {"recall@k", "ndcg@k", "intervals": {metric: [low, high]}, "invalid_rate"}. Slices by the target's training events: `head` (among
@@ -162,18 +161,17 @@ def evaluation(results: Mapping[str, EvaluationResult], seq: Sequences, config: 
     columns = [_metric(kind, k, result.rank_T) for result in results.values() for kind, k in metrics]
     estimates = Estimates(np.stack(columns, axis=1), slices, config.bootstrap, seed)
     names, labels = list(results), [f"{kind}@{k}" for kind, k in metrics]
-    report: dict[str, Any] = {"models": {}, "slices": {}, "differences": {}, "users": len(first.users_T)}
-    for part in slices:
-        described = {name: estimates.model(part, place * len(labels), labels) for place, name in enumerate(names)}
-        report.update({"models": described} if part == "all" else {})
-        report["slices"].update({part: described} if part != "all" else {})
+    described = {part: {name: estimates.model(part, place * len(labels), labels) for place, name in enumerate(names)} for part in slices}
+    models = described.pop("all")
     for name, result in results.items():
-        report["models"][name]["invalid_rate"] = result.invalid_rate
-    for a in range(len(names)):
-        for b in range(a + 1, len(names)):
-            report["differences"][f"{names[a]} - {names[b]}"] = estimates.difference("all", a * len(labels), b * len(labels), labels)
-    report["slice_users"] = {name: int(mask_T.sum()) for name, mask_T in target_slices(seq, first.target_T, config).items()}
-    return report
+        models[name]["invalid_rate"] = result.invalid_rate
+    differences = {
+        f"{names[a]} - {names[b]}": estimates.difference("all", a * len(labels), b * len(labels), labels)
+        for a in range(len(names))
+        for b in range(a + 1, len(names))
+    }
+    slice_users = {name: int(mask_T.sum()) for name, mask_T in target_slices(seq, first.target_T, config).items()}
+    return {"models": models, "slices": described, "differences": differences, "users": len(first.users_T), "slice_users": slice_users}
 
 
 def target_slices(seq: Sequences, target_T: Int32, config: EvaluationConfig) -> dict[str, npt.NDArray[np.bool_]]:

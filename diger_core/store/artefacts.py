@@ -25,6 +25,7 @@ from safetensors import safe_open
 from diger_core.errors import DigerError
 from diger_core.store.canonical import bytes_sha256, canonical_json, digest, file_hash, jsonable, sort_table
 from diger_core.store.files import Root, safe_name
+from diger_core.store.record import Record
 
 if TYPE_CHECKING:
     import torch  # a second of start-up that questions about the store need not wait for
@@ -308,7 +309,7 @@ class Store:
 
     # Records
 
-    def records(self, stage: str, key: str) -> list[dict[str, Any]]:
+    def records(self, stage: str, key: str) -> list[Record]:
         """All records of one computation, oldest first."""
         names = [n for n in self.root.list("records", stage, key) if n.endswith(".json")]
         return [json.loads(self.root.read("records", stage, key, name)) for name in names]
@@ -321,12 +322,12 @@ class Store:
                 return found
         return None
 
-    def append_record(self, stage: str, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    def append_record(self, stage: str, key: str, record: Mapping[str, Any]) -> Record:
         """Adds a record under the next free number (conditional create: two writers never share one)."""
         names = [name for name in self.root.list("records", stage, key) if name.endswith(".json")]
         number = int(names[-1].removesuffix(".json")) + 1 if names else 1
         while True:
-            full: dict[str, Any] = jsonable({"format": FORMAT, "stage": stage, "key": key, "number": number, **record})
+            full: Record = jsonable({"format": FORMAT, "stage": stage, "key": key, "number": number, **record})
             full["seal"] = seal(full)
             if self.root.create(json.dumps(full, indent=1, sort_keys=True, ensure_ascii=False).encode(), "records", stage, key, f"{number:06d}.json"):
                 return full

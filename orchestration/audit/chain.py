@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from diger_core.errors import DigerError
+from diger_core.store.record import Record
 from orchestration.audit.index import Index, Made, Release
 from orchestration.audit.names import Thing, assignment_of, with_assignment
 from orchestration.graph import BY_NAME, ORDER
@@ -27,7 +28,7 @@ class Node:
     stage: str
     hash: str
     status: Status
-    record: dict[str, Any] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
     others: int = 0  # further records that led to the same content
     inputs: list[tuple[str, str]] = field(default_factory=list)  # (name, node id), what was made last first
     detail: dict[str, Any] = field(default_factory=dict)
@@ -126,7 +127,9 @@ def _artefact_node(index: Index, hash_: str, name: str, snapshot: str | None) ->
     if made is not None:
         node.others = len(index.makers[hash_]) - 1
         node.inputs = _inputs(index, stage, made)
-        node.record = {"snapshot": made.snapshot, "started_at": made.at}
+        node.record = {"started_at": made.at}
+        if made.snapshot is not None:
+            node.record["snapshot"] = made.snapshot
     if hash_ not in index.present and hash_ in index.removed:
         node.status, node.detail = "removed", {"removed": index.removed[hash_]}
     elif hash_ not in index.present:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact, cache_directory
 from diger_core.store.canonical import canonical_json, digest
+from diger_core.store.record import Record
 from orchestration.audit import removal
 from orchestration.audit.forward import closure, period
 from orchestration.audit.index import Index, Made
@@ -157,7 +158,7 @@ def _record(index: Index, each: Made, old: Artefact, new: Artefact, replaced: Ma
     index.store.append_record(each.stage, key, {**kept, **made, "forgotten": forgotten})
 
 
-def _key(index: Index, record: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+def _key(index: Index, record: Record, inputs: Mapping[str, str]) -> str:
     """As the runner computes it."""
     named, snapshot = dict(inputs), index.snapshots.get(str(record.get("snapshot")), {})
     if "snapshot_file" in record:

@@ -18,6 +18,7 @@ from typing import Any
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import MANIFEST, Artefact, Store, cache_directory
 from diger_core.store.canonical import digest
+from diger_core.store.record import Record
 
 EARLIER = ("baseline", "champion")  # inputs that are an earlier release
 THREADS = 16  # of requests to an object store; a local disk needs none
@@ -63,7 +64,7 @@ class Index:
     def __init__(self, store: Store, cached: bool = True) -> None:
         self.store, self.root = store, store.root
         self._cached = cached
-        self._records: dict[str, dict[str, Any]] = {}
+        self._records: dict[str, Record] = {}
         self._manifests: dict[str, Artefact | None] = {}
         self.faults: list[str] = []  # files that could not be read while the index was built
 
@@ -111,14 +112,15 @@ class Index:
         """Path of a record -> the records that took its artefact from it, as `maker` sees it."""
         return _grouped(self.made, lambda made: {m.path for hash_ in made.inputs.values() if (m := self.maker(hash_, made.snapshot)) is not None})
 
-    def record(self, made: Made) -> dict[str, Any]:
+    def record(self, made: Made) -> Record:
         """The whole record, from the store."""
         if made.path not in self._records:
             self._records[made.path] = self._read_record(made.path)
         return self._records[made.path]
 
-    def _read_record(self, path: str) -> dict[str, Any]:
-        return parsed(self.root.read("records", *path.split("/")), f"{self.store.url}/records/{path}")
+    def _read_record(self, path: str) -> Record:
+        record: Record = parsed(self.root.read("records", *path.split("/")), f"{self.store.url}/records/{path}")
+        return record
 
     # Artefacts
 
@@ -199,7 +201,8 @@ class Index:
         return {entry["artefact"]: entry for entry in found}
 
     def document(self, *names: str) -> dict[str, Any]:
-        return parsed(self.root.read(*names), "/".join([self.store.url, *names]))
+        document: dict[str, Any] = parsed(self.root.read(*names), "/".join([self.store.url, *names]))
+        return document
 
     # Reading many
 
@@ -242,7 +245,7 @@ class Index:
                 f.write(lines)
 
 
-def _made(path: str, size: int, record: Mapping[str, Any]) -> Made:
+def _made(path: str, size: int, record: Record) -> Made:
     stage, key, name = path.split("/")
     code = record.get("code") or {}
     return Made(
@@ -269,7 +272,7 @@ def _grouped(made: Iterable[Made], keys: Any) -> dict[str, list[Made]]:
     return groups
 
 
-def parsed(data: bytes, where: str) -> dict[str, Any]:
+def parsed(data: bytes, where: str) -> Any:
     """A JSON object, or a `DigerError` that names the file."""
     try:
         value = json.loads(data)

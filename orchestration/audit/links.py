@@ -11,9 +11,11 @@ from diger_core.errors import DigerError
 from diger_core.store.artefacts import seal
 from diger_core.store.canonical import table_hash
 from orchestration.audit.index import Index, manifest_path
+from orchestration.verdict.gate.document import VERDICT
 
 if TYPE_CHECKING:
     from diger_core.store.artefacts import Artefact
+    from orchestration.champion.bundle import BundleDocument
 
 ASSIGNMENT = "diger.assignment_hash"
 _TABLES = ("id_table.parquet", "semantic_ids.parquet")
@@ -98,7 +100,8 @@ def _bundle(index: Index, found: Artefact) -> list[str]:
     """A bundle's copies against the artefacts that bundle.json names, as far as those are still in the store."""
     if "bundle.json" not in found.names:
         return []
-    document, faults = found.json("bundle.json"), []
+    document: BundleDocument = found.json("bundle.json")
+    faults = []
     if document["assignment_hash"] != found.facts.get("assignment_hash"):
         faults.append(f"bundle.json names assignment {document['assignment_hash'][:16]}, the manifest {str(found.facts.get('assignment_hash'))[:16]}")
     copies = {"joint_model": ("model.safetensors", "id_table.parquet"), "encoder": ("encoder.json", "encoder.safetensors")}
@@ -163,7 +166,7 @@ def release(index: Index, number: int) -> list[str]:
     document = None
     with contextlib.suppress(DigerError, ValueError):  # a damaged verdict is named among the artefacts
         verdict = index.artefact(entry.verdict) if entry.verdict else None
-        document = verdict.json("verdict.json") if verdict is not None else None
+        document = verdict.json(VERDICT) if verdict is not None else None
     said = (document.get("verdict"), document.get("candidate")) if isinstance(document, dict) else None
     if said is not None and said != ("accept", entry.bundle):
         faults.append(

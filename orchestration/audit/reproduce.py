@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact, Store
@@ -28,6 +28,9 @@ from orchestration.champion.baseline import BASELINE
 from orchestration.engine import provenance
 from orchestration.engine.registry import FILES_OF
 from orchestration.graph import BY_NAME, ORDER
+
+if TYPE_CHECKING:
+    from orchestration.champion.bundle import BundleDocument
 
 # Runs with the recorded commit's own modules: it uses only what every version of the runner offers.
 _DRIVER = """
@@ -185,8 +188,8 @@ def _lend(index: Index, store: Store, given: list[Node], target: Node) -> None:
         if artefact is None:
             raise DigerError(f"{node.stage} {node.hash[:12]}, which the run was given, is missing from {index.store.url}: restore it (dvc pull)")
         _copy(artefact, store)
-        components = artefact.json("bundle.json")["components"].values() if "bundle.json" in artefact.names else ()
-        for hash_ in components:  # a warm start looks at what the earlier release was made from
+        bundle: BundleDocument | None = artefact.json("bundle.json") if "bundle.json" in artefact.names else None
+        for hash_ in bundle["components"].values() if bundle is not None else ():  # a warm start looks at what the earlier release was made from
             part = index.artefact(hash_)
             if part is not None:
                 _copy(part, store)

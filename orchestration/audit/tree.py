@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from diger_core.errors import DigerError
+from diger_core.store.record import Record
 from orchestration.audit.chain import Chain, Node, load
 from orchestration.audit.index import EARLIER, Index
 from orchestration.graph import BY_NAME
+from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 SHORT = 12
 
@@ -161,7 +163,7 @@ def removal_line(entry: dict[str, Any]) -> str:
     return f"removed on purpose by `diger {entry['why']}` on {str(entry['at'])[:19].replace('T', ' ')}: {entry['reason']}{moved}"
 
 
-def promotion_line(record: dict[str, Any]) -> str:
+def promotion_line(record: Record) -> str:
     """Which trial of which study gave a promoted model its configuration."""
     study, artefact = str(record["study"])[:SHORT], str(record.get("decay_search"))[:SHORT]
     return f"configuration of trial {record.get('trial')} of study {study}: diger tune --resume {study}; diger why {artefact}"
@@ -171,7 +173,7 @@ def gate_line(index: Index, hash_: str) -> str:
     """The verdict and the rules that failed."""
     try:
         artefact = index.artefact(hash_)
-        verdict = artefact.json("verdict.json") if artefact is not None else None
+        verdict: GateVerdict | None = artefact.json(VERDICT) if artefact is not None else None
     except (DigerError, ValueError) as error:
         return f"FAULT the verdict cannot be read: {error}"
     if verdict is None:

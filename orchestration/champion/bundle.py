@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -32,12 +32,41 @@ DOCUMENT, RESERVED, FACTORS = "bundle.json", "reserved.parquet", "factors.safete
 ENCODER_FILES = ("encoder.json", "encoder.safetensors")
 
 
+class Reserved(TypedDict):
+    """The table of tuples that released tables have given out and nobody holds: its file, canonical hash and number of rows."""
+
+    file: str
+    hash: str
+    tuples: int
+
+
+class Events(TypedDict):
+    """How many events the bundle was made from, and the newest one's time in Unix seconds; null where they have none."""
+
+    events: int
+    last_event: int | None
+
+
+class BundleDocument(Events):
+    """bundle.json. `components`: stage -> hash of the artefact that the bundle's parts come from; `parent`: the bundle that training continued."""
+
+    format: int
+    assignment_hash: str
+    parent: str | None
+    parent_assignment: str | None
+    components: dict[str, str]
+    encoder_facts: dict[str, Any]
+    factors: str
+    reserved: Reserved
+    reused_tuples: int
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle. Rows of `table` and `factors_NF` are in the order of `item_ids` [N]."""
 
     artefact: Artefact
-    document: Mapping[str, Any]
+    document: BundleDocument
     model: Model
     reserved: pa.Table  # code_1..code_M, suffix: tuples of released tables that no item of this table holds
 
@@ -63,12 +92,11 @@ class Bundle:
 
     @property
     def assignment_hash(self) -> str:
-        return str(self.document["assignment_hash"])
+        return self.document["assignment_hash"]
 
     @property
     def components(self) -> Mapping[str, str]:
-        components: Mapping[str, str] = self.document["components"]
-        return components
+        return self.document["components"]
 
     @cached_property
     def factors_NF(self) -> Tensor:
@@ -90,7 +118,7 @@ class Bundle:
 def load_bundle(store: Store, hash_: str) -> Bundle:
     """Opens the bundle, every file verified against the manifest; DigerError where one is missing or belongs to another bundle, naming both."""
     artefact = store.artefact("bundle", hash_)
-    document = artefact.json(DOCUMENT)
+    document: BundleDocument = artefact.json(DOCUMENT)
     item_ids, table = from_arrow(artefact.table("id_table.parquet"))
     found, trained = assignment_hash(item_ids, table), str(artefact.tensors_metadata("model.safetensors").get(ASSIGNMENT))
     if found != trained:

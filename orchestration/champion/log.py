@@ -21,6 +21,7 @@ from diger_core.errors import DigerError
 from diger_core.store.artefacts import MANIFEST, Store, seal
 from diger_core.store.canonical import jsonable
 from orchestration.champion.bundle import Bundle, load_bundle
+from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 __all__ = ["Action", "Bundle", "Entry", "append", "current", "history", "load_bundle", "origin", "promote", "rollback"]
 
@@ -168,7 +169,7 @@ def accepting_verdict(store: Store, bundle: str, against: str | None) -> str | N
         found = store.find("gate", hash_)
         if found is None:
             continue  # a gate that is being written
-        document = found.json("verdict.json")
+        document: GateVerdict = found.json(VERDICT)
         if (document["candidate"], document["champion"], document["verdict"]) == (bundle, against, "accept"):
             return hash_
     return None

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from orchestration.cli.options import json_option, open_store, params_options, store_option
+from orchestration.verdict.gate.document import NDCG, VERDICT, GateVerdict
 
 DIRECTORY = "data/snapshots"
 # The control of the method was trained beside the first snapshot, and a gate of fewer users is faster. Nothing here may change the keys of the stages
@@ -49,15 +50,15 @@ def cycle(summary: dict[str, Any], store_url: str) -> dict[str, Any]:
     store = open_store(store_url)
     found = {name: store.artefact(name, summary["artefacts"][name]) for name in ("catalogue_diff", "cold_start", "id_diff", "gate")}
     changes, ids = found["catalogue_diff"].facts, found["id_diff"].facts
-    verdict = found["gate"].json("verdict.json")
-    everything = verdict["metrics"].get("slices", {}).get("all", {}).get("ndcg@10")
+    verdict: GateVerdict = found["gate"].json(VERDICT)
+    everything = verdict["metrics"].get("slices", {}).get("all")
     return {
         "decision": changes["decision"],
         "reason": changes["reason"],
         "cold_start_items": found["cold_start"].facts["new_items"],
         "ids_kept": ids.get("kept"),
         "ids_kept_weighted": ids.get("kept_weighted"),
-        "ndcg_10": everything,
+        "ndcg_10": everything.get(NDCG) if everything is not None else None,
         "fresh_targets": verdict["metrics"].get("fresh_targets"),
     }
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from diger_core.store.artefacts import Artefact, Store
+    from orchestration.champion.bundle import BundleDocument
 
 _TABLES = {
     "bundle": "id_table.parquet",
@@ -175,7 +176,8 @@ def _traffic(store: Store, holder: Artefact | None) -> tuple[Any, Any] | None:
 
     from diger_core.data.sequences import Sequences, training_counts
 
-    sequences = store.find("sequences", holder.json("bundle.json")["components"]["sequences"])
+    bundle: BundleDocument = holder.json("bundle.json")
+    sequences = store.find("sequences", bundle["components"]["sequences"])
     if sequences is None:
         return None
     seq = Sequences.from_tensors(sequences.tensors("sequences.safetensors"))

@@ -10,6 +10,7 @@ import click
 
 from diger_core.errors import DigerError
 from orchestration.cli.options import json_option, open_store, params_options, store_option
+from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 
 @click.command()
@@ -68,7 +69,7 @@ def run_snapshot(
         from orchestration.verdict.report.gate import conclusion
         from orchestration.verdict.report.opening import against
 
-        stored = results["gate"].artefact.json("verdict.json")
+        stored: GateVerdict = results["gate"].artefact.json(VERDICT)
         summary["gate"] = conclusion(stored)
         summary["against_champion"] = against(stored) if stored["champion"] else None
         champion = current(store)

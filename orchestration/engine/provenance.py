@@ -9,7 +9,8 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from diger_core.store.record import Code, Machine
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCK = PROJECT / "requirements.lock"
@@ -24,7 +25,7 @@ def _git(*arguments: str) -> bytes | None:
 
 
 @cache
-def code() -> dict[str, Any]:
+def code() -> Code:
     """Commit, and the hash of uncommitted changes (None: a clean tree; "unknown" outside a checkout)."""
     commit = _git("rev-parse", "HEAD")
     changes = _git("diff", "HEAD", "--binary")
@@ -34,7 +35,7 @@ def code() -> dict[str, Any]:
 
 
 @cache
-def machine() -> dict[str, Any]:
+def machine() -> Machine:
     """Host, processor, accelerators and the versions that numbers depend on."""
     import numpy
     import torch

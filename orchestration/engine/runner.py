@@ -19,6 +19,7 @@ from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
 from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.canonical import canonical_json, digest
+from diger_core.store.record import Record
 from orchestration.engine.memory import PeakMemory
 from orchestration.engine.registry import Registered
 from orchestration.engine.scratch import private_directory
@@ -132,24 +133,22 @@ class Session:
     ) -> None:
         from orchestration.engine import provenance
 
-        source = {} if stage.inputs else {"snapshot_file": self.snapshot.file_hash(stage.name)}
-        record = {
+        record: Record = {
             "artefact": artefact.hash,
             "manifest": artefact.manifest_hash,
             "inputs": {name: a.hash for name, a in inputs.items()},
             "snapshot": self.snapshot.key,
-            **source,
             "params": section_of(stage, self.params, inputs),
             "code_version": stage.version,
             "started_at": started.isoformat(),
-            **cost,
             "code": provenance.code(),
             "machine": provenance.machine(),
             "cluster": self.params.section(["cluster"])["cluster"],
             "notes": notes,
-            **self.provenance,
         }
-        self.store.append_record(stage.name, key, record)
+        if not stage.inputs:
+            record["snapshot_file"] = self.snapshot.file_hash(stage.name)
+        self.store.append_record(stage.name, key, {**record, **cost, **self.provenance})
 
 
 def section_of(stage: Stage, params: Params, inputs: Mapping[str, Artefact]) -> dict[str, Any]:

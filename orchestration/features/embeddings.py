@@ -17,6 +17,7 @@ import pyarrow as pa
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.canonical import digest
+from diger_core.store.record import Record
 from orchestration.features import encoders
 from orchestration.features.encoders import EmbeddingsConfig, Encoder, EncoderState
 from orchestration.features.encoders.given import GivenVectors
@@ -176,10 +177,15 @@ def _fit(store: Store, config: EmbeddingsConfig, items: Artefact) -> Artefact:
         write_state(out, encoder.state())
         out.facts.update(encoder=config.encoder, width=encoder.width)
         artefact = store.publish(out)
-    made = {"artefact": artefact.hash, "manifest": artefact.manifest_hash}
-    record: dict[str, Any] = {**made, "inputs": {"validated_items": items.hash}, "params": {"embeddings": config.identity()}}
-    times = {"started_at": started.isoformat(), "seconds": round(time.monotonic() - clock, 3)}
-    store.append_record("encoder", digest("encoder", config.identity_hash(), items.hash), record | times)
+    record: Record = {
+        "artefact": artefact.hash,
+        "manifest": artefact.manifest_hash,
+        "inputs": {"validated_items": items.hash},
+        "params": {"embeddings": config.identity()},
+        "started_at": started.isoformat(),
+        "seconds": round(time.monotonic() - clock, 3),
+    }
+    store.append_record("encoder", digest("encoder", config.identity_hash(), items.hash), record)
     return artefact
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from diger_core.store.artefacts import Artefact
 from orchestration.graph import Stage
 from orchestration.on_dagster.check_texts import check_text
+from orchestration.verdict.gate.document import VERDICT, GateVerdict
+
+if TYPE_CHECKING:
+    from diger_core.evaluation.metrics import Metrics
+    from orchestration.validation.quarantine import Check, Checks
 
 _SEVERITY = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN, "info": dg.AssetCheckSeverity.WARN}
 _WARN, _ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
@@ -22,7 +27,8 @@ def _no_alarm(artefact: Artefact) -> dg.AssetCheckResult:
 
 
 def _beats_baselines(artefact: Artefact) -> dg.AssetCheckResult:
-    models = artefact.json("metrics.json")["models"]
+    metrics: Metrics = artefact.json("metrics.json")
+    models = metrics["models"]
     metric = "ndcg@10" if "ndcg@10" in models["joint_model"] else min(m for m in models["joint_model"] if m.startswith("ndcg@"))
     found = {name: values[metric] for name, values in models.items()}
     passed = found["joint_model"] > max(found["most_popular"], found["markov"])
@@ -37,9 +43,9 @@ def _ids_mean_the_same(artefact: Artefact) -> dg.AssetCheckResult:
 
 
 def _accepted(artefact: Artefact) -> dg.AssetCheckResult:
-    from orchestration.verdict.gate.gate import VERDICT, summary
+    from orchestration.verdict.gate.gate import summary
 
-    verdict = artefact.json(VERDICT)
+    verdict: GateVerdict = artefact.json(VERDICT)
     passed = verdict["verdict"] == "accept"
     met = sum(rule["passed"] for rule in verdict["rules"])
     shown = {"rules_met": met, "rules": len(verdict["rules"])}
@@ -89,7 +95,8 @@ class Validated:
         return [dg.AssetCheckSpec(name, asset=stage.name, description=check_text(stage.name, name), blocking=True) for name in names]
 
     def results(self, stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]:
-        stored = {check["name"]: check for check in artefact.json("checks.json")["checks"]}
+        found: Checks = artefact.json("checks.json")
+        stored = {check["name"]: check for check in found["checks"]}
         return [_stored(spec.name, stored.get(spec.name)) for spec in self.specs(stage)]
 
 
@@ -141,11 +148,12 @@ def remedies(stage: Stage, results: list[dg.AssetCheckResult]) -> list[str]:
     return [f"{stage.name}: {r.description}" for r in results if told and not r.passed]
 
 
-def _stored(name: str, check: Mapping[str, Any] | None) -> dg.AssetCheckResult:
+def _stored(name: str, check: Check | None) -> dg.AssetCheckResult:
     if check is None:
         return dg.AssetCheckResult(passed=False, check_name=name, description="the check reported nothing, which counts as failed")
-    found = {key: check[key] for key in ("column", "observed", "expected") if check.get(key) is not None}
-    shown = {key: value if isinstance(value, int | float) else str(value) for key, value in found.items()}  # the UI plots numbers over time
+    found = {"column": check.get("column"), "observed": check.get("observed"), "expected": check.get("expected")}
+    told = {key: value for key, value in found.items() if value is not None}
+    shown = {key: value if isinstance(value, int | float) else str(value) for key, value in told.items()}  # the UI plots numbers over time
     return dg.AssetCheckResult(
         passed=bool(check["passed"]), check_name=name, severity=_SEVERITY[check["severity"]], description=check["message"], metadata=shown
     )

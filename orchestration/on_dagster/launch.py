@@ -18,6 +18,7 @@ from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
 from orchestration.on_dagster.instance import dagster_home
 from orchestration.params.load import load_params
 from orchestration.params.sections import Params
+from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 OWNER = "diger/owner"  # tag of a run: the process that works on it
 
@@ -102,7 +103,7 @@ def _explain(error: BaseException, store: Store, snapshot: Registered, params_fi
         for stage in STAGES:
             if stage.volume_of is not None:
                 refuse_failed(session.find(stage))
-        verdict = session.find(BY_NAME["gate"]).json("verdict.json")
+        verdict: GateVerdict = session.find(BY_NAME["gate"]).json(VERDICT)
     except MissingInput:
         return  # it ended before a check could stop it: Dagster's own error is the one to tell
     if verdict["verdict"] != "accept":

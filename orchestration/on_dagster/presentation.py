@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from diger_core.store.artefacts import Artefact
 from orchestration.engine.runner import Result
 from orchestration.graph import GROUPS, Preview, Stage
+from orchestration.verdict.gate.document import VERDICT
+
+if TYPE_CHECKING:
+    from diger_core.evaluation.metrics import Metrics
 
 Metadata = dict[str, Any]
 
@@ -129,7 +133,7 @@ def evaluation(artefact: Artefact) -> Metadata:
     from orchestration.verdict.report import figures
     from orchestration.verdict.report.markdown import metrics_markdown, picture_markdown
 
-    metrics = artefact.json("metrics.json")
+    metrics: Metrics = artefact.json("metrics.json")
     picture = picture_markdown(figures.metrics_bars(metrics), "The models' headline metrics with their 95% intervals")
     return {"metrics": dg.MetadataValue.md(f"{metrics_markdown(metrics)}\n\n{picture}")}
 
@@ -155,7 +159,7 @@ def gate(artefact: Artefact) -> Metadata:
     from orchestration.verdict.report.gate import conclusion
     from orchestration.verdict.report.markdown import picture_markdown
 
-    picture = picture_markdown(artefact.path("gate.png").read_bytes(), conclusion(artefact.json("verdict.json")))
+    picture = picture_markdown(artefact.path("gate.png").read_bytes(), conclusion(artefact.json(VERDICT)))
     return {"summary": dg.MetadataValue.md(artefact.path("verdict.md").read_text(encoding="utf-8") + "\n" + picture)}
 
 

@@ -21,6 +21,7 @@ from orchestration.on_dagster.resources import DEFAULT_STORE
 from orchestration.params.arrival import ArrivalConfig
 from orchestration.params.load import load_params
 from orchestration.snapshot.arrival import Look, look
+from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 PARTITION = "dagster/partition"
 _RUNNING = [
@@ -160,9 +161,9 @@ def _after_arrival(context: dg.RunStatusSensorContext, config: ArrivalConfig, sn
 
 def _after_retraining(context: dg.RunStatusSensorContext, config: ArrivalConfig, snapshot: str) -> dg.RunRequest | dg.SkipReason:
     judged = made(context, "gate")
-    verdict = judged.json("verdict.json")["verdict"]
-    if verdict != "accept":
-        return dg.SkipReason(f"{snapshot}: the gate's verdict is {verdict}, the champion stays")
+    verdict: GateVerdict = judged.json(VERDICT)
+    if verdict["verdict"] != "accept":
+        return dg.SkipReason(f"{snapshot}: the gate's verdict is {verdict['verdict']}, the champion stays")
     if not config.release:
         return dg.SkipReason(f"{snapshot}: accepted; release it by job {gate_and_release.name} (arrival.release is false)")
     return _launch(context.dagster_run, gate_and_release.name, snapshot, judged.hash)
@@ -253,7 +254,7 @@ def _refusal(artefact: Artefact) -> str | None:
 def _refusal_of_gate(judged: Artefact) -> str | None:
     from orchestration.verdict.report.gate import conclusion
 
-    verdict = judged.json("verdict.json")
+    verdict: GateVerdict = judged.json(VERDICT)
     if verdict["verdict"] == "accept":
         return None
     rules = "; ".join(rule["message"] for rule in verdict["rules"] if not rule["passed"])

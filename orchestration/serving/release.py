@@ -22,10 +22,11 @@ DOCUMENT = "release.json"
 def release(run: StageRun) -> None:
     """Writes release.json: bundle, verdict and report by hash, the champion that it replaces, and the reason."""
     from orchestration.champion.log import current
-    from orchestration.verdict.gate.gate import VERDICT, summary
+    from orchestration.verdict.gate.document import VERDICT, GateVerdict
+    from orchestration.verdict.gate.gate import summary
 
     bundle, judged = run.inputs["bundle"], run.inputs["gate"]
-    verdict = run.store.artefact("gate", judged.hash).json(VERDICT)  # from the store, not from what this process may remember
+    verdict: GateVerdict = run.store.artefact("gate", judged.hash).json(VERDICT)  # from the store, not from what this process may remember
     if verdict["candidate"] != bundle.hash:
         raise DigerError(f"release: the verdict is about bundle {verdict['candidate'][:12]}, not {bundle.hash[:12]}: run gate again")
     if verdict["verdict"] != "accept":

@@ -7,7 +7,7 @@ A rule marks rows; a marked row leaves the table for the quarantine with the fir
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,26 @@ import pyarrow.compute as pc
 from orchestration.params.data import ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.validation.columns import shortened, shown
 
-Check = dict[str, Any]
+
+class Check(TypedDict):
+    """One entry of checks.json. `critical` stops the run; no entry names a user."""
+
+    name: str
+    passed: bool
+    severity: str  # critical, warning, info
+    message: str
+    column: NotRequired[str]
+    observed: NotRequired[float]  # a count or a share
+    expected: NotRequired[str]
+
+
+class Checks(TypedDict):
+    """checks.json: `passed` unless a critical check failed; `counts` of rows by what became of them."""
+
+    passed: bool
+    checks: list[Check]
+    counts: dict[str, int]
+
 
 # C0 and C1 controls but tab, line feed and carriage return; zero-width and bidirectional marks; the byte order mark.
 CONTROL = r"[\x{0}-\x{8}\x{b}\x{c}\x{e}-\x{1f}\x{7f}-\x{9f}\x{61c}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}]"
@@ -33,12 +52,28 @@ class Validated:
     vectors: pa.Table | None = None
 
 
-def check(name: str, passed: bool, severity: str, message: str, **more: Any) -> Check:
-    """One entry of checks.json; `more`: column, observed, expected."""
-    return {"name": name, "passed": bool(passed), "severity": severity, "message": message, **{k: v for k, v in more.items() if v is not None}}
+def check(
+    name: str,
+    passed: bool,
+    severity: str,
+    message: str,
+    *,
+    column: str | None = None,
+    observed: float | None = None,
+    expected: str | None = None,
+) -> Check:
+    """One entry of checks.json, without what is None."""
+    made: Check = {"name": name, "passed": bool(passed), "severity": severity, "message": message}
+    if column is not None:
+        made["column"] = column
+    if observed is not None:
+        made["observed"] = observed
+    if expected is not None:
+        made["expected"] = expected
+    return made
 
 
-def report(checks: list[Check], counts: dict[str, int], expected: list[str]) -> dict[str, Any]:
+def report(checks: list[Check], counts: dict[str, int], expected: list[str]) -> Checks:
     """checks.json. A check that was expected and yielded nothing counts as failed; one that nobody expects is a mistake of ours."""
     names = [c["name"] for c in checks]
     unknown = sorted(set(names) - set(expected))
@@ -49,7 +84,7 @@ def report(checks: list[Check], counts: dict[str, int], expected: list[str]) -> 
     return {"passed": all(c["passed"] or c["severity"] != "critical" for c in every), "checks": every, "counts": counts}
 
 
-def refusal(stage: str, found: dict[str, Any]) -> str | None:
+def refusal(stage: str, found: Checks) -> str | None:
     """The one line that says why a stage's checks stop the run; None where they pass."""
     failed = [c for c in found["checks"] if not c["passed"] and c["severity"] == "critical"]
     if found["passed"] and not failed:

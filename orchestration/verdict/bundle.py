@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,18 @@ import torch
 from diger_core.errors import DigerError
 from diger_core.store.canonical import table_hash
 from orchestration.champion.baseline import extra_inputs
-from orchestration.champion.bundle import DOCUMENT, ENCODER_FILES, FACTORS, RESERVED, load_bundle, reserved_table, reused_tuples, tuple_columns
+from orchestration.champion.bundle import (
+    DOCUMENT,
+    ENCODER_FILES,
+    FACTORS,
+    RESERVED,
+    BundleDocument,
+    Events,
+    load_bundle,
+    reserved_table,
+    reused_tuples,
+    tuple_columns,
+)
 from orchestration.champion.model_artefact import ASSIGNMENT, Model, load_model
 from orchestration.training.tokenizer import check_items
 
@@ -49,7 +60,7 @@ def bundle(run: StageRun) -> None:
     reserved, reused = _reserved(run, parent, model)
     columns = tuple_columns(model.table.codes_NM.shape[1])
     run.out.table(RESERVED, reserved, sort_by=columns)
-    document = {
+    document: BundleDocument = {
         "format": 1,
         "assignment_hash": assignment,
         "parent": None if parent is None else parent.hash,
@@ -86,7 +97,7 @@ def _reserved(run: StageRun, parent: Artefact | None, model: Model) -> tuple[pa.
     return reserved_table(np.concatenate([before.reserved_RQ, old_NQ]), held_NQ), reused_tuples(model, before)
 
 
-def _events(sequences: Artefact) -> dict[str, Any]:
+def _events(sequences: Artefact) -> Events:
     """How many events the bundle was made from, and the newest one's time: what a later gate calls new."""
     tensors = sequences.tensors("sequences.safetensors")
     times = tensors.get("timestamps")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from diger_core.data.sequences import Sequences
+    from diger_core.evaluation.metrics import Metrics
     from diger_core.evaluation.ranking import EvaluationResult
     from diger_core.ids.id_table import IdTable
     from diger_core.store.artefacts import Artefact
@@ -111,7 +112,7 @@ def _recommendations(results: dict[str, EvaluationResult], seq: Sequences) -> pa
     return pa.table(columns)
 
 
-def _summary(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _summary(metrics: Metrics) -> dict[str, dict[str, float]]:
     """What `dvc metrics show` lays out in one line: each model's Recall@10 and NDCG@10, or all of its metrics where neither is computed."""
     wanted = ("recall@10", "ndcg@10")
     return {
@@ -120,11 +121,12 @@ def _summary(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def _facts(metrics: dict[str, Any]) -> dict[str, float | int]:
+def _facts(metrics: Metrics) -> dict[str, float | int]:
     """Flat numbers: joint_model_recall_10, …, and the paired difference from the control with its interval."""
     facts: dict[str, float | int] = {"users": metrics["users"]}
     for name, values in metrics["models"].items():
         facts |= {f"{name}_{metric.replace('@', '_')}": value for metric, value in values.items() if isinstance(value, float)}
-    for metric, values in metrics["differences"].get("joint_model - frozen_model", {}).items():
-        facts |= {f"gain_{metric.replace('@', '_')}_{part}": values[part] for part in ("mean", "low", "high")}
+    for metric, found in metrics["differences"].get("joint_model - frozen_model", {}).items():
+        gain = f"gain_{metric.replace('@', '_')}"
+        facts |= {f"{gain}_mean": found["mean"], f"{gain}_low": found["low"], f"{gain}_high": found["high"]}
     return facts

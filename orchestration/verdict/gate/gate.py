@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact, Store
+from orchestration.verdict.gate.document import VERDICT, GateVerdict, Measured
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
     from orchestration.params.sections import Params
-
-VERDICT = "verdict.json"
 
 
 def gate(run: StageRun) -> None:
@@ -34,11 +33,11 @@ def gate(run: StageRun) -> None:
     seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
     catalogue = Catalogue(seq, run.inputs["sequences"].table("items.parquet")["item_id"])
     config = run.params.gate
-    measured = measures(candidate, champion, catalogue, run.params.evaluation, config, run.progress)
+    figures = measures(candidate, champion, catalogue, run.params.evaluation, config, run.progress)
     width = int(candidate.document["encoder_facts"]["width"])
-    measured["servability"] = servability(run.store.url, candidate.hash, seq, config.servability_users, width)
+    measured: Measured = {**figures, "servability": servability(run.store.url, candidate.hash, seq, config.servability_users, width)}
     judged = rules(measured, config)
-    verdict = {
+    verdict: GateVerdict = {
         "format": 1,
         "verdict": "accept" if all(rule["passed"] for rule in judged) else "refuse",
         "candidate": candidate.hash,
@@ -73,7 +72,7 @@ def opponent(store: Store, candidate: str) -> str | None:
     return champion.bundle if champion else None
 
 
-def summary(verdict: Mapping[str, Any]) -> str:
+def summary(verdict: GateVerdict) -> str:
     """The verdict in one line: accepted, or the rules that were not met with what was found."""
     failed = [rule for rule in verdict["rules"] if not rule["passed"]]
     if not failed:
@@ -81,7 +80,7 @@ def summary(verdict: Mapping[str, Any]) -> str:
     return "refused: " + "; ".join(f"{rule['name']} ({rule['message']})" for rule in failed)
 
 
-def _figures(measured: Mapping[str, Any]) -> dict[str, float]:
+def _figures(measured: Measured) -> dict[str, float]:
     """Flat numbers, which the UI plots over time."""
     facts = {f"{name}_ndcg_10": values["ndcg@10"] for name, values in measured["models"].items()}
     facts |= {"coverage": measured["coverage"]["candidate"], "unique_prefix_share": measured["ids"]["unique_prefix_share"]}

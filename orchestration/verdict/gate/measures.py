@@ -9,7 +9,7 @@ champion was made from: there both models rank what neither has seen.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +17,16 @@ import pyarrow as pa
 from diger_core.config import EvaluationConfig
 from diger_core.errors import DigerError
 from orchestration.champion.bundle import index_of, reused_tuples
+from orchestration.verdict.gate.document import NDCG, RECALL, Churn, Comparison, Figures, Ids, K, Slice
 
 if TYPE_CHECKING:
     from diger_core.data.sequences import Sequences
+    from diger_core.evaluation.metrics import Float64
     from diger_core.evaluation.ranking import EvaluationResult
     from diger_core.progress import Progress
     from orchestration.champion.bundle import Bundle
     from orchestration.params.verdict import GateConfig
 
-K = 10
-METRICS = (f"recall@{K}", f"ndcg@{K}")
 SMALLEST = 2  # users of a slice that has an interval
 
 
@@ -40,7 +40,7 @@ class Catalogue:
 
 def measures(
     candidate: Bundle, champion: Bundle | None, catalogue: Catalogue, evaluation: EvaluationConfig, config: GateConfig, progress: Progress
-) -> dict[str, Any]:
+) -> Figures:
     """All figures that the rules read, as plain values."""
     from diger_core.evaluation import ranking as core
 
@@ -52,10 +52,12 @@ def measures(
         results["champion"] = _champion(champion, catalogue, users_T, ranking, progress)
     results["most_popular"] = core.baseline_results(seq, "test", ranking, users_T)["most_popular"]
     metrics = core.evaluation(results, seq, ranking)
-    found: dict[str, Any] = {
+    found: Figures = {
         "users": metrics["users"],
         "users_with_a_target": int((np.diff(seq.offsets_U1) >= 3).sum()),
-        "models": {name: {m: values[m] for m in (*METRICS, "intervals")} for name, values in metrics["models"].items()},
+        "models": {
+            name: {RECALL: values[RECALL], NDCG: values[NDCG], "intervals": values["intervals"]} for name, values in metrics["models"].items()
+        },
         "coverage": {name: _coverage(result, seq.items) for name, result in results.items()},
         "ids": _ids(candidate, champion),
         "alarm": candidate.model.config.get("alarm"),
@@ -137,25 +139,30 @@ def _slices(candidate: EvaluationResult, champion: Bundle, catalogue: Catalogue,
     }
 
 
-def _pair(results: dict[str, EvaluationResult], mask_T: np.ndarray, bootstrap: int) -> dict[str, Any]:
+def _pair(results: dict[str, EvaluationResult], mask_T: np.ndarray, bootstrap: int) -> Slice:
     """Users of a slice, both models' means, and the paired difference with its 95% interval; relative: over the champion's mean."""
-    from diger_core.evaluation.metrics import ndcg, paired_bootstrap, recall
+    from diger_core.evaluation.metrics import ndcg, recall
 
-    found: dict[str, Any] = {"users": int(mask_T.sum())}
+    found: Slice = {"users": int(mask_T.sum())}
     if found["users"] < SMALLEST:
         return found
-    for metric, function in zip(METRICS, (recall, ndcg), strict=True):
-        ours, theirs = (function(results[name].rank_T, K)[mask_T] for name in ("candidate", "champion"))
-        mean, low, high = paired_bootstrap(ours, theirs, bootstrap, seed=0)
-        base = float(theirs.mean())
-        relative = {name: 1 + value / base for name, value in (("mean", mean), ("low", low), ("high", high))} if base > 0 else None
-        found[metric] = {
-            "candidate": float(ours.mean()),
-            "champion": base,
-            "difference": {"mean": mean, "low": low, "high": high},
-            "relative": relative,
-        }
+    ours, theirs = (results[name].rank_T[mask_T] for name in ("candidate", "champion"))
+    found[RECALL] = _compared(recall(ours, K), recall(theirs, K), bootstrap)
+    found[NDCG] = _compared(ndcg(ours, K), ndcg(theirs, K), bootstrap)
     return found
+
+
+def _compared(ours_T: Float64, theirs_T: Float64, bootstrap: int) -> Comparison:
+    from diger_core.evaluation.metrics import paired_bootstrap
+
+    mean, low, high = paired_bootstrap(ours_T, theirs_T, bootstrap, seed=0)
+    base = float(theirs_T.mean())
+    return {
+        "candidate": float(ours_T.mean()),
+        "champion": base,
+        "difference": {"mean": mean, "low": low, "high": high},
+        "relative": {"mean": 1 + mean / base, "low": 1 + low / base, "high": 1 + high / base} if base > 0 else None,
+    }
 
 
 def _coverage(result: EvaluationResult, items: int) -> float:
@@ -163,14 +170,16 @@ def _coverage(result: EvaluationResult, items: int) -> float:
     return len(np.unique(result.items_Tk[result.items_Tk >= 0])) / items
 
 
-def _ids(bundle: Bundle, champion: Bundle | None) -> dict[str, Any]:
+def _ids(bundle: Bundle, champion: Bundle | None) -> Ids:
     from diger_core.training.monitors import table_monitors
 
     figures = table_monitors(bundle.table.codes_NM, int(bundle.model.config["codes"]))
     items = len(bundle.item_ids)
-    kept = {name: figures[name] for name in ("unique_prefixes", "largest_group", "perplexity", "dead_codes")}
     return {
-        **kept,
+        "unique_prefixes": figures["unique_prefixes"],
+        "largest_group": figures["largest_group"],
+        "perplexity": figures["perplexity"],
+        "dead_codes": figures["dead_codes"],
         "items": items,
         "unique_prefix_share": figures["unique_prefixes"] / items,
         "duplicates": bundle.table.duplicates(),
@@ -187,7 +196,7 @@ def _reused(bundle: Bundle, champion: Bundle | None) -> int:
     return max(counted, reused_tuples(bundle.model, champion))
 
 
-def churn(old: Bundle, new: Bundle, catalogue: Catalogue) -> dict[str, Any]:
+def churn(old: Bundle, new: Bundle, catalogue: Catalogue) -> Churn:
     """What of the old bundle's IDs the new one changes, by item and by the snapshot's events."""
     from diger_core.ids.id_diff import id_diff, migration
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from orchestration.params.verdict import GateConfig
-from orchestration.verdict.gate.measures import K
-
-Rule = dict[str, Any]
-NDCG = f"ndcg@{K}"
+from orchestration.verdict.gate.document import NDCG, K, Measured, Rule, Slice
 
 
-def rules(measured: Mapping[str, Any], config: GateConfig) -> list[Rule]:
+def rules(measured: Measured, config: GateConfig) -> list[Rule]:
     """[{"name", "passed", "observed", "wanted", "message"}], in the order of the page. Without a champion only soundness counts."""
     found = list(_sound(measured, config))
     return [*found, *_against_champion(measured, config)] if "champion" in measured["models"] else found
@@ -22,7 +19,7 @@ def _rule(name: str, passed: bool, observed: Any, wanted: Any, message: str) -> 
     return {"name": name, "passed": bool(passed), "observed": observed, "wanted": wanted, "message": message}
 
 
-def _sound(measured: Mapping[str, Any], config: GateConfig) -> Iterator[Rule]:
+def _sound(measured: Measured, config: GateConfig) -> Iterator[Rule]:
     serves, ids = measured["servability"], measured["ids"]
     yield _rule("servable", serves["passed"], serves["users"], 1, serves["message"])
     alarm = measured["alarm"]
@@ -44,10 +41,10 @@ def _sound(measured: Mapping[str, Any], config: GateConfig) -> Iterator[Rule]:
         yield _rule("most_popular", ours >= popular, ours, popular, f"NDCG@{K} {ours:.4f}; the most popular items reach {popular:.4f}")
 
 
-def _against_champion(measured: Mapping[str, Any], config: GateConfig) -> Iterator[Rule]:
+def _against_champion(measured: Measured, config: GateConfig) -> Iterator[Rule]:
     yield _relative_ndcg(measured["slices"]["all"], config)
     for name in ("head", "tail"):
-        if NDCG in measured["slices"].get(name, {}):
+        if name in measured["slices"] and NDCG in measured["slices"][name]:
             yield _slice(name, measured["slices"][name], config)
     ours, theirs = (measured["coverage"][name] for name in ("candidate", "champion"))
     ratio = ours / theirs if theirs else 1.0
@@ -64,7 +61,7 @@ def _against_champion(measured: Mapping[str, Any], config: GateConfig) -> Iterat
     yield _rule("churn", moved["events"] <= config.max_churn, moved["events"], config.max_churn, text)
 
 
-def _relative_ndcg(found: Mapping[str, Any], config: GateConfig) -> Rule:
+def _relative_ndcg(found: Slice, config: GateConfig) -> Rule:
     row = found.get(NDCG)
     if row is None or row["relative"] is None:  # nothing to lose
         return _rule("relative_ndcg", True, None, config.min_relative_ndcg, f"the champion finds no target of these {found['users']:,} users")
@@ -76,7 +73,7 @@ def _relative_ndcg(found: Mapping[str, Any], config: GateConfig) -> Rule:
     return _rule("relative_ndcg", seen[config.judge] >= config.min_relative_ndcg, seen[config.judge], config.min_relative_ndcg, text)
 
 
-def _slice(name: str, found: Mapping[str, Any], config: GateConfig) -> Rule:
+def _slice(name: str, found: Slice, config: GateConfig) -> Rule:
     """A slice is small and its figures noisy: it refuses only where the loss is large and its interval says that it is real."""
     row = found[NDCG]
     if row["relative"] is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -11,11 +9,12 @@ from diger_core.data.sequences import Sequences
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
 from orchestration.champion.bundle import Bundle, load_bundle
+from orchestration.verdict.gate.document import Servability
 
 TOP = 10
 
 
-def servability(url: str, hash_: str, seq: Sequences, users: int, vectors_width: int) -> dict[str, Any]:
+def servability(url: str, hash_: str, seq: Sequences, users: int, vectors_width: int) -> Servability:
     """{"passed", "message", "users"}: every fault that a server would meet is a reason, not a crash of the gate."""
     try:
         bundle = load_bundle(Store(url), hash_)  # a fresh store object: nothing that this process has verified before counts

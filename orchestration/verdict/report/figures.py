@@ -30,6 +30,8 @@ from orchestration.verdict.report.drawing import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from diger_core.evaluation.metrics import Metrics
+
 MODEL_COLOURS = {"joint_model": BLUE, "frozen_model": VERMILLION, "markov": GREEN, "most_popular": GREY}
 MODEL_NAMES = {"joint_model": "joint", "frozen_model": "frozen", "markov": "Markov", "most_popular": "most popular"}
 
@@ -118,12 +120,12 @@ def tokenizer_curves(curves: Rows) -> bytes:
 # ---- metrics ----
 
 
-def metrics_panels(metrics: Mapping[str, Any]) -> list[Panel]:
+def metrics_panels(metrics: Metrics) -> list[Panel]:
     """Recall@10 and NDCG@10 (or the nearest that exist) of every model, with intervals."""
     return [_dots(metrics["models"], metric) for metric in headline_metrics(metrics)]
 
 
-def headline_metrics(metrics: Mapping[str, Any]) -> list[str]:
+def headline_metrics(metrics: Metrics) -> list[str]:
     """["recall@10", "ndcg@10"], or of each kind the cut-off nearest to 10 that was measured."""
     names = [name for model in metrics["models"].values() for name in model if "@" in name]
     chosen = []
@@ -159,7 +161,7 @@ def _dots(models: Mapping[str, Mapping[str, Any]], metric: str) -> Panel:
     return draw
 
 
-def metrics_bars(metrics: Mapping[str, Any]) -> bytes:
+def metrics_bars(metrics: Metrics) -> bytes:
     """PNG of the headline metrics of every model with their intervals."""
     return png(metrics_panels(metrics))
 

@@ -9,7 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
+from diger_core.store.record import Record
 from orchestration.graph import BY_NAME
+from orchestration.verdict.gate.document import VERDICT, GateVerdict
 from orchestration.verdict.report.material import Material
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Found:
         return self.made.artefact
 
     @cached_property
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> Record:
         return self.index.record(self.made)
 
     @cached_property
@@ -96,7 +98,7 @@ def overrides(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[s
     return [f"{key}={json.dumps(value)}" for key, value in sorted(recorded.items()) if key in present and present[key] != value]
 
 
-def _cost(stage: str, record: Mapping[str, Any]) -> Cost:
+def _cost(stage: str, record: Record) -> Cost:
     notes = record.get("notes") or {}
     return Cost(
         stage,
@@ -142,4 +144,5 @@ def find_report(index: Index, text: str) -> Found:
 def _judged(index: Index, made: Made) -> str | None:
     """The bundle that the report's gate judged."""
     gate = index.artefact(made.inputs["gate"]) if "gate" in made.inputs else None
-    return gate.json("verdict.json").get("candidate") if gate is not None else None
+    verdict: GateVerdict | None = gate.json(VERDICT) if gate is not None else None
+    return verdict["candidate"] if verdict is not None else None

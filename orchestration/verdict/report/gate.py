@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestration.verdict.gate.document import GateVerdict
 from orchestration.verdict.report.drawing import BLUE, GREY, VERMILLION, Panel, png
 from orchestration.verdict.report.text import decimal, markdown_escape, printable
 
@@ -36,7 +36,7 @@ RULES = {
 }
 
 
-def conclusion(verdict: Mapping[str, Any]) -> str:
+def conclusion(verdict: GateVerdict) -> str:
     """One sentence: accepted or refused, against whom, and which rules were not met."""
     failed = [RULES.get(rule["name"], rule["name"]) for rule in verdict["rules"] if not rule["passed"]]
     beside = f"against champion {verdict['champion'][:12]}" if verdict["champion"] else "as a first release, without a champion to compare with"
@@ -46,7 +46,7 @@ def conclusion(verdict: Mapping[str, Any]) -> str:
     return f"The gate refuses bundle {verdict['candidate'][:12]} {beside} ({users}): {', '.join(failed)}."
 
 
-def verdict_markdown(verdict: Mapping[str, Any]) -> str:
+def verdict_markdown(verdict: GateVerdict) -> str:
     """The sentence, the rules, and the slices with intervals."""
     lines = [f"**{markdown_escape(conclusion(verdict))}**", "", "| rule | | found | wanted | |", "|---|---|---:|---:|---|"]
     for rule in verdict["rules"]:
@@ -76,7 +76,7 @@ def value(found: Any) -> str:
     return markdown_escape(printable(str(found), 60))
 
 
-def slice_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+def slice_rows(verdict: GateVerdict) -> list[dict[str, Any]]:
     """One row a slice that was measured, as text."""
     rows = []
     for name, found in verdict["metrics"].get("slices", {}).items():
@@ -96,7 +96,7 @@ def slice_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def freshness(verdict: Mapping[str, Any]) -> str:
+def freshness(verdict: GateVerdict) -> str:
     """How many targets neither model can have seen, and what the comparison counts as a miss."""
     fresh = verdict["metrics"].get("fresh_targets")
     text = "the events have no times, so none is known to be" if fresh is None else f"{fresh:,} of {verdict['metrics']['users']:,} are"
@@ -106,7 +106,7 @@ def freshness(verdict: Mapping[str, Any]) -> str:
     )
 
 
-def slices_panel(verdict: Mapping[str, Any]) -> Panel:
+def slices_panel(verdict: GateVerdict) -> Panel:
     """The paired difference in NDCG@10 on each slice, with its interval."""
 
     def draw(ax: Axes) -> str:
@@ -121,13 +121,13 @@ def slices_panel(verdict: Mapping[str, Any]) -> Panel:
         ax.set_ylim(len(found) - 0.4, -0.6)
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("NDCG@10, candidate minus champion (95% interval)")
-        gain = found["all"]["difference"]["mean"] if "all" in found else 0.0
-        return f"Against the champion, NDCG@10 changes by {gain:+.4f} over all users"
+        change = found["all"]["difference"]["mean"] if "all" in found else 0.0
+        return f"Against the champion, NDCG@10 changes by {change:+.4f} over all users"
 
     return draw
 
 
-def models_panel(verdict: Mapping[str, Any]) -> Panel:
+def models_panel(verdict: GateVerdict) -> Panel:
     """NDCG@10 of candidate, champion and most popular."""
     colours = {"candidate": BLUE, "champion": VERMILLION, "most_popular": GREY}
 
@@ -148,6 +148,6 @@ def models_panel(verdict: Mapping[str, Any]) -> Panel:
     return draw
 
 
-def picture(verdict: Mapping[str, Any]) -> bytes:
+def picture(verdict: GateVerdict) -> bytes:
     """PNG: the models, and the slices where there is a champion."""
     return png([models_panel(verdict), *([slices_panel(verdict)] if "slices" in verdict["metrics"] else [])])

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from orchestration.verdict.report import drawing, figures
 from orchestration.verdict.report.text import decimal, markdown_escape, printable
 from orchestration.verdict.report.verdict import NAMES, verdict
 
+if TYPE_CHECKING:
+    from diger_core.evaluation.metrics import Metrics, ModelMetrics
+    from orchestration.validation.quarantine import Checks
+
 PICTURE_BYTES = 60_000  # the UI renders Markdown metadata whole
 ORDER = ("joint_model", "frozen_model", "markov", "most_popular")
 
 
-def metrics_markdown(metrics: Mapping[str, Any]) -> str:
+def metrics_markdown(metrics: Metrics) -> str:
     """The verdict and one row a model: every metric, and the interval of the headline metrics."""
     models = metrics["models"]
     names = [m for m in ORDER if m in models] + sorted(set(models) - set(ORDER))
@@ -28,7 +32,7 @@ def metrics_markdown(metrics: Mapping[str, Any]) -> str:
     return f"**{markdown_escape(verdict(metrics).sentence)}**\n\n" + "\n".join(lines) + f"\n\n{users}"
 
 
-def _cell(model: Mapping[str, Any], metric: str, with_interval: bool) -> str:
+def _cell(model: ModelMetrics, metric: str, with_interval: bool) -> str:
     interval = model.get("intervals", {}).get(metric)
     ending = f" ({decimal(interval[0])} to {decimal(interval[1])})" if with_interval and interval else ""
     return decimal(model.get(metric)) + ending
@@ -55,7 +59,7 @@ def curves_markdown(curves: drawing.Rows | Mapping[str, drawing.Rows]) -> str:
     return "\n".join(lines)
 
 
-def checks_markdown(checks: Mapping[str, Any]) -> str:
+def checks_markdown(checks: Checks) -> str:
     """checks.json as a table: what was checked, the result and the message; counts below."""
     lines = ["| check | result | severity | message |", "|---|---|---|---|"]
     for check in checks["checks"]:

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestration import graph
+from orchestration.verdict.gate.document import VERDICT, GateVerdict
 from orchestration.verdict.report.text import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from diger_core.evaluation.metrics import Metrics
     from diger_core.store.artefacts import Artefact
+    from orchestration.validation.quarantine import Checks
 
 STAGES = tuple(stage.name for stage in graph.STAGES if stage.name != "report")
 MODELS = ("joint_model", "frozen_model")
@@ -38,14 +41,14 @@ class Material:
         return [s for s in STAGES if s in self.inputs] + sorted(set(self.inputs) - set(STAGES))
 
     @cached_property
-    def metrics(self) -> dict[str, Any]:
-        metrics: dict[str, Any] = self.inputs["evaluation"].json("metrics.json")
+    def metrics(self) -> Metrics:
+        metrics: Metrics = self.inputs["evaluation"].json("metrics.json")
         return metrics
 
     @cached_property
-    def gate(self) -> dict[str, Any] | None:
+    def gate(self) -> GateVerdict | None:
         """The gate's verdict; None where the run had none."""
-        return self.inputs["gate"].json("verdict.json") if self.has("gate", "verdict.json") else None
+        return self.inputs["gate"].json(VERDICT) if self.has("gate", VERDICT) else None
 
     @cached_property
     def curves(self) -> dict[str, list[dict[str, Any]]]:
@@ -139,7 +142,7 @@ class Material:
         text = self._title_column[int(item)].as_py()
         return printable(text, limit) or printable(self.item_ids[int(item)].as_py(), limit)
 
-    def checks(self, stage: str) -> dict[str, Any] | None:
+    def checks(self, stage: str) -> Checks | None:
         return self.inputs[stage].json("checks.json") if self.has(stage, "checks.json") else None
 
     def quarantine(self, stage: str) -> list[tuple[str, int]]:

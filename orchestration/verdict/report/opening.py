@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+from orchestration.verdict.gate.document import NDCG, Comparison, GateVerdict
 from orchestration.verdict.report import gate
 from orchestration.verdict.report.verdict import Verdict
 
+if TYPE_CHECKING:
+    from diger_core.evaluation.metrics import Difference
+
 METHOD = {"better": "joint training helps", "worse": "joint training hurts", "open": "not established"}
-COMPARED = "ndcg@10"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Opening:
     details: tuple[str, ...]
 
 
-def opening(stored: Mapping[str, Any] | None, method: Verdict) -> Opening:
+def opening(stored: GateVerdict | None, method: Verdict) -> Opening:
     """From the gate's stored verdict, where the run had one; else from the comparison with the control alone."""
     if stored is None:
         return Opening(METHOD[method.tone], method.tone, method.sentence, method.details)
@@ -41,7 +43,7 @@ def opening(stored: Mapping[str, Any] | None, method: Verdict) -> Opening:
     return Opening(title, tone, str(against(stored)), (*_slices(stored), gate.conclusion(stored)))
 
 
-def _title(difference: Mapping[str, float]) -> tuple[str, str]:
+def _title(difference: Difference) -> tuple[str, str]:
     if difference["low"] > 0:
         return "accepted, and better than the champion", "better"
     if difference["high"] < 0:
@@ -49,13 +51,13 @@ def _title(difference: Mapping[str, float]) -> tuple[str, str]:
     return "accepted; no difference from the champion is established", "open"
 
 
-def _row(stored: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+def _row(stored: GateVerdict, name: str) -> Comparison | None:
     """Candidate, champion and difference on a slice; None where it was not measured."""
-    row: Mapping[str, Any] | None = stored["metrics"].get("slices", {}).get(name, {}).get(COMPARED)
-    return row
+    found = stored["metrics"].get("slices", {}).get(name)
+    return found.get(NDCG) if found is not None else None
 
 
-def against(stored: Mapping[str, Any]) -> str | None:
+def against(stored: GateVerdict) -> str | None:
     """NDCG@10 of candidate and champion with the interval of the paired difference."""
     row = _row(stored, "all")
     if row is None:
@@ -71,7 +73,7 @@ def against(stored: Mapping[str, Any]) -> str | None:
     )
 
 
-def _slices(stored: Mapping[str, Any]) -> tuple[str, ...]:
+def _slices(stored: GateVerdict) -> tuple[str, ...]:
     """One sentence a slice of users."""
     told = []
     for name in ("fresh", "head", "tail"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+    from orchestration.validation.quarantine import Checks
     from orchestration.verdict.report.found import Cost
 
 HERE = Path(__file__).parent
@@ -187,7 +188,7 @@ def data_section(material: Material) -> dict[str, Any]:
     }
 
 
-def _zeros(checks: dict[str, Any]) -> list[str]:
+def _zeros(checks: Checks) -> list[str]:
     """Names of the counts that are zero: told in one line instead of a row each."""
     return sorted(text.printable(key).replace("_", " ") for key, number in (checks.get("counts") or {}).items() if number == 0)
 

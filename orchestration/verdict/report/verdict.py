@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from orchestration.verdict.report.figures import headline_metrics, metric_label
+
+if TYPE_CHECKING:
+    from diger_core.evaluation.metrics import Metrics
 
 NAMES = {"joint_model": "joint model", "frozen_model": "frozen control", "markov": "last-item Markov", "most_popular": "most popular"}
 
@@ -20,18 +22,18 @@ class Verdict:
     details: tuple[str, ...]
 
 
-def difference(metrics: Mapping[str, Any], other: str, metric: str) -> tuple[float, float, float] | None:
+def difference(metrics: Metrics, other: str, metric: str) -> tuple[float, float, float] | None:
     """(joint minus `other`, low, high) of `metric`, paired over users; None where it was not measured."""
     row = metrics.get("differences", {}).get(f"joint_model - {other}", {}).get(metric)
     return None if row is None else (float(row["mean"]), float(row["low"]), float(row["high"]))
 
 
-def verdict(metrics: Mapping[str, Any]) -> Verdict:
+def verdict(metrics: Metrics) -> Verdict:
     """Better or worse only where the 95% interval of the paired difference lies on one side of zero; otherwise open."""
     metric = headline_metrics(metrics)[0]
     models = metrics["models"]
     joint = models["joint_model"][metric]
-    others = [name for name in ("most_popular", "markov") if name in models]
+    others: list[str] = [name for name in ("most_popular", "markov") if name in models]
     details = tuple(_comparison(metrics, name, m) for m in headline_metrics(metrics) for name in ("frozen_model", *others) if name in models)
     control = difference(metrics, "frozen_model", metric)
     if control is None:
@@ -52,7 +54,7 @@ def verdict(metrics: Mapping[str, Any]) -> Verdict:
     return Verdict("open", sentence, details)
 
 
-def _baselines(metrics: Mapping[str, Any], others: list[str], metric: str) -> str:
+def _baselines(metrics: Metrics, others: list[str], metric: str) -> str:
     """The half-sentence about the baselines, sorted by what the intervals say."""
     groups: dict[str, list[str]] = {"it beats": [], "it is below": [], "it is not distinguishable from": []}
     for name in others:
@@ -64,7 +66,7 @@ def _baselines(metrics: Mapping[str, Any], others: list[str], metric: str) -> st
     return "; " + "; ".join(said) if said else ""
 
 
-def _comparison(metrics: Mapping[str, Any], name: str, metric: str) -> str:
+def _comparison(metrics: Metrics, name: str, metric: str) -> str:
     row = difference(metrics, name, metric)
     if row is None:
         return f"{metric_label(metric)} against {NAMES[name]}: no paired interval was computed"

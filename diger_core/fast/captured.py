@@ -161,7 +161,7 @@ class FastStep:
 
     def _optimise(self) -> Tensor:
         """Clipping, AdamW and fresh low-precision weights. The sum of the norms before clipping."""
-        norms = [torch.linalg.vector_norm(adamw.gradient) for adamw in self.adamw]
+        norms: list[Tensor] = [torch.linalg.vector_norm(adamw.gradient) for adamw in self.adamw]
         for adamw, norm in zip(self.adamw, norms, strict=True):
             adamw.step(self.table, self.step, norm, self.state.optimisation.clip, self.state.device.type == "cuda")
         self.counts += 1

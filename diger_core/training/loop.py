@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class Trained:
     recommender: Recommender
     tokenizer: Tokenizer
     table: IdTable
-    curves: list[dict]
+    curves: list[dict[str, Any]]
     best_epoch: int
     alarm: str | None
     schedule_state: State = field(default_factory=dict)
@@ -237,7 +238,7 @@ class Loop:
         state = self.state
         state.train(False)
         steps, epoch = len(self.context.batches), state.position.epoch + 1
-        row: dict = {"epoch": epoch, "step": state.position.step}
+        row: dict[str, Any] = {"epoch": epoch, "step": state.position.step}
         row |= statistics(state.sums.tolist(), state.tokenizer.levels, steps)
         before = state.table
         if self.config.learns:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ class TrainingState:
     best: Best
     gradients: GradientAlarm
     position: Position = field(default_factory=Position)
-    curves: list[dict] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:

@@ -6,10 +6,10 @@ from collections import defaultdict
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.tables import WHERE, Row, rows, table, where
+from benchmarks.tables import Row, made_by, rows, table
 
-FIGURES = {"recall@5": 4, "recall@10": 4, "ndcg@5": 4, "ndcg@10": 4, "validation_ndcg@10": 4, "unique_prefixes": 0, "drift": 3, "epochs_run": 0}
-HEADER = ["R@5", "R@10", "N@5", "N@10", "N@10, validation", "unique prefixes", "drift", "epochs"]
+FIGURES = {"recall@10": 4, "ndcg@10": 4, "unique_prefixes": 0, "drift": 3}
+HEADER = ["R@10", "N@10", "unique prefixes", "drift"]
 
 
 def groups() -> dict[tuple[str, str, str], list[Row]]:
@@ -20,19 +20,32 @@ def groups() -> dict[tuple[str, str, str], list[Row]]:
     return found
 
 
+# Settings of the page, in its order; those of the pilots are in the records alone (`python -m benchmarks.rows quality`).
+SHOWN = {
+    "": "the paper's preset",
+    "item factors 64": "with item factors",
+    "distilled, but no teacher": "no dropout, cropped, no teacher",
+    "distilled": "taught by SASRec",
+    "distilled, with transitions": "taught by SASRec and transitions",
+    "reference": "models that rank items directly",
+}
+DIRECT = {"sasrec": "SASRec", "sasrec x 3": "three SASRec", "sasrec x 3 and transitions 2": "three SASRec and transitions: the teacher"}
+
+
 def quality() -> str:
-    """One line for each setting and variant: means and spreads over the seeds."""
-    found = groups()
+    """One line for each setting and variant that the page shows: means and spreads over the seeds."""
+    found = {key: runs for key, runs in groups().items() if key[1] in SHOWN and (key[1] != "reference" or key[2] in DIRECT)}
     if not found:
-        return "## Quality\n\nNot measured: see the end of this page.\n"
-    body = [_line(found, *key) for key in sorted(found, key=lambda k: (k[0], k[1], _rank(k[2])))]
+        return "## Quality\n\nNot measured.\n"
+    order = list(SHOWN)
+    body = [_line(found, *key) for key in sorted(found, key=lambda k: (k[0], order.index(k[1]), _rank(k[2])))]
     text = (
-        "Test figures of the checkpoint with the best validation NDCG@10, full ranking, item-level; mean ± standard deviation over the seeds. "
-        "Difference: N@10 minus that of the frozen control in the same setting; beyond: whether it exceeds the larger of the two spreads. "
-        "Seconds of a run that had the device for itself; a dash where several shared it. Changes are to the paper's preset at history 20.\n\n"
+        "Test figures of the checkpoint with the best validation NDCG@10, full ranking, item-level; mean ± standard deviation over the seeds.\n"
+        "Minus frozen: NDCG@10 minus the frozen model's in the same setting, and whether that exceeds the larger of the two spreads.\n"
+        "Drift: share of the items whose ID changed.\n\n"
     )
-    columns = ["data", "setting", "variant", "seeds", *HEADER, "difference", "beyond", "seconds", "changes", *WHERE]
-    return "## Quality\n\n" + text + table(columns, body)
+    columns = ["data", "setting", "model", "seeds", *HEADER, "minus frozen", "beyond the seeds' spread"]
+    return "## Quality, leave-one-out\n\n" + text + table(columns, body) + made_by([run for runs in found.values() for run in runs])
 
 
 def _rank(variant: str) -> tuple[int, str]:
@@ -42,17 +55,10 @@ def _rank(variant: str) -> tuple[int, str]:
 
 def _line(found: dict[tuple[str, str, str], list[Row]], data: str, label: str, variant: str) -> list[Any]:
     runs = found[data, label, variant]
-    alone = [run["seconds"] for run in runs if run.get("at_once", 1) == 1 and "seconds" in run]
-    stopped = (
-        ""
-        if all(not run["alarm"] for run in runs)
-        else f" ({sum(bool(run['alarm']) for run in runs)} of {len(runs)}: {next(run['alarm'] for run in runs if run['alarm'])})"
-    )
-    changes = " ".join(change for change in runs[-1].get("changes", []))
+    stopped = f" ({short} of {len(runs)} stopped early by a time limit)" if (short := sum(bool(run["alarm"]) for run in runs)) else ""
     figures = [_spread([run[name] for run in runs if name in run], digits) for name, digits in FIGURES.items()]
     compared = _beside(runs, found.get((data, label, "frozen"), [])) if variant != "frozen" and not variant.startswith("sasrec") else ["", ""]
-    seconds = _spread(alone, 0) if alone else "-"
-    return [data, label, variant + stopped, len(runs), *figures, *compared, seconds, changes, *where(runs[-1])]
+    return [data, SHOWN[label], DIRECT.get(variant, variant) + stopped, len(runs), *figures, *compared]
 
 
 def _spread(values: list[float], digits: int) -> str:
@@ -70,23 +76,3 @@ def _beside(runs: list[Row], control: list[Row]) -> list[str]:
         return [f"{difference:+.4f}", "one seed"]
     spread = max(stdev(ours), stdev(theirs))
     return [f"{difference:+.4f}", "yes" if abs(difference) > spread else "no"]
-
-
-EPOCHS = (15, 30, 45, 60, 67)
-
-
-def same_epochs(data: str = "beauty", label: str = "") -> str:
-    """Validation NDCG@10 at the same epochs of one schedule: a comparison that also holds for runs that a time limit cut short."""
-    curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for record in rows("curves", "data", "label", "variant", "seed"):
-        if (record["data"], record["label"]) == (data, label):
-            for row in record["rows"]:
-                curves[record["variant"]][row["epoch"]].append(row["validation_ndcg_10"])
-    if not curves:
-        return ""
-    body = []
-    for variant in sorted(curves, key=_rank):
-        told = [curves[variant].get(epoch, []) for epoch in EPOCHS]
-        body.append([variant, *(f"{_spread(values, 4)} ({len(values)})" if values else "" for values in told)])
-    text = "Beauty, the paper's preset: validation NDCG@10 (seeds) after so many epochs of the same 120-epoch schedule.\n\n"
-    return "### At the same epoch\n\n" + text + table(["variant", *(f"epoch {epoch}" for epoch in EPOCHS)], body)

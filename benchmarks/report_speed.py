@@ -9,10 +9,18 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks import tables
-from benchmarks.tables import WHERE, Row, last_run, rows, table, where
+from benchmarks.tables import Row, last_run, made_by, rows, table
 
 PLOT = "scale.png"  # in the results' folder
 JOINT = "frqud"
+SIDES = {"peer": "T5 peer, eager", "frozen": "frozen, captured", JOINT: "joint (FrqUD), captured"}
+WAYS = (
+    ("ours", True, True, "over fused kernels, real items only"),
+    ("ours", True, False, "over fused kernels, unconstrained"),
+    ("ours", False, True, "torch module, real items only"),
+    ("peer", False, False, "T5 `generate`, unconstrained"),
+    ("peer", False, True, "T5 `generate`, real items only"),
+)  # side, fused, constrained, name
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ def aims() -> str:
     head = "## Against the aims\n\n"
     if run:
         spread = "a figure is the median of its repetitions, which went in turns through both sides"
+        head += "The peer: a T5 of the same size (Hugging Face transformers, eager), as a published implementation uses it. "
         head += f"Speed on one {run[0]['device']}, all of run {run[0]['run']} (commit `{run[0]['commit']}`, {run[0]['time'][:10]}); {spread}.\n\n"
     return head + table(["aim", "measured", "reached"], [aim.row() for aim in speed + quality])
 
@@ -182,72 +191,54 @@ def fast() -> str:
     run = last_run("fast")
     if not run:
         return ""
-    parts = [_training(run), _search(run), _tables(run)]
+    parts = [_training(run), _search(run)]
     return "\n".join(part for part in parts if part)
 
 
 def _training(run: list[Row]) -> str:
-    names = {"peer": "T5 peer, eager", "frozen": "frozen, captured", JOINT: "joint (FrqUD), captured"}
+    """One line a batch: rows/s of all sides."""
+    cells = [row for row in run if row["part"] == "train"]
     body = []
-    for row in sorted((r for r in run if r["part"] == "train"), key=lambda r: (r["batch"], r["side"] != "peer", r["side"] != "frozen")):
-        peer = _cell(run, part="train", side="peer", batch=row["batch"])
-        ratio = f"{row['rows_per_second'] / peer['rows_per_second']:.1f}" if peer else ""
-        spread = f"{min(row['repeats']):,.0f} to {max(row['repeats']):,.0f}"
-        memory = "" if row.get("peak_memory_gib") is None else f"{row['peak_memory_gib']:.1f}"
-        figures = [f"{row['ms_per_step']:.2f}", f"{row['rows_per_second']:,.0f}", spread, ratio, memory]
-        body.append([names[row["side"]], row["batch"], *figures, *where(row)])
-    header = ["side", "batch", "ms/step", "rows/s, median", "repetitions", "times the peer", "peak GiB", *WHERE]
-    return f"## Training, Beauty, 6+6 layers, history {run[0]['history']}\n\n" + table(header, body) if body else ""
+    for batch in sorted({row["batch"] for row in cells}):
+        rates = {side: found["rows_per_second"] for side in SIDES if (found := _cell(cells, side=side, batch=batch))}
+        peer = rates.get("peer")
+        told = {side: f"{rate:,.0f}" + (f" ({rate / peer:.1f})" if peer and side != "peer" else "") for side, rate in rates.items()}
+        joint = _cell(cells, side=JOINT, batch=batch)
+        cost = [f"{joint['ms_per_step']:.2f}", f"{joint['peak_memory_gib']:.1f}"] if joint else ["", ""]
+        body.append([batch, *(told.get(side, "") for side in SIDES), *cost])
+    header = ["batch", *SIDES.values(), "joint, ms a step", "joint, peak GiB"]
+    title = (
+        f"## Speed on one GPU: training, Beauty, 6+6 layers, history {run[0]['history']}\n\nRows/s, median of the repetitions (times the peer).\n\n"
+    )
+    return title + table(header, body) + made_by(cells) if body else ""
 
 
 def _search(run: list[Row]) -> str:
+    """The best batch of each way to search."""
     body = []
-    for row in (r for r in run if r["part"] == "beams"):
-        ours = row["side"] == "ours"
-        path = ("over fused kernels" if row["fused"] else "module") if ours else "T5 `generate`, KV cache"
-        mode = ("trie" if ours else "prefix_allowed_tokens_fn") if row["constrained"] else "unconstrained"
-        spread = f"{min(row['repeats']):,.0f} to {max(row['repeats']):,.0f}"
-        seconds = f"{row['seconds']:.2f}" if ours else ""
-        body.append([path, mode, row["batch"], f"{row['users_per_second']:,.0f}", spread, seconds, *where(row)])
-    header = ["path", "beams", "batch", "users/s, median", "repetitions", "seconds for all users", *WHERE]
-    return "## 20-beam search and full evaluation of all users\n\n" + table(header, body) if body else ""
-
-
-def _tables(run: list[Row]) -> str:
-    body = []
-    for row in (r for r in run if r["part"] == "table"):
-        floor, order = _floor(run, row), "random order" if row["order_seconds"] is None else f"{row['order_seconds']:.2f}"
-        bound = ["", ""] if floor is None else [f"{floor:.4f}", f"{row['seconds'] / floor:.1f}"]
-        body.append([f"{row['items']:,}", f"{row['seconds']:.4f}", *bound, order, *where(row)])
-    if not body:
-        return ""
-    limits = _cell(run, part="device")
-    told = "" if limits is None else (
-        f"Bound: the larger of the products at {limits['fp32_tflops']:.1f} TFLOP/s (fp32, torch's setting `{limits['fp32_matmul']}`) and of reading "
-        f"the vectors and writing the table at {limits['gigabytes_per_second']:,.0f} GB/s, both measured in the run.\n\n"
-    )  # fmt: skip
-    header = ["items", "seconds", "bound, s", "times the bound", "hash order, once per catalogue, s", *WHERE]
-    return "## ID table: encoder 384-2048-1024-512-256, 3 x 256 codes, suffixes\n\n" + told + table(header, body)
+    for side, fused, constrained, name in WAYS:
+        best = _best(run, "users_per_second", part="beams", side=side, constrained=constrained, **({"fused": fused} if side == "ours" else {}))
+        if best is not None:
+            seconds = f"{best['seconds']:.2f}" if side == "ours" else ""
+            body.append([name, best["batch"], f"{best['users_per_second']:,.0f}", seconds])
+    return "## Speed on one GPU: search with 20 beams\n\n" + table(["way", "batch", "users/s", "s for all users"], body) if body else ""
 
 
 def scale() -> str:
-    """Cost against items, history, batch and beams; draws the plot."""
+    """Cost against items, history, batch and beams: the picture of the newest run."""
     run = last_run("scale")
     if not run:
         return ""
-    body = []
-    for row in run:
-        search = row["axis"] == "beams"
-        memory = "" if row.get("peak_memory_gib") is None else f"{row['peak_memory_gib']:.1f}"
-        cost = ["", "", f"{row['users_per_second']:,.0f}"] if search else [f"{row['ms_per_step']:.2f}", f"{row['rows_per_second']:,.0f}", ""]
-        body.append([row["axis"], f"{row['value']:,}", f"{row['items']:,}", row["suffixes"], *cost, memory, *where(row)])
-    _plot(run)
-    header = ["axis", "value", "items", "suffixes S", "joint ms/step", "rows/s", "users/s", "peak GiB", *WHERE]
-    text = (
-        "Joint training (FrqUD) along one axis at a time from 10,000 items, history 20, batch 256; search over the trie with 20 beams. "
-        "Users of 100 events.\n\n"
-    )
-    return "## Cost against size\n\n" + text + f"![Cost against items, history, batch and beams](results/{PLOT})\n\n" + table(header, body)
+    items = [row for row in run if row["axis"] == "items"]
+    few, many = ((row["items"], row["ms_per_step"]) for row in (items[0], items[-1]))
+    told = f"A joint step takes {few[1]:.2f} ms with {few[0]:,} items and {many[1]:.2f} ms with {many[0]:,}.\n\n"
+    return "## Cost against size\n\n" + told + f"![Cost against items, history, batch and beams](results/{PLOT})\n" + made_by(run)
+
+
+def plot() -> None:
+    """Draws the picture of the newest run of `scale`."""
+    if run := last_run("scale"):
+        _plot(run)
 
 
 def _plot(run: list[Row]) -> None:

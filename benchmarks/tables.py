@@ -32,8 +32,9 @@ def table(header: list[str], body: list[list[Any]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in line) + " |" for line in body]) + "\n"
 
 
-def where(record: Row) -> list[str]:
-    return [record["device"], record["torch"], f"`{record['commit']}`", record["time"][:16].replace("T", " ")]
-
-
-WHERE = ["device", "torch", "commit", "time (UTC)"]
+def made_by(records: list[Row]) -> str:
+    """One line below a table: devices, versions, commits and days of its records."""
+    named = {name: sorted({record[name] for record in records}) for name in ("device", "torch", "commit")}
+    days = sorted({record["time"][:10] for record in records})
+    commits = ", ".join(f"`{commit}`" for commit in named["commit"])
+    return f"\n{', '.join(named['device'])}; torch {', '.join(named['torch'])}; commit {commits}; {' to '.join(sorted({days[0], days[-1]}))}.\n"

@@ -19,6 +19,7 @@ ELSEWHERE = {
     "make test": (".ci/run", "make test"),
     "make demo": ("tests/project/test_make.py", "test_make_demo_ends_with_a_second_release_and_the_pages_pictures"),
     "make ui": ("tests/project/test_make.py", "test_make_ui_serves_the_demo_snapshots"),
+    "make docs": ("tests/project/test_make.py", "test_make_docs_finds_nothing_to_change"),
     "diger ui": ("tests/project/test_make.py", "test_make_ui_serves_the_demo_snapshots"),
     "pre-commit install": ("tests/project/test_make.py", "test_the_hooks_refuse_a_commit_that_the_linters_refuse"),
     "python -m docs.pictures": ("tests/project/test_make.py", "test_make_demo_ends_with_a_second_release_and_the_pages_pictures"),
@@ -36,14 +37,20 @@ ELSEWHERE = {
     "DAGSTER_HOME=": ("tests/project/test_docs.py", "test_the_readmes_commands_lead_from_two_exports_to_a_comparison"),
     "dvc add": ("tests/support/dvc_project.py", '"dvc", "add"'),
     "dvc remote modify --local local url": ("tests/support/dvc_project.py", '"dvc", "remote", "modify", "--local", "local", "url"'),
-    "dvc repro on_demand/dvc.yaml": ("tests/orchestration/test_dvc.py", "on_demand/dvc.yaml"),
+    "dvc repro on_demand/dvc.yaml:": ("tests/orchestration/test_dvc.py", "on_demand/dvc.yaml"),
     "dvc repro": ("tests/orchestration/test_dvc.py", '"dvc", "repro"'),
     "dvc push": ("tests/orchestration/test_dvc.py", '"dvc", "push"'),
     "dvc pull": ("tests/support/dvc_project.py", '"dvc", "pull"'),
     "dvc metrics show": ("tests/orchestration/test_dvc.py", '"dvc", "metrics", "show"'),
 }
-# Measurements of up to half an hour, whose result is a line of benchmarks/results.
-BY_HAND = ("make faults", "python -m benchmarks.traffic", "python -m benchmarks.search")
+# Measurements of up to half an hour, whose result is a line of benchmarks/results; and the mutations, whose list a test checks.
+BY_HAND = ("make faults", "make mutations", "python -m benchmarks.traffic", "python -m benchmarks.search")
+
+
+def own_data() -> str:
+    """The README from the section whose commands a newcomer types in their order."""
+    return TEXTS["README.md"].partition("\n## Your own data\n")[2]
+
 
 PAGES = [path for path in sorted((PROJECT / "docs").glob("*.md")) if re.search(r"^<!-- world: ", path.read_text(encoding="utf-8"), re.MULTILINE)]
 
@@ -63,13 +70,13 @@ def test_the_page_shows_what_its_commands_print(page, tmp_path):
 def test_the_readmes_commands_lead_from_two_exports_to_a_comparison(tmp_path):
     readme_page.world(tmp_path)
     told = ""
-    for line in plain_commands(TEXTS["README.md"]):
+    for line in plain_commands(own_data()):
         if line.startswith("diger ") and line not in ELSEWHERE:
             output, code = run(line, tmp_path)
             assert code == 0, f"$ {line}\n" + "\n".join(output)
             told += "\n".join(output)
     assert all(words in told for words in ("Report: store/", "code_1", "Comparison: compare-", "The gate accepts", "entry 2 of the log"))
-    (line,) = [line for line in inline_commands(TEXTS["README.md"]) if "dagster asset materialize" in line]
+    (line,) = [line for line in inline_commands(TEXTS["running.md"]) if "dagster asset materialize" in line]
     key = next(path.stem for path in (tmp_path / "store" / "snapshots").glob("tuesday-*.json"))
     output, code = run(line.replace("KEY", key), tmp_path)
     assert code == 0, "\n".join(output)
@@ -77,7 +84,7 @@ def test_the_readmes_commands_lead_from_two_exports_to_a_comparison(tmp_path):
 
 
 def test_every_command_of_a_page_is_run_by_a_test():
-    own = {line for line in plain_commands(TEXTS["README.md"]) if line.startswith("diger ")}
+    own = {line for line in plain_commands(own_data()) if line.startswith("diger ")}
     for name, text in TEXTS.items():
         for line in [*plain_commands(text), *(line for line in inline_commands(text) if not line.startswith("diger "))]:
             assert line in own or line.startswith((*ELSEWHERE, *BY_HAND)), f"{name}: no test runs `{line}`"
@@ -90,18 +97,40 @@ def test_what_runs_a_pages_commands_elsewhere_exists():
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_subcommand_and_option_of_a_sentence_exists(name):
+    for line in inline_commands(TEXTS[name]):
+        if line.startswith("diger "):
+            check_options(name, line)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_option_of_a_remark_behind_a_command_exists(name):
+    for line in re.findall(r"^diger .* # .*$", TEXTS[name], re.MULTILINE):
+        check_options(name, line)
+
+
+def test_an_option_that_does_not_exist_is_noticed():
+    with pytest.raises(AssertionError, match="--id"):
+        check_options("page", "diger lookup --item 4711      # --id 17-203: the item of one")
+
+
+def check_options(name: str, line: str) -> None:
+    """The command of the line exists, and every option in the line is one of its own."""
     from orchestration.cli import cli
 
-    for line in inline_commands(TEXTS[name]):
-        if not line.startswith("diger "):
-            continue
-        command, words = cli, line.split()[1:]
-        while hasattr(command, "get_command") and words:
-            found = command.get_command(None, words[0])
-            assert found is not None, f"{name}: `{line}`: there is no {words[0]}"
-            command, words = found, words[1:]
-        options = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= options, f"{name}: `{line}`"
+    command, words = cli, line.split()[1:]
+    while hasattr(command, "get_command") and words:
+        found = command.get_command(None, words[0])
+        assert found is not None, f"{name}: `{line}`: there is no {words[0]}"
+        command, words = found, words[1:]
+    unknown = {word for word in words if word.startswith("--")} - {option for parameter in command.params for option in parameter.opts}
+    assert not unknown, f"{name}: `{line}`: no option {', '.join(sorted(unknown))}"
+
+
+def test_the_readmes_first_screen_needs_no_glossary():
+    screen = TEXTS["README.md"].partition("\n## Results\n")[0]
+    found = re.findall(r"(?i)sdud|frqud|gumbel|semantic id|artefact|bundle|codebook|tokenizer|asset|prefix|cold start|[\w.]+\.yaml", screen)
+    assert not found
+    assert "arxiv.org/abs/2601.19711" in TEXTS["README.md"]
 
 
 def test_a_page_is_rewritten_with_what_its_commands_print(tmp_path):

@@ -59,6 +59,12 @@ def test_make_alone_lists_its_targets_each_with_a_line_of_help():
 
 
 @pytest.mark.slow
+def test_make_docs_finds_nothing_to_change(clone: Path):
+    run(clone, *MAKE, "docs")
+    assert run(clone, "git", "status", "--porcelain", "docs", "dvc.yaml", "on_demand", "tests") == ""
+
+
+@pytest.mark.slow
 def test_make_demo_ends_with_a_second_release_and_the_pages_pictures(clone: Path):
     told = run(clone, *MAKE, "demo")
     assert "The next snapshot" in told

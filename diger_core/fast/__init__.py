@@ -2,5 +2,5 @@
 
 `program.py` is the recommender, `codes.py` the assignment, `rows.py` a batch put together on the device, `flat.py` the parameters in one buffer;
 `kernels.py` chooses between `triton_kernels.py` (CUDA) and plain torch operations (everywhere: what the tests compare with autograd).
-`diger_core/fast/captured.py` puts them together. `joint_step.py` and `recommender.py` stay the reference: the fast path computes the same numbers.
+`captured.py` puts them together. `training/joint_step.py` and `recommender/model.py` stay the reference: the fast path computes the same numbers.
 """

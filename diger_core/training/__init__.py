@@ -1,0 +1,1 @@
+"""Joint and frozen training: noise, assignment, decay schedules, the differentiable step, the loop, checkpoints, monitors."""

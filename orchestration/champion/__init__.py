@@ -1,0 +1,1 @@
+"""What serves: the champion log, bundles, and the bundle that a run starts from."""

@@ -1,0 +1,1 @@
+"""What models read: each user's events in order (`sequences`) and a vector for each item (`embeddings`)."""

@@ -1,0 +1,1 @@
+"""May the new model serve? `evaluation`, `bundle`, `gate` and `report`."""

@@ -32,6 +32,10 @@ ELSEWHERE = {
         "tests/orchestration/on_dagster/test_ui_everything.py",
         "test_the_script_takes_a_picture_of_every_page_and_state",
     ),
+    "python -m tests.support.report_picture": (
+        "tests/orchestration/verdict/test_report_browser.py",
+        "test_the_readmes_picture_is_the_first_screen_of_a_stores_newest_report",
+    ),
     "export RAY_AUTH_MODE=token": ("tests/orchestration/on_ray/test_ray_jobs.py", "job_server"),
     "ray start --head": ("tests/orchestration/on_ray/test_ray_jobs.py", "job_server"),
     "DAGSTER_HOME=": ("tests/project/test_docs.py", "test_the_readmes_commands_lead_from_two_exports_to_a_comparison"),

@@ -58,3 +58,44 @@ def test_every_heading_of_the_glossary_is_explained():
 def test_tests_named_by_the_method_exist():
     names = {path.name for path in (PROJECT / "tests").rglob("test_*.py")}
     assert set(re.findall(r"`(test_\w+\.py)`", METHOD)) <= names
+
+
+def named_files(text: str) -> set[str]:
+    """Files and folders in backticks that begin at the project's root."""
+    found = set(re.findall(r"`((?:diger_core|orchestration|assets|tests|benchmarks|docs|examples)/[\w./-]*)`", text))
+    return {name for name in found if not re.search(r"NAME|GROUP|PAGE", name)}
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted((PROJECT / "docs").glob("*.md")), PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"], ids=lambda page: page.name
+)
+def test_every_file_that_a_page_names_exists(page):
+    missing = {name for name in named_files(page.read_text(encoding="utf-8")) if not (PROJECT / name).exists()}
+    assert not missing
+
+
+def test_the_architecture_names_every_folder_of_the_pipeline():
+    text = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (PROJECT / "orchestration").glob("*/__init__.py")}
+    rooms = {path.parent.name for path in (PROJECT / "diger_core").glob("*/__init__.py")}
+    assert {name for name in folders if f"`orchestration/{name}/`" not in text} == set()
+    assert {name for name in rooms if f"\n| `{name}/` |" not in text} == set()
+
+
+def test_the_reading_order_of_the_core_names_files_that_exist():
+    text = (PROJECT / "diger_core" / "__init__.py").read_text(encoding="utf-8").split('"""')[1]
+    room, found = "", set()
+    for line in text.splitlines():
+        if heading := re.match(r"([a-z]+)/ ", line):
+            room = heading[1]
+            assert (PROJECT / "diger_core" / room).is_dir(), room
+        if room and line.strip():
+            found |= {f"{room}/{name}" for name in re.findall(r"\b([a-z_]+\.py)\b", line)}
+    missing = {name for name in found if not (PROJECT / "diger_core" / name).exists()}
+    assert len(found) > 20
+    assert not missing
+
+
+def test_every_package_says_what_it_holds():
+    packages = [path for root in ("diger_core", "orchestration", "assets", "benchmarks") for path in (PROJECT / root).rglob("__init__.py")]
+    assert {path.parent.name for path in packages if not path.read_text(encoding="utf-8").startswith('"""')} == set()

@@ -15,6 +15,7 @@ from orchestration.verdict.report.page import page as report_page
 from tests.orchestration.verdict.test_report_compare import world
 from tests.support.browser import browser_page
 from tests.support.report_material import fake_inputs, fake_verdict
+from tests.support.report_picture import PICTURE, newest, picture
 from tests.support.study_material import study_page
 
 __all__ = ["world"]
@@ -140,3 +141,12 @@ def test_it_prints_without_navigation_and_within_the_paper(browser, pages, tmp_p
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
     if SCREENSHOTS:
         page.screenshot(path=str(Path(SCREENSHOTS) / "report-print.png"), full_page=True)
+
+
+def test_the_readmes_picture_is_the_first_screen_of_a_stores_newest_report(world, tmp_path):
+    store, _, _ = world
+    picture(newest(Path(store.url)), tmp_path / "report.png")
+    assert (tmp_path / "report.png").read_bytes()[16:24] == PICTURE.read_bytes()[16:24]  # width and height
+    assert 10_000 < (tmp_path / "report.png").stat().st_size < 60_000
+    with pytest.raises(ValueError, match="make demo"):
+        newest(tmp_path)

@@ -35,7 +35,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         try:
             result = pipeline.session(context).materialise(stage)
         except dg.DagsterExecutionInterruptedError:
-            context.log.warning(f"{stage.name} was interrupted. What the run has finished is kept: Re-execute goes on from there.")
+            context.log.warning(f"{stage.name} was interrupted. What the run has finished is kept: Re-execute continues from there.")
             raise
         except DigerError as error:
             context.log.error(str(error))  # the line that says what to do; Dagster's failure has it behind a stack trace

@@ -3,7 +3,7 @@
     python -m benchmarks.search [--folder DIR] [--minutes N] [--studies pruned unpruned] [--set SECTION.KEY=VALUE] [--no-record]
 
 Two studies by params.yaml: `decay_search` as it stands, and with `pruning: none`; same searcher, seed, trials and space. All lives in a
-scratch folder. `--minutes`: starts no trial after that, lets the running ones end and stops; the same command goes on from the journals. The
+scratch folder. `--minutes`: starts no trial after that, lets the running ones end and stops; the same command continues from the journals. The
 unpruned study takes over what the pruned one trained to its end: a training is a function of configuration and seed. What both trained
 themselves, a pruned trial's epochs, is compared. The pruned study runs all of its trials, so that its time counts. Appends to results/search.jsonl.
 """
@@ -245,7 +245,7 @@ def told(name: str, found: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "diger-benchmark-search", help="scratch: store, pieces")
-    parser.add_argument("--minutes", type=float, help="start no trial after so many minutes; the same command goes on")
+    parser.add_argument("--minutes", type=float, help="start no trial after so many minutes; the same command continues")
     parser.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES), help="both are needed for a record")
     parser.add_argument("--set", nargs="*", default=[], help="parameters over params.yaml")
     parser.add_argument("--no-record", action="store_true")
@@ -256,7 +256,7 @@ def main() -> None:
         left = None if given.minutes is None else given.minutes - (time.monotonic() - started) / 60
         done = ran(name, given.folder, given.set, left, found.get("pruned")) if left is None or left > 0 else None
         if done is None:
-            print("time is over: the same command goes on", file=sys.stderr)
+            print("time is over: the same command continues", file=sys.stderr)
             sys.exit(75)
         found[name] = done
         told(name, figures(name, done))

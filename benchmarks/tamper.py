@@ -206,7 +206,7 @@ def _edited_log(scene: Scene) -> list[str]:
 
 
 def _mixed_bundle(scene: Scene) -> list[str]:
-    """A bundle with another model's ID table, its manifest made anew and its name fitted: only the links can tell."""
+    """A bundle with another model's ID table, its manifest made again and its name fitted: only the links can tell."""
     store = scene.damage.store
     ours, theirs = (store.artefact("bundle", run["bundle"]) for run in (scene.run, scene.other))
     with store.writer("bundle") as out:

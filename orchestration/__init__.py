@@ -14,7 +14,7 @@ verdict/          evaluation, bundle, gate, report
 serving/          release, recommendations
 search/           decay_search, tuned_model
 
-champion/         the log of releases, bundles, the baseline that a run starts from
+champion/         the log of releases, bundles, the bundle that a run starts from
 audit/            which data, code and IDs made what; verify, reproduce, forget
 on_ray/, on_dagster/, on_dvc.py   the only places that import those tools (Dagster also in assets/ and definitions.py)
 cli/              the command `diger`

@@ -157,14 +157,14 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="catalogue_diff",
-        title="what changed since the baseline, and what it asks for",
+        title="what changed since the starting bundle, and what it asks for",
         group="change",
         compute=Hook("orchestration.change.catalogue_diff:catalogue_diff"),
         inputs=("validated_items", "sequences", "embeddings"),
         params=("catalogue_diff", "retraining"),
         kinds=("parquet", "matplotlib"),
         description=(
-            "What changed since the baseline was made (items, texts, events, vectors), and what that asks for: nothing, a cold start or a retraining."
+            "What changed since the starting bundle (items, texts, events, vectors), and what that asks for: nothing, a cold start or a retraining."
         ),
         extra_inputs=_BASELINE,
         refuse=Hook("orchestration.change.catalogue_diff:refuse"),
@@ -200,13 +200,13 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="frozen_model",
-        title="the control: tokenizer frozen",
+        title="recommender on frozen codes: the control",
         group="training",
         compute=Hook("orchestration.training.frozen_model:frozen_model"),
         inputs=("sequences", "embeddings", "tokenizer"),
         params=("recommender", "training", "frozen_model", "semantic_ids", "retraining"),
         kinds=("pytorch", "ray"),
-        description="The control: the same recommender, data and budget, with the tokenizer frozen after its warm-up.",
+        description="The frozen control: the same recommender, data and budget, with the tokenizer frozen after its warm-up.",
         remote=True,
         pool="training",
         extra_inputs=_BASELINE,
@@ -251,14 +251,14 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="id_diff",
-        title="IDs kept, moved and added against the baseline's",
+        title="IDs kept, moved and added against the starting bundle's",
         group="ids",
         compute=Hook("orchestration.ids.id_diff:id_diff"),
         inputs=("sequences", "semantic_ids"),
         params=("retraining",),
         kinds=("parquet", "matplotlib"),
         description=(
-            "Which IDs the new table kept, moved, added and lost against the baseline's, by item, traffic and users, and a migration old to new."
+            "Which IDs the new table kept, moved, added and lost against the starting bundle's, by item, traffic and users; the migration old to new."
         ),
         extra_inputs=_BASELINE,
         presented=Hook(_PRESENT + "id_diff"),
@@ -355,7 +355,7 @@ STAGES: tuple[Stage, ...] = (
         description=(
             "The present champion's top items for every user of the snapshot, from all events; users without history get the most popular ones."
         ),
-        on_demand="job `recommend` makes them anew whenever the champion has changed. In one run with a release they come after it.",
+        on_demand="job `recommend` makes them again whenever the champion has changed. In one run with a release they come after it.",
         after=("release",),
         remote=True,
         extra_inputs=Hook("orchestration.serving.recommendations:extra_inputs"),
@@ -390,7 +390,7 @@ STAGES: tuple[Stage, ...] = (
         kinds=("pytorch", "ray"),
         description="The promotion of a study's winner: the joint model trained in full with its configuration, linked to study and trial.",
         version="2",
-        on_demand="materialise it where the study's winner shall be trained in full.",
+        on_demand="materialise it where the study's winner is to be trained in full.",
         remote=True,
         pool="training",
         low_priority=True,

@@ -1,10 +1,10 @@
-"""Retraining as the catalogue grows: a data set cut by date into successive snapshots, and at each one the ways to go on from the one before.
+"""Retraining as the catalogue grows: a data set cut by date into successive snapshots, and at each one the ways to continue from the one before.
 
     python -m benchmarks.gpu retraining --cuts 0 1 2 3 --methods scratch cold anchored pinned free --seeds 0
 
 Cut 0 is trained from scratch. At each later one: `scratch` (new tokenizer, aligned to the one before, new recommender), `cold` (no training: new
 items get IDs under the old tokenizer), and warm retraining with each stability (`anchored:0.3` names another cost than --anchor). Each method
-goes on from its own result of the cut before. Results are kept in --state, so that the same command, given again, goes on where its time ended.
+continues from its own result of the cut before. Results are kept in --state, so that the same command, given again, continues where its time ended.
 Compared at each cut, on the same users: the last event of each user in it; `new items`: targets that the cut before did not know.
 """
 
@@ -69,7 +69,7 @@ def cuts(data: Data) -> list[Cut]:
     """The events up to each share's date, and the items that occur in them."""
     seq = data.sequences
     if seq.timestamps_E is None:
-        raise SystemExit("retraining: sequences.safetensors holds no timestamps: make the inputs anew from interactions with a timestamp column")
+        raise SystemExit("retraining: sequences.safetensors holds no timestamps: make the inputs again from interactions with a timestamp column")
     made: list[Cut] = []
     for share in SHARES:
         inside_E = seq.timestamps_E <= np.quantile(seq.timestamps_E, share, method="lower")
@@ -310,7 +310,7 @@ def compiled() -> bool:
 
 
 def run(data: Data, given: Given) -> None:
-    """The chosen cuts, methods and seeds, in an order in which each finds what it goes on from; runs whose result is kept are only told again."""
+    """The chosen cuts, methods and seeds, in an order in which each finds what it continues from; runs whose result is kept are only told again."""
     runs = Runs(data, given)
     for index, cut in enumerate(runs.cuts):
         print(f"cut {index}: {len(cut.data.sequences.events_E):,} events, {len(cut.rows_N):,} items, {int(cut.new_N.sum())} new", flush=True)

@@ -46,7 +46,7 @@ class FastCache:
 
 
 class FastRecommender:
-    """A copy of the weights in `low`, stacked by kind; made anew for each evaluation."""
+    """A copy of the weights in `low`, stacked by kind; made again for each evaluation."""
 
     def __init__(self, recommender: Recommender, low: torch.dtype) -> None:
         self.recommender, self.low, self.config = recommender, low, recommender.config

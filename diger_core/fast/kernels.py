@@ -262,7 +262,7 @@ def attention_backward(
     lengths_B: Tensor | None, shape: Heads, site: int, drop: Dropout,
 ) -> None:  # fmt: skip
     """Writes dq, dk, dv (strides of q, k, v) and, where there is a bias, the scores' gradient [B, H, Q, T]
-    to `ds_out`. The weights are computed anew."""
+    to `ds_out`. The weights are computed again."""
     _dense(ds_out, bias_HQT, lengths_B)
     if not drop.fused:
         weights, q_BHQe = _plain_weights(q, k, bias_HQT, lengths_B, shape)

@@ -1,4 +1,4 @@
-"""Codes of one tokenizer named like another's: training anew numbers its codes by chance, and that alone is no change.
+"""Codes of one tokenizer named like another's: training again numbers its codes by chance, and that alone is no change.
 
 For each level the new codes are matched to the old ones, one to one, so that as many common items as possible (by weight) keep their code; then the
 new codebooks' rows are put in that order. The matching is exact: the Hungarian method with potentials, the search for each augmenting path vectorised

@@ -220,7 +220,7 @@ def _train(
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """AdamW over shuffled batches, the first half of the epochs as a plain autoencoder, then k-means and the full loss.
 
-    k-means on an untrained encoder fits a cloud that the first epochs inflate many times over: most codes are left behind for good. After the plain
+    k-means on an untrained encoder fits a cloud that the first epochs inflate many times over: most codes are lost. After the plain
     phase the codebooks start where the items stay. Evaluated about 20 times, since an evaluation costs about as much as an epoch's forward."""
     config = tok.config
     optimizer = torch.optim.AdamW([*tok.parameters(), *decoder.parameters()], lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -1,4 +1,4 @@
-"""Training checkpoints: one artefact that holds all that a resumed run needs to go on as if it had never stopped.
+"""Training checkpoints: one artefact that holds all that a resumed run needs to continue as if it had never stopped.
 
     <directory>/<step, 8 digits>/{recommender,tokenizer,schedule,optimizer,rng,table,best}.safetensors, state.json, manifest.json
 
@@ -179,7 +179,7 @@ def _manifest(root: Root, place: str, name: str) -> Mapping[str, Mapping[str, An
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(place, f"{MANIFEST} cannot be read") from error
     if version != FORMAT:
-        raise DigerError(f"checkpoint {place}: format {version!r} is not {FORMAT}: it was written by another version; start the training anew")
+        raise DigerError(f"checkpoint {place}: format {version!r} is not {FORMAT}: it was written by another version; start the training again")
     if STATE not in files or any("/" in file or file.startswith(".") for file in files):
         raise _damaged(place, f"{MANIFEST} lists impossible files")
     return files

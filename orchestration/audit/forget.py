@@ -1,6 +1,6 @@
 """`diger forget USER`: one user's events out of everything that is stored.
 
-Artefacts are immutable and named by their content, so each one that holds the user is written anew without them, under its new name, with a record
+Artefacts are immutable and named by their content, so each one that holds the user is written again without them, under its new name, with a record
 that says what it replaces; a note under the old name leads to the new one, and the old one is removed. Models are not rewritten: what they learned
 from the user can only be trained away, so each is named. The records hold a salted, slow hash of the user's id and nothing else about them.
 """

@@ -267,7 +267,7 @@ def _code(code: Mapping[str, Any], how: How, scratch: Path) -> Iterator[Path]:
         return
     if code.get("dirty_diff") and not how.allow_dirty:
         raise DigerError(
-            f"the recorded run had uncommitted changes on top of {str(code['commit'])[:12]}: --allow-dirty goes on with the commit alone, "
+            f"the recorded run had uncommitted changes on top of {str(code['commit'])[:12]}: --allow-dirty continues with the commit alone, "
             "--here with the code of this checkout"
         )
     tree = scratch / "code"

@@ -1,4 +1,4 @@
-"""Which bundle a snapshot's run starts from and is compared with.
+"""The starting bundle: which bundle a snapshot's run starts from and is compared with. Its input and key are named `baseline`.
 
 By default that is the champion of the moment when the first stage that needs it was materialised for this snapshot: a create-once pointer keeps it
 (`pointers/baseline/<snapshot key>.json`), so that the same run, given again after its own release, finds the same keys.
@@ -50,7 +50,7 @@ def champion_at_arrival(store: Store, snapshot: Registered, fit: bool) -> dict[s
     found = store.find("bundle", pointer["bundle"])
     if found is None:
         raise DigerError(
-            f"bundle {pointer['bundle'][:12]}, the baseline of snapshot {snapshot.key}, is not in the store: restore it (dvc pull), "
+            f"bundle {pointer['bundle'][:12]}, the starting bundle of snapshot {snapshot.key}, is not in the store: restore it (dvc pull), "
             "or set retraining.baseline to another bundle or to none"
         )
     return {BASELINE: found}
@@ -106,10 +106,10 @@ def same_type(item_ids: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Arr
     """The ids as one array of another table's type. DigerError where they cannot be the same ids (numbers against strings)."""
     ids = item_ids.combine_chunks() if isinstance(item_ids, pa.ChunkedArray) else item_ids
     if pa.types.is_integer(ids.type) != pa.types.is_integer(kind):
-        raise DigerError(f"item_id is {ids.type} in this snapshot and {kind} in the baseline: keep one type, or set retraining.baseline=none")
+        raise DigerError(f"item_id is {ids.type} in this snapshot and {kind} in the starting bundle: keep one type, or set retraining.baseline=none")
     try:
         return ids.cast(kind)
     except pa.ArrowInvalid as error:  # an id of 2^63 or more, or a negative one
         raise DigerError(
-            f"item_id: the snapshot's ids do not fit the baseline's type {kind}: keep one type, or set retraining.baseline=none"
+            f"item_id: the snapshot's ids do not fit the starting bundle's type {kind}: keep one type, or set retraining.baseline=none"
         ) from error

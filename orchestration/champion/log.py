@@ -2,7 +2,7 @@
 
 `<root>/champion/<nnnnnn>.json`, each created conditionally and never overwritten. Who is killed before an entry exists has changed nothing, who is
 killed after it has changed everything: there is an old champion or a new one, never none. Two writers race for one number; the loser reads the
-log again and decides anew.
+log again and decides again.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def append(
 
 
 def _same_release(entry: Entry, bundle: str, verdict: str | None, release: str) -> bool:
-    """A release is repeated with its artefact, and also where only the report beside an equal verdict was written anew."""
+    """A release is repeated with its artefact, and also where only the report beside an equal verdict was written again."""
     return entry.release == release or (entry.action == "release" and verdict is not None and (entry.bundle, entry.verdict) == (bundle, verdict))
 
 
@@ -144,7 +144,7 @@ def rollback(store: Store, reason: str, to: int | None = None) -> Entry:
     def check(before: Entry | None) -> None:
         if before is None or before.number != start.number:
             raise DigerError(
-                f"the champion changed meanwhile (entry {before.number if before else 0}): look at it with `diger champion` and decide anew"
+                f"the champion changed meanwhile (entry {before.number if before else 0}): look at it with `diger champion` and decide again"
             )
 
     try:

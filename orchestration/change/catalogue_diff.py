@@ -47,7 +47,7 @@ def refuse(artefact: Artefact) -> None:
     """Raises where the ids look re-mapped and that was not allowed."""
     if artefact.facts["refused"]:
         raise DigerError(
-            f"catalogue_diff: {artefact.facts['reason']}: restore the ids, start anew with retraining.baseline=none, "
+            f"catalogue_diff: {artefact.facts['reason']}: restore the ids, start from scratch with retraining.baseline=none, "
             "or set catalogue_diff.allow_remap=true"
         )
 

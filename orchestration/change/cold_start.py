@@ -54,7 +54,7 @@ def cold_start(run: StageRun) -> None:
 
 
 def _child(run: StageRun, bundle: Bundle) -> Child:
-    """From the snapshot's vectors where the champion's own encoder made them, else from texts encoded anew, of the new items alone."""
+    """From the snapshot's vectors where the champion's own encoder made them, else from texts encoded again, of the new items alone."""
     embeddings = run.inputs["embeddings"]
     if embeddings.facts["encoder_hash"] == bundle.components["encoder"]:
         vectors_ND = embeddings.tensors("vectors.safetensors")["vectors"].numpy()

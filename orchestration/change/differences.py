@@ -116,10 +116,10 @@ def refuse_remapped(run: StageRun, bundle: Bundle) -> None:
         return
     if not config.allow_remap:
         raise DigerError(
-            f"the item ids look re-mapped: {why}. Nothing is taken over from bundle {bundle.hash[:12]}: restore the ids, start anew with "
+            f"the item ids look re-mapped: {why}. Nothing is taken over from bundle {bundle.hash[:12]}: restore the ids, start from scratch with "
             "retraining.baseline=none, or set catalogue_diff.allow_remap=true"
         )
-    run.progress.message(f"warning: the item ids look re-mapped ({why}); going on, as catalogue_diff.allow_remap says")
+    run.progress.message(f"warning: the item ids look re-mapped ({why}); continuing, as catalogue_diff.allow_remap says")
 
 
 # Vectors, events, decision

@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2 if isinstance(error, click.UsageError) else 1)
     except (click.Abort, KeyboardInterrupt):
         kept = next((what for command, what in _KEPT.items() if command in given), "finished stages")
-        print(f"diger: interrupted; {kept} are kept, run the same command to go on", file=sys.stderr)
+        print(f"diger: interrupted; {kept} are kept, run the same command to continue", file=sys.stderr)
         sys.exit(130)
     except DigerError as error:
         if debug:

@@ -41,13 +41,13 @@ def item(item_id: str, past: bool, released: bool, as_json: bool, store: str) ->
 
 @click.command(cls=VerifyCommand)
 @click.option("--content", is_flag=True, help="Recompute the canonical hashes too, so that a re-encoded file passes.")
-@click.option("--again", is_flag=True, help="Do not go on from an interrupted verification.")
+@click.option("--again", is_flag=True, help="Do not continue from an interrupted verification.")
 @json_option
 @store_option
 def verify(content: bool, again: bool, as_json: bool, store: str) -> None:
     """Verify every artefact, record, snapshot and release of the store. Exit code 1 where anything is missing or differs.
 
-    An interrupted verification goes on where it stopped.
+    An interrupted verification continues where it stopped.
     """
     from diger_core.store.artefacts import cache_directory
     from diger_core.store.canonical import digest

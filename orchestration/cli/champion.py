@@ -56,7 +56,7 @@ def promote(bundle: str, reason: str, force: bool, store: str) -> None:
 
 
 @click.command()
-@click.option("--to", type=int, metavar="N", help="The entry whose bundle shall serve again [default: the one before the present].")
+@click.option("--to", type=int, metavar="N", help="The entry whose bundle is to serve again [default: the one before the present].")
 @click.option("--reason", required=True, help="Why: the log keeps it.")
 @store_option
 def rollback(to: int | None, reason: str, store: str) -> None:

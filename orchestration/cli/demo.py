@@ -1,4 +1,4 @@
-"""`diger demo`: the whole cycle on the embedded catalogue: a first training and release, then a later snapshot that goes on from it."""
+"""`diger demo`: the whole cycle on the embedded catalogue: a first training and release, then a later snapshot that continues from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def demo(params_file: str | None, overrides: tuple[str, ...], store: str, first_
         show(summary, as_json)
     if not first_only and "refused" not in summary:
         with console_progress() as progress:
-            progress.message("\nThe shop's next snapshot arrives: retraining goes on from the champion")
+            progress.message("\nThe shop's next snapshot arrives: retraining continues from the champion")
             later = run_snapshot(second, params_file, (*LATER, *overrides), store, progress, [])
         summary["second"] = {**later, "cycle": cycle(later, store)}
         if not as_json:

@@ -70,7 +70,7 @@ def id_table_of(session: Session) -> Artefact:
         for made in reversed(index.made):
             found = index.artefact(made.artefact) if made.stage == "semantic_ids" and made.snapshot == session.snapshot.key else None
             if found is not None:
-                told = f"made {made.at[:16].replace('T', ' ')} with other parameters or another baseline"
+                told = f"made {made.at[:16].replace('T', ' ')} with other parameters or another starting bundle"
                 print(f"the newest IDs of snapshot {session.snapshot.key}: {found.hash[:12]}, {told}", file=sys.stderr)
                 return found
         raise

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--out", required=True, metavar="DIR_OR_URL", help="Where the Parquet shards go; a run that was cut off goes on there.")
+@click.option("--out", required=True, metavar="DIR_OR_URL", help="Where the Parquet shards go; a run that was cut off continues there.")
 @click.option(
     "--users", multiple=True, metavar="FILE|ID", help="A file of user ids (Parquet, or one a line), or an id; may be repeated [default: all]."
 )

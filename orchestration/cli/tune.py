@@ -34,7 +34,7 @@ def tune(
 ) -> None:
     """Search for a decay schedule by validation NDCG@10.
 
-    The same command goes on with a study that was stopped; one that is finished is shown. Trials run beside each other as the cluster has room.
+    The same command continues with a study that was stopped; one that is finished is shown. Trials run beside each other as the cluster has room.
     """
     opened = open_store(store)
     if list_only:

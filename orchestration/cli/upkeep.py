@@ -92,7 +92,7 @@ def _print_findings(index, found) -> None:  # type: ignore[no-untyped-def]
 @click.command()
 @click.argument("what", metavar="X")
 @click.option("--here", is_flag=True, help="Use the code of this checkout instead of the recorded commit.")
-@click.option("--allow-dirty", is_flag=True, help="Go on where the recorded run had uncommitted changes: with the commit that it began from.")
+@click.option("--allow-dirty", is_flag=True, help="Reproduce where the recorded run had uncommitted changes: with the commit that it began from.")
 @click.option("--snapshot", metavar="DIR_OR_URL", help="Take the raw files from here (for instance after dvc pull) instead of the store.")
 @click.option("--keep", metavar="DIR", help="Keep the scratch store there.")
 @json_option

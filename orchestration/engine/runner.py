@@ -152,7 +152,7 @@ class Session:
 
 
 def section_of(stage: Stage, params: Params, inputs: Mapping[str, Artefact]) -> dict[str, Any]:
-    """The params that the stage's result depends on. How to go on from a baseline says nothing where there is none: a first training."""
+    """The params that the stage's result depends on. How to continue from a baseline says nothing where there is none: a first training."""
     return params.section(name for name in stage.params if name != "retraining" or "baseline" in inputs)
 
 

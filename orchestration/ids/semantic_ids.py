@@ -1,4 +1,4 @@
-"""Stage `semantic_ids`: the table of the joint model, derived anew from its tokenizer (held to the baseline's, where there is one) and found equal,
+"""Stage `semantic_ids`: the table of the joint model, derived again from its tokenizer (held to the baseline's, where there is one) and found equal,
 with its inverse."""
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def validated() -> Validated:
 
 
 def catalogue_diff() -> Signal:
-    text = "Item ids mean the items that they meant in the baseline; else nothing is taken over."
+    text = "Item ids mean the items that they meant in the starting bundle; else nothing is taken over."
     return Signal("ids_mean_the_same", text, _ids_mean_the_same, told=True)
 
 

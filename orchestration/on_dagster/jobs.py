@@ -42,7 +42,7 @@ recommend = dg.define_asset_job(
 tune = dg.define_asset_job(
     "tune",
     selection=_assets("decay_search").upstream(),
-    description="A study of decay schedules, and what it is made from. A study that was stopped goes on where it was.",
+    description="A study of decay schedules, and what it is made from. A study that was stopped continues where it stopped.",
 )
 
 CYCLE = [arrival, assign_new_items, retrain, gate_and_release, recommend]

@@ -33,7 +33,7 @@ def run_flow(
     store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str], progress: Progress, targets: Iterable[str] = ()
 ) -> dict[str, Result]:
     """Materialises the stages (default: those of a retraining) for one snapshot; returns what each led to. Raises the first stage's `DigerError`."""
-    params = load_params(params_file, overrides)  # before Dagster starts: a wrong key is the user's to mend, not a failed run
+    params = load_params(params_file, overrides)  # before Dagster starts: a wrong key is the user's to fix, not a failed run
     store.root.writable()
     chosen = upstream(set(targets)) if targets else {stage.name for stage in FLOW}
     try:
@@ -87,7 +87,7 @@ def _close_killed_runs(instance: Any) -> None:
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={"diger/launched_by": "diger run"})
     for run in instance.get_runs(filters=unfinished):
         if OWNER in run.tags and ended(json.loads(run.tags[OWNER])):
-            instance.report_run_failed(run, "its process was killed; the next run goes on from what it had stored")
+            instance.report_run_failed(run, "its process was killed; the next run continues from what it had stored")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 

@@ -66,7 +66,7 @@ _COLUMNS = {
     "user_id": "The user, as the snapshot names it.",
     "user_index": "The user's number; users.parquet of `sequences` has the ids.",
     "suffix": "Tells apart items whose codes are equal.",
-    "status": "What became of it since the baseline.",
+    "status": "What became of it since the starting bundle.",
     "columns": "Text columns that changed.",
     "timestamp": "When it happened.",
     "pos": "Its place in the user's history.",

@@ -9,7 +9,7 @@ POLL = 0.2  # seconds between two looks into the mailbox, and between two update
 
 
 class Mailbox:
-    """An actor that carries progress from rank 0 to the driver, and a fault that no retry can mend."""
+    """An actor that carries progress from rank 0 to the driver, and a fault that no retry can fix."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -25,7 +25,7 @@ class Mailbox:
         self.updates[what] = (done, total, values)  # the newest state replaces one that nobody has read
 
     def start(self) -> str | None:
-        """Counts the start of rank 0 and tells whether the run has failed for good."""
+        """Counts the start of rank 0; returns the message of a failure that no retry can fix, or None."""
         self.starts += 1
         return self.failure
 

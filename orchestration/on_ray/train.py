@@ -1,7 +1,7 @@
 """Training on Ray Train: the workers run the core's loop, checkpoints live in our store, and the result comes back through files.
 
 One job per record key. Its checkpoints are `<store>/checkpoints/<record key>/<step>/`, so a run that is started again, by Ray, by Dagster
-under a new run id or by hand, goes on from the newest one that verifies. Ray's own state is thrown away with the scratch directory.
+under a new run id or by hand, continues from the newest one that verifies. Ray's own state is thrown away with the scratch directory.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _save(job: Job, ranks: Distributed, state: Checkpoint, progress: Progress) -
             return
         except DigerError as error:
             if pause is None:
-                progress.message(f"warning: {job.stage}: the checkpoint of step {state.step} was not stored, training goes on without it: {error}")
+                progress.message(f"warning: {job.stage}: the checkpoint of step {state.step} was not stored, training continues without it: {error}")
                 return
             time.sleep(pause)
 

@@ -30,7 +30,7 @@ class NotifyConfig:
 
 @dataclass(frozen=True)
 class ArrivalConfig:
-    """Section `arrival`. As it comes, nothing is watched and nothing starts by itself."""
+    """Section `arrival`. By default nothing is watched and nothing starts by itself."""
 
     __pydantic_config__: ClassVar = STRICT
     enabled: bool = False  # sensors and schedule run from the start; otherwise a person starts them in the UI, under Automation

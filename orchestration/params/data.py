@@ -68,16 +68,16 @@ class SequencesConfig:
 
 @dataclass(frozen=True)
 class CatalogueDiffConfig:
-    """Stage `catalogue_diff`: from which change on a retraining is worth its cost. Shares of the baseline's items or events; each decides alone."""
+    """Stage `catalogue_diff`: when a retraining is worth its cost. Shares of the starting bundle's items or events; each decides alone."""
 
     __pydantic_config__: ClassVar = STRICT
-    retrain_events: float = 0.02  # events more than the baseline had
+    retrain_events: float = 0.02  # events more than the starting bundle had
     retrain_added: float = 0.02  # new items
     retrain_removed: float = 0.10  # items gone
     retrain_changed: float = 0.10  # items whose text changed
     retrain_drift: float = 0.05  # 1 - mean cosine between the old and the new vectors of common items
     remapped: float = 0.5  # ids count as re-mapped where more than this share of the items stands under other ids than before
-    allow_remap: bool = False  # go on although the ids look re-mapped
+    allow_remap: bool = False  # continue although the ids look re-mapped
 
     def __post_init__(self) -> None:
         for key in ("retrain_events", "retrain_added", "retrain_removed", "retrain_changed", "retrain_drift", "remapped"):

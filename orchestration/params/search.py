@@ -23,7 +23,7 @@ class SearchConfig:
     epochs: int | None = None  # of a trial; null: training.epochs
     pruning: Literal["asha", "none"] = "asha"
     grace_epochs: int = 1  # no trial is pruned before
-    reduction: float = 6.0  # at each rung the best 1/reduction of the trials so far go on: of 12, four or five, the first ones having nobody to beat
+    reduction: float = 6.0  # at each rung the best 1/reduction of the trials so far continue; of 12 four or five, since the first have nobody to beat
     finalists: int = 2  # configurations that are trained again on more seeds
     seeds: int = 3  # of each finalist, none of them the search's own; 0: the best trial wins as it stands
     gpus_per_trial: float = 0.0  # beside one CPU; for instance 1, or 0.25 where four trials share a GPU

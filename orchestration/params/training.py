@@ -13,7 +13,7 @@ _HASH = re.compile(r"[0-9a-f]{6,64}")
 
 @dataclass(frozen=True)
 class FrozenModelConfig:
-    """Stage `frozen_model`: the control. It shares `recommender` and `training` with the joint model."""
+    """Stage `frozen_model`, the frozen control. It shares `recommender` and `training` with the joint model."""
 
     __pydantic_config__: ClassVar = STRICT
     enabled: bool = True
@@ -21,13 +21,13 @@ class FrozenModelConfig:
 
 @dataclass(frozen=True)
 class RetrainingConfig:
-    """How a run goes on from its baseline. Without a baseline (a first training) none of it counts."""
+    """How a run continues from its starting bundle. In a first training, without one, none of it counts."""
 
     __pydantic_config__: ClassVar = STRICT
     start: Literal["warm", "scratch"] = (
-        "warm"  # warm: from the baseline's tokenizer and recommender; scratch: both anew, codes named like the old ones
+        "warm"  # warm: from the starting bundle's tokenizer and recommender; scratch: both new, codes named like the old ones
     )
-    baseline: str = "champion"  # champion, none, or a bundle's hash
+    baseline: str = "champion"  # the starting bundle: champion, none, or a bundle's hash
     stability: StabilityConfig = field(default_factory=StabilityConfig)  # of warm starts
     epochs: int | None = None  # of warm starts; None: training.epochs
     learning_rate: float | None = None  # the recommender's in warm starts; None: training.learning_rate

@@ -75,7 +75,7 @@ class Dimension:
 
 @dataclass(frozen=True)
 class SpaceConfig:
-    """The dimensions, each optional: what is not named keeps its value under `joint_model`. `paths`: all, none, or names joined by +."""
+    """The dimensions, each optional: those you leave out keep their value under `joint_model`. `paths`: all, none, or names joined by +."""
 
     __pydantic_config__: ClassVar = STRICT
     schedule: Dimension | None = field(default_factory=lambda: Dimension(choice=("frqud", "sdud", "gumbel", "linear")))

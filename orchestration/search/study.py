@@ -1,6 +1,6 @@
 """A study from its journal to its winner: trials under the searcher and the pruning, then the best configurations on more seeds.
 
-Everything that decides what happens next is read from the journal, so a study that was stopped, however it was stopped, goes on where it was:
+Everything that decides what happens next is read from the journal, so a study that was stopped, however it was stopped, continues where it stopped:
 trials that ended are kept, the others start again with their own configuration.
 """
 
@@ -87,7 +87,7 @@ def study(job: Job, config: SearchConfig, journal: Journal, execute: Execute, pr
     known = {number: told for number, told in journal.read().items() if told.state not in ("running", "failed")}
     unfinished = [told.trial for number, told in journal.read().items() if number not in known]
     if known or unfinished:
-        progress.message(f"decay_search: study {journal.study[:12]} goes on: {len(known)} trials are kept, {len(unfinished)} start again")
+        progress.message(f"decay_search: study {journal.study[:12]} continues: {len(known)} trials are kept, {len(unfinished)} start again")
     book = Book(journal, progress, epochs, config.trials + config.finalists * config.seeds, dict(known))
 
     searched = [number for number, told in known.items() if told.trial.repeats is None]
@@ -116,8 +116,8 @@ def study(job: Job, config: SearchConfig, journal: Journal, execute: Execute, pr
     failed = [t for t in book.told.values() if t.trial.repeats is not None and t.state == "failed"]
     if failed:
         raise DigerError(
-            f"decay_search: {len(failed)} trainings of the finalists failed ({failed[0].reason}): mend that and run the same command again; "
-            f"it goes on with study {journal.study[:12]}"
+            f"decay_search: {len(failed)} trainings of the finalists failed ({failed[0].reason}): fix that and run the same command again; "
+            f"it continues with study {journal.study[:12]}"
         )
     return book.told
 

@@ -32,7 +32,7 @@ class Shards:
     prefix: tuple[str, ...] = ()
 
     def claim(self, request: Request) -> None:
-        """Binds an empty place to the request, or goes on with the same one; DigerError where it holds another one's."""
+        """Binds an empty place to the request, or continues with the same one; DigerError where it holds another one's."""
         if self.root.create(json.dumps({"key": request.key}).encode(), *self.prefix, REQUEST):
             return
         found = json.loads(self.root.read(*self.prefix, REQUEST))

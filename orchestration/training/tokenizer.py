@@ -77,14 +77,14 @@ def _train(run: StageRun, bundle: Bundle | None, vectors_ND: Tensor) -> None:
 def _aligned(run: StageRun, bundle: Bundle, trained: Tokenizer, codes_NM: Tensor) -> tuple[Tokenizer, Tensor, dict[str, Any]]:
     """The tokenizer with its codes named like the baseline's, and the share of known items whose codes are then the old ones."""
     if (trained.levels, trained.codes) != (bundle.tokenizer.levels, bundle.tokenizer.codes):
-        run.progress.message("tokenizer: other levels or codes than the baseline's: its codes cannot be named like those")
+        run.progress.message("tokenizer: other levels or codes than the starting bundle's: its codes cannot be named like those")
         return trained, codes_NM, {"start": "scratch", "aligned": False}
     old = released_table(bundle, run.inputs["sequences"].table("items.parquet")["item_id"])
     known_N = old.suffix_N >= 0
     names_MK = align(old.codes_NM[known_N], codes_NM[known_N], trained.codes)
     codes_NM = rename_codes(codes_NM, names_MK)
     same = float((codes_NM == old.codes_NM).all(1)[known_N].double().mean()) if bool(known_N.any()) else 0.0
-    run.progress.message(f"tokenizer: codes named like the baseline's; {same:.1%} of the known items have their old codes")
+    run.progress.message(f"tokenizer: codes named like the starting bundle's; {same:.1%} of the known items have their old codes")
     return rename_codebooks(trained, names_MK), codes_NM, {"start": "scratch", "aligned": True, "same_codes": same}
 
 

@@ -53,7 +53,7 @@ def check_fits(bundle: Bundle, config: TokenizerConfig, vectors_ND: Tensor, embe
     encoder, own = str(embeddings.facts["encoder_hash"]), bundle.components["encoder"]
     if encoder != own:
         raise DigerError(
-            f"embeddings were made with encoder {encoder[:12]}, the baseline's tokenizer was trained on those of {own[:12]}: "
+            f"embeddings were made with encoder {encoder[:12]}, the starting bundle's tokenizer was trained on those of {own[:12]}: "
             f"set embeddings.refit=false and the embeddings section as it was, {_SCRATCH}"
         )
     tok, theirs = bundle.tokenizer, bundle.tokenizer.config
@@ -69,9 +69,7 @@ def check_fits(bundle: Bundle, config: TokenizerConfig, vectors_ND: Tensor, embe
     }
     for name, (asked, has) in wanted.items():
         if asked != has:
-            raise DigerError(
-                f"warm start: {name} is {asked} here and {has} in the baseline {bundle.hash[:12]}: give the baseline's value, {_SCRATCH}"
-            )
+            raise DigerError(f"warm start: {name} is {asked} here and {has} in the starting bundle {bundle.hash[:12]}: give that value, {_SCRATCH}")
 
 
 def factors(bundle: Bundle, item_ids: pa.Array) -> Tensor:

@@ -251,5 +251,5 @@ def _as_check(stage: str, e: _Expectation, result: Any, arguments: dict[str, Any
         observed = int(result.result["unexpected_count"])
         message = f"{stage}: {observed} values{of} do not meet {e.kind}"
     if not result.success:
-        message += f" ({expected or 'no exception allowed'}); mend the file or the stage's parameters"
+        message += f" ({expected or 'no exception allowed'}); fix the file or the stage's parameters"
     return check(e.name, bool(result.success), e.severity, message, column=e.column, observed=observed, expected=expected)

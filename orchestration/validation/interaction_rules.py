@@ -83,7 +83,7 @@ def validate_interactions(
     unselected = interactions.num_rows - len(given.rows)
     ignored = [n for n in interactions.column_names if n not in COLUMNS]
     left = table.num_rows > 0
-    remedy = "" if left else "; at least one is needed: mend the quarantined rows"
+    remedy = "" if left else "; at least one is needed: fix the quarantined rows"
     message = f"{table.num_rows} of {len(given.rows)} selected events left after quarantine{remedy}"
     checks = [
         check("events_left", left, "critical", message, observed=table.num_rows, expected=">= 1"),

@@ -40,7 +40,7 @@ CHECKS = (
 def validate_items(items: pa.Table, vectors: pa.Table | None, params: ValidatedItemsConfig, previous_rows: int | None = None) -> Validated:
     """Applies the rules. Returns items by id (integers by value, text by UTF-8 bytes) with the text columns, and the vectors in the same order.
 
-    Raises DigerError for what no quarantine can mend: columns that are missing, mistyped or not UTF-8, a catalogue of fewer than
+    Raises DigerError for what no quarantine can fix: columns that are missing, mistyped or not UTF-8, a catalogue of fewer than
     `min_items` rows, vectors of differing widths.
     """
     ids = columns.exact_ids(columns.column_of(items, FILE, "item_id"), FILE, "item_id")
@@ -64,7 +64,7 @@ def validate_items(items: pa.Table, vectors: pa.Table | None, params: ValidatedI
     ignored = [n for n in items.column_names if n != "item_id" and n not in texts]
     counts, checks = _findings(table, names, ignored, unknown_vectors, vectors is not None, params)
     left = table.num_rows >= params.min_items
-    remedy = "" if left else f"; at least {params.min_items} are needed: mend the quarantined rows"
+    remedy = "" if left else f"; at least {params.min_items} are needed: fix the quarantined rows"
     checks = [
         check("items_left", left, "critical", f"{table.num_rows} of {items.num_rows} items left after quarantine{remedy}", observed=table.num_rows),
         *quarantine.checks(STAGE, params.max_quarantined, quarantined),

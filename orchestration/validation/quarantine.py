@@ -142,7 +142,7 @@ class Quarantine:
             message += f" ({share:.2%}; at most {limit:.2%}), mostly because {self.reasons[top]} ({found[f'quarantined_{top}']} rows)"
             message += f", for example row {example['row']}, item {shown(example['item_id'])}"
         if share > limit:
-            message += f"; mend these rows, or raise {stage}.max_quarantined"
+            message += f"; fix these rows, or raise {stage}.max_quarantined"
         checks = [check("quarantined_share", share <= limit, "critical", message, observed=round(share, 6), expected=f"<= {limit}")]
         for key, reason in self.reasons.items():
             n = found[f"quarantined_{key}"]

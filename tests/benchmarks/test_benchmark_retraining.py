@@ -1,4 +1,4 @@
-"""The retraining benchmark: cuts by date, and that runs go on from each other and can be taken up again."""
+"""The retraining benchmark: cuts by date, and that runs continue from each other and can be taken up again."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_a_crash_at_any_step_of_publishing_shows_nothing_or_all_of_it(tmp_path: 
         assert len(visible(store)) <= 1
         for record in store.records("sequences", "k" * 64):
             assert store.find("sequences", record["artefact"]) is not None, "a record never names what is not there"
-        assert published(store).hash == whole.hash, "the next run mends it"
+        assert published(store).hash == whole.hash, "the next run fixes it"
         assert not [path for path in (tmp_path / f"{after}-{count}" / "artefacts").rglob("*.tmp")]
         if len(calls) < count:
             break
@@ -112,9 +112,9 @@ def test_a_crash_between_any_two_uploads_leaves_the_checkpoint_before(monkeypatc
         if len(calls) < count:
             break
         made(2).save(place)
-        mended = newest_valid(place)
-        assert mended is not None
-        assert mended.step == 2, "the next attempt replaces the partial one"
+        fixed = newest_valid(place)
+        assert fixed is not None
+        assert fixed.step == 2, "the next attempt replaces the partial one"
         Root(place).remove_directory("00000002")
     assert count == 6, "four files and the manifest"
 

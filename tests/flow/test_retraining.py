@@ -1,4 +1,4 @@
-"""A second snapshot goes on from the champion: tokenizer, frozen_model, joint_model, semantic_ids, id_diff and bundle, warm and from scratch."""
+"""A second snapshot continues from the champion: tokenizer, frozen_model, joint_model, semantic_ids, id_diff and bundle, warm and from scratch."""
 
 from __future__ import annotations
 
@@ -230,5 +230,5 @@ def test_a_baseline_whose_bundle_is_gone_is_told_by_name(tmp_path):
     world = RetrainingWorld(tmp_path)
     snapshot = world.snapshot("lost", *shop(range(60), 60))
     world.store.create_pointer("baseline", snapshot.key, {"bundle": "0" * 64})
-    with pytest.raises(DigerError, match=r"000000000000, the baseline of snapshot lost-.*restore it"):
+    with pytest.raises(DigerError, match=r"000000000000, the starting bundle of snapshot lost-.*restore it"):
         extra_inputs(world.session(snapshot).params, world.store, {}, snapshot=snapshot, fit=True)

@@ -1,4 +1,4 @@
-"""What Dagster is given, as text to be read in a difference: `python -m tests.support.definitions_snapshot` writes the file anew."""
+"""What Dagster is given, as text to be read in a difference: `python -m tests.support.definitions_snapshot` writes the file again."""
 
 from __future__ import annotations
 

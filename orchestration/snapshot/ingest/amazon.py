@@ -84,9 +84,9 @@ def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
         try:
             record = ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
-            raise DigerError(f"{where}: not a JSON object ({error}); mend or remove the line, or download the file again") from error
+            raise DigerError(f"{where}: not a JSON object ({error}); fix or remove the line, or download the file again") from error
     if not isinstance(record, dict):
-        raise DigerError(f"{where}: a {type(record).__name__} instead of a JSON object; mend or remove the line")
+        raise DigerError(f"{where}: a {type(record).__name__} instead of a JSON object; fix or remove the line")
     return record
 
 
@@ -94,7 +94,7 @@ def _text(record: dict[str, Any], key: str, path: Path, number: int) -> str:
     value = record.get(key)
     if not isinstance(value, str) or not value:
         found = f"key {key} is missing" if key not in record else f"key {key} holds {value!r:.40} instead of text"
-        raise DigerError(f"{path.name}, line {number}: {found}; mend or remove the line")
+        raise DigerError(f"{path.name}, line {number}: {found}; fix or remove the line")
     return _encodable(value, key, path, number)
 
 
@@ -104,9 +104,7 @@ def _encodable(text: str, key: str, path: Path, number: int) -> str:
         if not text.isascii():
             text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DigerError(
-            f"{path.name}, line {number}: key {key} holds half of a surrogate pair, which is no text; mend or remove the line"
-        ) from error
+        raise DigerError(f"{path.name}, line {number}: key {key} holds half of a surrogate pair, which is no text; fix or remove the line") from error
     return text
 
 
@@ -114,14 +112,14 @@ def _number(record: dict[str, Any], key: str, path: Path, number: int) -> int | 
     value = record.get(key)
     if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
         found = f"key {key} is missing" if key not in record else f"key {key} holds {value!r:.40} instead of a number"
-        raise DigerError(f"{path.name}, line {number}: {found}; mend or remove the line")
+        raise DigerError(f"{path.name}, line {number}: {found}; fix or remove the line")
     return value
 
 
 def _time(record: dict[str, Any], release: Release, path: Path, number: int) -> int:
     value = _number(record, release.time, path, number)
     if value != value // 1 or not -(2**62) < value < 2**62:
-        raise DigerError(f"{path.name}, line {number}: key {release.time} holds {value!r:.40} instead of a whole number; mend or remove the line")
+        raise DigerError(f"{path.name}, line {number}: key {release.time} holds {value!r:.40} instead of a whole number; fix or remove the line")
     return int(value) // release.time_divisor
 
 

@@ -210,7 +210,7 @@ def _text_batches(path: Path, text: TextFormat, columns: list[str], progress: Pr
                 file.advance(rows)
                 yield pa.Table.from_batches([batch])
         except pa.ArrowInvalid as error:
-            raise DigerError(f"{path.name}, after row {rows}: {_one_line(error)}; mend the row, or check the delimiter") from error
+            raise DigerError(f"{path.name}, after row {rows}: {_one_line(error)}; fix the row, or check the delimiter") from error
         except OSError as error:
             raise DigerError(f"{path.name}, after row {rows}: cannot be read to its end ({_one_line(error)}); download it again") from error
         file.advance(rows, finished=True)

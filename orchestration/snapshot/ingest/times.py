@@ -88,7 +88,7 @@ def _not_a_number(column: pa.ChunkedArray, where: Place) -> DigerError:
         try:
             float(text)
         except ValueError:
-            return DigerError(f"{file}, row {row}: column {name} holds {text[:40]!r}, which is no number; mend or remove the row")
+            return DigerError(f"{file}, row {row}: column {name} holds {text[:40]!r}, which is no number; fix or remove the row")
     return DigerError(f"{file}: column {name} cannot be read as numbers; check the column")
 
 
@@ -116,4 +116,4 @@ def _no_nulls(column: pa.ChunkedArray, where: Place) -> None:
 def _refuse(bad: npt.NDArray[np.bool_], what: str, where: Place) -> None:
     if bad.any():
         file, name, first = where
-        raise DigerError(f"{file}, row {first + int(np.argmax(bad))}: column {name} holds {what}; mend or remove the row")
+        raise DigerError(f"{file}, row {first + int(np.argmax(bad))}: column {name} holds {what}; fix or remove the row")

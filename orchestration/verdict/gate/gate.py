@@ -56,7 +56,7 @@ def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], f
     """The champion to compare with, if there is one.
 
     A candidate that was released before is compared with the one that its release replaced, so that a repeated run finds its verdict, and an old
-    bundle that a later one has replaced is not judged anew.
+    bundle that a later one has replaced is not judged again.
     """
     hash_ = opponent(store, inputs["bundle"].hash)
     return {} if hash_ is None else {"champion": store.artefact("bundle", hash_)}

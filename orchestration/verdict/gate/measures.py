@@ -188,8 +188,8 @@ def _ids(bundle: Bundle, champion: Bundle | None) -> Ids:
 
 
 def _reused(bundle: Bundle, champion: Bundle | None) -> int:
-    """Against the released bundle that the candidate went on from and, where another was released meanwhile, against that one too. A candidate
-    that went on from none has an ID space of its own."""
+    """Against the released bundle that the candidate continued from and, where another was released meanwhile, against that one too. A candidate
+    that continued from none has an ID space of its own."""
     counted = int(bundle.document.get("reused_tuples", 0))
     if champion is None or bundle.document.get("parent") in (None, champion.hash):
         return counted

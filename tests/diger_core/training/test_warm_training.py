@@ -1,4 +1,4 @@
-"""Training that goes on from given weights and a released table."""
+"""Training that continues from given weights and a released table."""
 
 from __future__ import annotations
 

@@ -345,7 +345,7 @@ def test_a_result_is_rebuilt_bit_for_bit_and_the_store_is_only_read(audit_world,
 
 
 def test_a_run_that_took_no_baseline_is_rebuilt_without_one(audit_world, monkeypatch):
-    """The snapshot had found a champion, which run 2 was told to leave alone and run 1 went on from."""
+    """The snapshot had found a champion, which run 2 was told to leave alone and run 1 continued from."""
     from orchestration.audit import reproduce
 
     asked = []

@@ -71,5 +71,5 @@ def test_ctrl_c_ends_a_run_with_one_line(snapshot: tuple[Store, Registered]) -> 
         finally:
             child.kill()
     assert child.returncode == 130, told
-    assert told[-1] == "diger: interrupted; finished stages are kept, run the same command to go on\n"
+    assert told[-1] == "diger: interrupted; finished stages are kept, run the same command to continue\n"
     assert not any("Traceback" in line for line in told)

@@ -1,5 +1,5 @@
 """A run launched through Dagster's webserver as its UI does, and terminated there: within ten seconds nothing of it is left, and the next launch
-goes on from the last checkpoint. On a private Ray, and with the training behind a job server."""
+continues from the last checkpoint. On a private Ray, and with the training behind a job server."""
 
 from __future__ import annotations
 

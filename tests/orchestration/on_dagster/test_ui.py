@@ -88,8 +88,8 @@ def test_a_bad_snapshot_fails_its_run_with_a_message_that_says_what_to_do(ui: Ui
     assert run["status"] == "FAILURE"
     page.goto(f"{ui.url}/runs/{run['runId']}")
     page.get_by_text("Steps failed: ['validated_interactions']").first.wait_for()
-    page.get_by_role("textbox", name="Filter…", exact=True).fill("mend these rows")
-    page.get_by_text("mend these rows").first.wait_for()
+    page.get_by_role("textbox", name="Filter…", exact=True).fill("fix these rows")
+    page.get_by_text("fix these rows").first.wait_for()
     shown = page.inner_text("body")
     assert "interactions.parquet" in shown
     assert "max_quarantined" in shown  # the remedy

@@ -163,7 +163,7 @@ def test_a_checkpoint_that_cannot_be_stored_costs_a_warning_not_the_run(world: W
     recorder = Recorder()
     artefact, _ = world.compute("joint_model", joint_model, params(), key="4" * 64, progress=recorder)
     assert len(attempts) == 2 * 2
-    assert sum("training goes on without it" in text for text in recorder.messages) == 2
+    assert sum("training continues without it" in text for text in recorder.messages) == 2
     assert artefact.names
 
 

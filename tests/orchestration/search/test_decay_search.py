@@ -157,7 +157,7 @@ def test_a_stopped_study_goes_on_with_all_trials_and_ends_the_same(world: World,
     before = Journal(world.store, key).read()
     recorder = Recorder()
     resumed, _ = world.compute("decay_search", decay_search, search_params(), key=key, progress=recorder)
-    assert any("goes on" in text for text in recorder.messages)
+    assert any("continues" in text for text in recorder.messages)
     after = Journal(world.store, key).read()
     for number, told in before.items():
         assert after[number].trial == told.trial

@@ -17,7 +17,7 @@ from orchestration.params.load import build_params
 from tests.support import snapshot_material as material
 
 STAGES = ("raw_items", "raw_interactions", "validated_items", "validated_interactions")
-REMEDY = re.compile(r"rename|write|add |set |raise |mend|complete|change|fill|divide|name:|register|take |bring|keep one|copy|choose|leave")
+REMEDY = re.compile(r"rename|write|add |set |raise |fix|complete|change|fill|divide|name:|register|take |bring|keep one|copy|choose|leave")
 
 
 @pytest.fixture

@@ -389,7 +389,7 @@ def test_an_item_on_the_tuple_of_a_removed_or_living_one_is_refused(world, data,
 
 
 def test_ids_that_a_bundle_released_meanwhile_gave_out_are_not_given_out_again(world, champion):
-    """Two snapshots went on from one champion; the second release must respect what the first gave its new item."""
+    """Two snapshots continued from one champion; the second release must respect what the first gave its new item."""
     held = load_bundle(world.store, champion["bundle"].hash).table
     free = next(s for s in range(SUFFIXES) if not ((held.codes_NM == held.codes_NM[0]).all(1) & (held.suffix_N == s)).any())
     more = IdTable(torch.cat([held.codes_NM, held.codes_NM[:1]]), torch.cat([held.suffix_N, torch.tensor([free], dtype=torch.int32)]))

@@ -7,7 +7,7 @@ config.py         every parameter, typed and checked; presets.py: the published 
 
 data/             sequences.py    events -> users' histories as item indices; splits
                   batches.py      rows of (history, target), in a resumable order
-                  item_factors.py, transitions.py   counted from training events
+                  item_factors.py, transitions.py   counted from training events; distillation.py: targets drawn from a teacher
 tokenizer/        rqvae.py        x_v -> z_v -> residual codes c_1..c_M: the RQ-VAE and its warm-up; kmeans.py: the first codebooks
 training/         noise.py        Gumbel noise keyed by (seed, step, level, item)
                   assignment.py   logits l, noise sigma g, soft y, sampled c, hard-forward P = onehot(k) + (y - sg y)
@@ -15,7 +15,9 @@ training/         noise.py        Gumbel noise keyed by (seed, step, level, item
 recommender/      model.py        the encoder-decoder over token tables T_1..T_{M+1}
 training/         joint_step.py   one differentiable step: L_gen + L_vq + L_recon, three gradient paths
                   loop.py         the loop for frozen and joint models: steps, ID table, validation, best state, alarm
-                  state.py, checkpoint.py, optimisation.py, monitors.py, distributed.py   what the loop holds and watches
+                  inputs.py, state.py, optimisation.py, distributed.py   what a run is given, what it holds, how it steps
+                  table_refresh.py, model_selection.py, monitors.py      between two epochs: IDs, validation, alarms
+                  checkpoint.py, resume.py                               killed and resumed equals uninterrupted
 ids/              id_table.py     codes by argmin (or Sinkhorn), stable suffixes, the assignment's hash
                   stability.py    a table that follows a released one: pinned, anchored or free; id_diff.py, alignment.py: what changed
 recommender/      trie.py, beam.py   every beam a real item; sasrec.py: a model that ranks items directly

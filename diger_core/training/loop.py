@@ -1,7 +1,7 @@
 """The training loop of `frozen_model` and `joint_model`: one loop, whose step differs (docs/method.md, sections 3, 5 and 7).
 
     every step:   share of rows -> losses -> gradients summed over the ranks -> clip, AdamW -> schedule
-    every epoch:  ID table anew, noise-free -> monitors and alarm -> validation -> best state -> checkpoint
+    every epoch:  ID table refreshed, noise-free -> monitors and alarm -> validation -> best state -> checkpoint
 
 All ranks run the same code on the same state; only the recommender's rows and the validation users are split among them.
 """

@@ -1,4 +1,4 @@
-"""The ID table anew between two epochs, with its monitors and its alarm."""
+"""Refreshes the ID table between two epochs, with its monitors and its alarm."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TableRefresh:
 
     @torch.no_grad()
     def encoded(self, tokenizer: Tokenizer) -> Tensor:
-        """z [N, d_e] of the catalogue on the device: once for a frozen encoder, anew for a learning one."""
+        """z [N, d_e] of the catalogue on the device: once for a frozen encoder, again for a learning one."""
         if self.z_Ne is None or self.joint.train_encoder:
             items, size = len(self.vectors_ND), self.table.chunk
             z_Ne = torch.empty(items, tokenizer.config.code_dim, device=self.device)  # filled in place: chunks put together would hold it twice

@@ -93,7 +93,7 @@ class Batches:
         self.weight_R = self._weights(sequences)
         if distillation is not None and len(distillation.items_Rk) != len(position_R):
             raise DigerError(
-                f"distillation: candidates of {len(distillation.items_Rk)} rows for {len(position_R)} training rows; make them again from these events"
+                f"distillation: candidates of {len(distillation.items_Rk)} rows for {len(position_R)} training rows; make them again from these"
             )
         self.distillation, self.crop = distillation, crop
 

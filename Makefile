@@ -46,8 +46,8 @@ ui: $(READY) ## Start Dagster's UI and daemon on http://127.0.0.1:3000 (ARGS="--
 	@diger ui $(ARGS)
 
 ##@ Every day
-test: $(DEV_READY) ## Run the fast tests (.ci/run: these, the linters and the audit, as CI does)
-	@$(BIN)/python -m pytest -q -m "not slow and not gpu"
+test: $(DEV_READY) ## Run the fast tests (ARGS: folders, options of pytest; .ci/run: these, the linters and the audit, as CI does)
+	@$(BIN)/python -m pytest -q -m "not slow and not gpu" $(ARGS)
 
 format: $(DEV_READY) ## Format the code and fix what the linter can fix
 	@ruff check --fix .

@@ -133,6 +133,7 @@ def test_aims_are_judged_by_the_last_run_alone(results):
     assert any("0.0465 - 0.0405 = +0.0060" in text for text in told)
 
 
+@pytest.mark.slow
 def test_the_cpu_bench_measures_both_sides_in_turns(tmp_path, results, monkeypatch):
     cpu.main(["--rounds", "2", "--steps", "2", "--batch", "16"], tmp_path / "results")
     found = [json.loads(line) for line in (tmp_path / "results" / "cpu_train.jsonl").read_text().splitlines()]

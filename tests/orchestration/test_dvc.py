@@ -195,6 +195,7 @@ def test_the_remote_verifies_and_links_come_before_copies():
 # With DVC itself
 
 
+@pytest.mark.slow
 def test_the_first_stages_come_back_in_a_clone_by_dvc_pull_alone(tmp_path):
     here = project(tmp_path / "here")
     here.run("dvc", "repro", *EARLY)

@@ -7,6 +7,7 @@ keeps metadata in extended attributes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import subprocess
@@ -76,10 +77,14 @@ use = egg:swift#dlo
 
 def _install() -> Path:
     venv = PROJECT / ".scratch" / "swift" / "venv"
-    if not (venv / ".ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
-        subprocess.run([str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES], check=True)
-        (venv / ".ready").touch()
+    venv.parent.mkdir(parents=True, exist_ok=True)
+    with (venv.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs of the tests at once: the second waits for the first one's installation
+        if not (venv / ".ready").exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
+            pip = [str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+            subprocess.run([*pip, *PACKAGES], check=True)
+            (venv / ".ready").touch()
     return venv / "bin"
 
 

@@ -86,7 +86,7 @@ class _Lazy(click.Group):
 @click.version_option(package_name="diger")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
-    """Retrain a generative recommender whose semantic IDs learn with it."""
+    """Retrain a generative recommender as data arrives: what changed, and whether it may serve."""
     ctx.obj = {"debug": debug}
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--items", metavar="FILE", help="Recommend only these (in stock, sold in a region): Parquet with item_id, or one a line [default: all]."
 )
 @click.option("-k", "k", type=click.IntRange(1, 1000), help="Items for each user [default: recommendations.k].")
-@click.option("--snapshot", metavar="DIR_OR_URL", help="Whose events are the histories [default: from params].")
+@click.option("--snapshot", metavar="DIR_OR_URL", help="Its events are the histories [default: from params].")
 @params_options
 @store_option
 @json_option

@@ -14,7 +14,7 @@ from orchestration.cli.options import json_option, open_store, params_options, s
 @click.option("--snapshot", metavar="DIR_OR_URL", help="Directory or s3:// URL of the snapshot [default: from params].")
 @click.option("--trials", type=click.IntRange(min=1), help="Trials of the search [default: decay_search.trials].")
 @click.option("--searcher", type=click.Choice(["random", "grid", "optuna"]), help="Where configurations come from [default: decay_search.searcher].")
-@click.option("--resume", metavar="STUDY", help="Go on with a study, by its name or the beginning of it: same snapshot, same parameters.")
+@click.option("--resume", metavar="STUDY", help="Continue a study, by its name or the beginning of it: same snapshot, same parameters.")
 @click.option("--list", "list_only", is_flag=True, help="List the studies of the store.")
 @click.option("--promote", is_flag=True, help="Train the joint model in full with the winner's configuration.")
 @params_options

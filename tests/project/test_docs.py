@@ -32,6 +32,7 @@ ELSEWHERE = {
         "tests/orchestration/on_dagster/test_ui_everything.py",
         "test_the_script_takes_a_picture_of_every_page_and_state",
     ),
+    "python -m benchmarks.rows": ("tests/benchmarks/test_benchmark_report.py", "test_every_record_and_every_command_is_printed"),
     "python -m tests.support.report_picture": (
         "tests/orchestration/verdict/test_report_browser.py",
         "test_the_readmes_picture_is_the_first_screen_of_a_stores_newest_report",

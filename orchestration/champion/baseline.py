@@ -17,6 +17,8 @@ from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact, Store
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from diger_core.ids.id_table import IdTable
     from orchestration.champion.bundle import Bundle
     from orchestration.engine.registry import Registered
@@ -79,7 +81,7 @@ def released_table(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> IdTa
     return IdTable(codes.to(torch.int32), torch.where(known_N, bundle.table.suffix_N[row_N], -1).to(torch.int32))
 
 
-def kept_factors(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray):  # type: ignore[no-untyped-def]
+def kept_factors(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> Tensor:
     """float32 [N, F]: the bundle's item factors, zeros for items that it lacks."""
     import torch
 
@@ -87,14 +89,14 @@ def kept_factors(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray):  # type:
     return torch.where(known_N[:, None], bundle.factors_NF[row_N], torch.zeros(()))
 
 
-def reserved_tuples(bundle: Bundle):  # type: ignore[no-untyped-def]
+def reserved_tuples(bundle: Bundle) -> Tensor:
     """int32 [R, M+1]: every tuple that the bundle's and earlier released tables gave out."""
     import torch
 
     return torch.from_numpy(np.unique(np.concatenate([bundle.reserved_RQ, bundle.table.tuples.numpy()]), axis=0).astype(np.int32))
 
 
-def _rows(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray):  # type: ignore[no-untyped-def]
+def _rows(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> tuple[Tensor, Tensor]:
     import torch
 
     rows = pc.index_in(same_type(item_ids, bundle.item_ids.type), value_set=bundle.item_ids.combine_chunks())

@@ -12,7 +12,21 @@ from typing import ClassVar, Literal
 Forward = Literal["cached", "sampled"]
 TableMethod = Literal["argmin", "sinkhorn"]
 Precision = Literal["fp32", "bf16"]
-ScheduleName = Literal["none", "gumbel", "gaussian", "linear", "cosine", "exponential", "sdud", "frqud", "sdud+frqud"]
+
+# The uncertainty decays: name -> module:class. Adding one is one new file and one line here. Names only, so that a wrong one in params.yaml is an
+# error before torch is loaded.
+_SCHEDULES = "diger_core.training.schedules"
+SCHEDULES = {
+    "none": f"{_SCHEDULES}.constant:NoNoise",
+    "gumbel": f"{_SCHEDULES}.constant:Gumbel",
+    "gaussian": f"{_SCHEDULES}.constant:Gaussian",
+    "linear": f"{_SCHEDULES}.annealed:Annealed",
+    "cosine": f"{_SCHEDULES}.annealed:Annealed",
+    "exponential": f"{_SCHEDULES}.annealed:Annealed",
+    "sdud": f"{_SCHEDULES}.sdud:SDUD",
+    "frqud": f"{_SCHEDULES}.frqud:FrqUD",
+    "sdud+frqud": f"{_SCHEDULES}.product:SDUDFrqUD",
+}
 
 # Read by pydantic where it is installed; plain data here, so that the core does not need it.
 STRICT = {"extra": "forbid"}
@@ -124,7 +138,7 @@ class ScheduleConfig:
     """The uncertainty decay (docs/method.md, section 4)."""
 
     __pydantic_config__: ClassVar = STRICT
-    name: ScheduleName = "frqud"
+    name: str = field(default="frqud", metadata={"choices": SCHEDULES})
     sigma_0: float = 1.0
     sigma_min: float = 0.0
     lambda_: float = 1.7  # SDUD; scaled by sqrt(ln K / ln 256) for other K
@@ -137,6 +151,7 @@ class ScheduleConfig:
     tau_shape: Literal["linear", "cosine", "exponential"] = "linear"
 
     def __post_init__(self) -> None:
+        check(self.name in SCHEDULES, "name", self.name, f"one of {', '.join(SCHEDULES)}")
         check(self.sigma_0 >= 0 and math.isfinite(self.sigma_0), "sigma_0", self.sigma_0, "finite and at least 0")
         check(0 <= self.sigma_min <= max(self.sigma_0, 0), "sigma_min", self.sigma_min, "between 0 and sigma_0")
         check(self.lambda_ > 0, "lambda_", self.lambda_, "positive")

@@ -9,7 +9,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from orchestration.graph import STAGES
@@ -68,7 +68,7 @@ def _rows(value: Any, prefix: str) -> Iterator[str]:
             continue
         cells = (
             f"`{prefix}{field.name}`",
-            _type(type(value), field.name),
+            _choices(field.metadata["choices"]) if "choices" in field.metadata else _type(type(value), field.name),
             f"`{json.dumps(inner, ensure_ascii=False, default=str)}`",
             meaning.get(field.name, ""),
         )
@@ -83,13 +83,17 @@ def _type(owner: type, name: str) -> str:
     return _told(hint)
 
 
+def _choices(values: Iterable[Any]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
 def _told(hint: Any) -> str:
     import types
     import typing
 
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        return ", ".join(f"`{value}`" for value in inner)
+        return _choices(inner)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_told(each) for each in inner)
     if origin in (tuple, list):

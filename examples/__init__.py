@@ -1,0 +1,1 @@
+"""The core without the pipeline: run one with `python -m examples.train_in_memory`."""

@@ -249,6 +249,27 @@ class StabilityConfig:
 
 
 @dataclass(frozen=True)
+class NeighboursConfig:
+    """Stage `neighbours`: item-to-item tables (diger_core/data/neighbours.py)."""
+
+    __pydantic_config__: ClassVar = STRICT
+    window: int = 20  # events between the two of a pair, at most
+    gap: float = 3.0  # a pair g events apart counts exp(-(g - 1) / gap)
+    half_life_days: float | None = None  # a pair this old counts half; null: all count the same
+    keep: int = 300  # strongest neighbours kept of each item
+    text_keep: int = 100  # neighbours kept by text
+    text_max_df: float = 0.2  # terms that more than this share of the items have tell nothing
+
+    def __post_init__(self) -> None:
+        check(1 <= self.window <= 1000, "window", self.window, "between 1 and 1000")
+        check(self.gap > 0, "gap", self.gap, "positive")
+        check(self.half_life_days is None or self.half_life_days > 0, "half_life_days", self.half_life_days, "positive, or null")
+        check(self.keep >= 1, "keep", self.keep, "at least 1")
+        check(self.text_keep >= 0, "text_keep", self.text_keep, "at least 0")
+        check(0 < self.text_max_df <= 1, "text_max_df", self.text_max_df, "above 0 and at most 1")
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Stage `evaluation` (docs/method.md, section 6)."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.common import Data, device, wait
 from diger_core.config import RecommenderConfig
-from diger_core.data.sequences import targets, training_rows
+from diger_core.data.splits import targets, training_rows
 
 SHIFT = 2  # padding and end
 

@@ -26,7 +26,8 @@ from torch import Tensor
 from benchmarks.common import Data, device, record, wait
 from benchmarks.gpu.quality import changed
 from diger_core.config import EvaluationConfig, ModelConfig
-from diger_core.data.sequences import Sequences, training_counts
+from diger_core.data.sequences import Sequences
+from diger_core.data.splits import training_counts
 from diger_core.errors import CollapseError
 from diger_core.evaluation.metrics import ndcg, paired_bootstrap, recall
 from diger_core.evaluation.ranking import rank_targets

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.common import Data, at_once, device, record, wait
 from diger_core.data.distillation import DistillationTargets
-from diger_core.data.sequences import training_rows
+from diger_core.data.splits import training_rows
 from diger_core.data.transitions import Transitions, TransitionsConfig
 from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.progress import Progress

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from diger_core.data.distillation import DistillationTargets
-from diger_core.data.sequences import Sequences, training_rows
+from diger_core.data.sequences import Sequences
+from diger_core.data.splits import training_rows
 from diger_core.errors import DigerError
 from diger_core.training.distributed import Distributed
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diger_core.data.sequences import Float32, Sequences, training_mask
+from diger_core.data.sequences import Float32, Sequences
+from diger_core.data.splits import training_mask
 
 OVERSAMPLING = 16  # extra directions of the randomised SVD
 POWER_ITERATIONS = 4

@@ -1,15 +1,14 @@
-"""Events, user by user, as plain arrays: canonical numbering, order inside a user, leave-one-out splits (docs/method.md, section 3).
+"""Events, user by user, as plain arrays: canonical numbering and the order inside a user. What is trained on and what is held out: splits.py.
 
-E events, U users, N items, R training rows, T evaluation rows. Nothing here loops over rows: 10 million events take seconds.
-Events of a user are ordered by `pos` where the table has it, otherwise by `timestamp`; ties by item id; the rows' order never matters.
-Last event: test target. Second-last: validation target. Everything before: training events, and so are all the events of users
-with fewer than three, who have no training and no evaluation rows but tell something about popularity.
+E events, U users, N items. Nothing here loops over rows: 10 million events take seconds.
+Under a temporal split a user's events are ordered by time, then by `pos` where the table has it; under leave-one-out by `pos` first, as the
+published data sets are. Events that agree in both are ordered by a hash of (user, item): an order by item id would be the same for all users, and
+a model that counts directed pairs would learn it. The rows' order never matters.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,6 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-Split = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,8 @@ class Sequences:
     """All events, user by user: user u owns `events_E[offsets_U1[u]:offsets_U1[u + 1]]`, oldest first.
 
     `timestamps_E` (Unix seconds) and `weights_E` (scales of the rows' losses, by the target's event) are None where the data have none.
+    `boundaries` (T1, T2; Unix seconds) make the split temporal: training up to and with T1, validation up to and with T2, test after it. None: leave
+    one out.
     """
 
     events_E: Int32
@@ -38,6 +38,7 @@ class Sequences:
     items: int
     timestamps_E: Int64 | None = None
     weights_E: Float32 | None = None
+    boundaries: tuple[int, int] | None = None
 
     @property
     def users(self) -> int:
@@ -51,6 +52,7 @@ class Sequences:
             "items": np.array([self.items], dtype=np.int64),
             "timestamps": self.timestamps_E,
             "weights": self.weights_E,
+            "boundaries": None if self.boundaries is None else np.array(self.boundaries, dtype=np.int64),
         }
         return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items() if array is not None}
 
@@ -61,13 +63,15 @@ class Sequences:
         if missing:
             raise DigerError(f"sequences: tensor {missing[0]!r} is missing: the file was not written by the stage `sequences`; run that stage again")
         arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-        return cls(arrays["events"], arrays["offsets"], int(arrays["items"][0]), arrays.get("timestamps"), arrays.get("weights"))
+        boundaries = (int(arrays["boundaries"][0]), int(arrays["boundaries"][1])) if "boundaries" in arrays else None
+        return cls(arrays["events"], arrays["offsets"], int(arrays["items"][0]), arrays.get("timestamps"), arrays.get("weights"), boundaries)
 
 
-def sequences(interactions: pa.Table, items: pa.Table, *, use_weights: bool = False) -> tuple[Sequences, pa.Table, pa.Table]:
+def sequences(interactions: pa.Table, items: pa.Table, *, use_weights: bool = False, by_time: bool = False) -> tuple[Sequences, pa.Table, pa.Table]:
     """Number users and items canonically (integers by value, strings by UTF-8 bytes) and order each user's events.
 
     interactions: user_id, item_id, and `pos` or `timestamp` or both; `weight` where `use_weights`. items: item_id, each once.
+    `by_time`: time comes before `pos` in the order, as a temporal split needs it.
     Returns (sequences, items table (item_index int32, item_id), users table (user_index int32, user_id)). Events are not selected here.
     Raises DigerError for missing columns, null or mistyped ids, repeated items and events of unknown items.
     """
@@ -89,11 +93,12 @@ def sequences(interactions: pa.Table, items: pa.Table, *, use_weights: bool = Fa
 
     keys = [user_E]
     times = _times(interactions)
-    keys += [_integers(interactions, "pos")] if "pos" in interactions.column_names else []
-    keys += [times[0]] if times is not None else []
+    places = [_integers(interactions, "pos")] if "pos" in interactions.column_names else []
+    moments = [times[0]] if times is not None else []
+    keys += moments + places if by_time else places + moments
     if len(keys) == 1:
         raise DigerError("interactions: neither `pos` nor `timestamp` is there to order the events; add one of the columns")
-    keys.append(item_E)
+    keys.append(_tie_order(keys, user_ids, item_ids, item_E))
     weight_E = _weights(interactions) if use_weights else None
     order_E = _order(keys, weight_E)
     offsets_U1 = np.zeros(len(user_ids) + 1, dtype=np.int64)
@@ -111,43 +116,32 @@ def sequences(interactions: pa.Table, items: pa.Table, *, use_weights: bool = Fa
     )
 
 
-def training_ends(seq: Sequences) -> Int64:
-    """[U]: where each user's training events end (exclusive, absolute): before the last two, or all of them for users with fewer than three."""
-    lengths_U = np.diff(seq.offsets_U1)
-    return seq.offsets_U1[1:] - np.where(lengths_U >= 3, 2, 0)
+def _tie_order(keys: list[npt.NDArray[np.integer]], user_ids: pa.Array, item_ids: pa.Array, item_E: Int32) -> Int64:
+    """[E]: for each event 63 bits of a hash of its user's and item's ids; equal ids give equal places whatever else the tables hold."""
+    user_U, item_N = id_hashes(user_ids), id_hashes(item_ids)
+    return (_mixed(user_U[keys[0]] ^ _mixed(item_N[item_E])) >> np.uint64(1)).astype(np.int64)
 
 
-def training_mask(seq: Sequences) -> Bool:
-    """[E]: True for training events: what popularity, transitions and item factors may look at."""
-    return np.arange(len(seq.events_E)) < np.repeat(training_ends(seq), np.diff(seq.offsets_U1))
+def id_hashes(ids: pa.Array) -> npt.NDArray[np.uint64]:
+    """uint64 [n]: a hash of each id (int64, uint64 or large_string): SplitMix64 of the number, or of a polynomial in the UTF-8 bytes."""
+    if pa.types.is_integer(ids.type):
+        return _mixed(ids.to_numpy(zero_copy_only=False).astype(np.uint64))
+    ids = pa.concat_arrays([ids])  # without an offset
+    offsets_n1 = np.frombuffer(ids.buffers()[1], dtype=np.int64)[: len(ids) + 1]
+    data = np.frombuffer(ids.buffers()[2] or b"", dtype=np.uint8)[: offsets_n1[-1]]
+    lengths_n = np.diff(offsets_n1)
+    powers = np.cumprod(np.full(max(1, int(lengths_n.max(initial=0))), 0x100000001B3, dtype=np.uint64))
+    value_b = (data.astype(np.uint64) + np.uint64(1)) * powers[np.arange(len(data)) - np.repeat(offsets_n1[:-1], lengths_n)]
+    sums_b1 = np.r_[np.uint64(0), np.cumsum(value_b, dtype=np.uint64)]
+    return _mixed(sums_b1[offsets_n1[1:]] - sums_b1[offsets_n1[:-1]])
 
 
-def training_rows(seq: Sequences) -> tuple[Int32, Int64]:
-    """(user_R, position_R): one row for each target e_2 .. e_{n-2} of a user of n events, so n - 3 rows (docs/method.md, section 3).
-
-    `position_R` is the target's absolute index in `events_E`; its history are the user's events before it. Ordered by user, then time.
-    """
-    rows_U = np.maximum(np.diff(seq.offsets_U1) - 3, 0)
-    user_R = np.repeat(np.arange(seq.users, dtype=np.int32), rows_U)
-    rank_R = np.arange(len(user_R), dtype=np.int64) - np.repeat(np.cumsum(rows_U) - rows_U, rows_U)
-    return user_R, seq.offsets_U1[user_R] + 1 + rank_R
-
-
-def targets(seq: Sequences, split: Split) -> tuple[Int64, Int64, Int32]:
-    """(users_T, end_T, target_T): history of row t is `events_E[offsets_U1[users_T[t]]:end_T[t]]`, its target the item `target_T[t]`.
-
-    Validation: the second-last event after all before it; test: the last one. Users with fewer than three events have no row.
-    """
-    if split not in ("validation", "test"):
-        raise ValueError(f"split = {split!r}: must be 'validation' or 'test'")
-    users_T = np.flatnonzero(np.diff(seq.offsets_U1) >= 3)
-    end_T = seq.offsets_U1[users_T + 1] - (2 if split == "validation" else 1)
-    return users_T, end_T, seq.events_E[end_T]
-
-
-def training_counts(seq: Sequences) -> Int64:
-    """[N]: how often each item occurs in training events."""
-    return np.bincount(seq.events_E[training_mask(seq)], minlength=seq.items).astype(np.int64)
+def _mixed(value_n: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's finaliser (Steele, Lea and Flood, 2014)."""
+    value_n = value_n + np.uint64(0x9E3779B97F4A7C15)
+    value_n = (value_n ^ (value_n >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value_n = (value_n ^ (value_n >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value_n ^ (value_n >> np.uint64(31))
 
 
 def _require(table: pa.Table, what: str, column: str) -> None:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from diger_core.config import STRICT
 from diger_core.data.item_factors import co_occurrences
-from diger_core.data.sequences import Int64, Sequences, training_ends
+from diger_core.data.sequences import Int64, Sequences
+from diger_core.data.splits import training_ends
 
 
 @dataclass(frozen=True)

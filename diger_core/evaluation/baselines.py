@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diger_core.data.sequences import Int64, Sequences, training_counts, training_mask
+from diger_core.data.sequences import Int64, Sequences
+from diger_core.data.splits import training_counts, training_mask
 
 Items = npt.NDArray[np.int32]
 CHUNK = 8192  # users ranked at once

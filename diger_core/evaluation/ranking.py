@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from diger_core.config import EvaluationConfig
-from diger_core.data.sequences import Float32, Int32, Int64, Sequences, Split, targets, training_counts
+from diger_core.data.sequences import Float32, Int32, Int64, Sequences
+from diger_core.data.splits import Split, targets, training_counts
 from diger_core.evaluation.baselines import CHUNK, compacted, markov, most_popular
 from diger_core.evaluation.metrics import Estimates, Float64, Metrics, ndcg, ranks, recall
 from diger_core.fast.inference import FastRecommender, fast_recommender

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from diger_core.config import Mode, StabilityConfig, Weighting
-from diger_core.data.sequences import Sequences, training_counts
+from diger_core.data.sequences import Sequences
+from diger_core.data.splits import training_counts
 from diger_core.errors import DigerError
 from diger_core.tokenizer.rqvae import Tokenizer
 

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diger_core.config import STRICT
-from diger_core.data.sequences import Int32, Int64, Sequences, Split, targets, training_ends
+from diger_core.data.sequences import Int32, Int64, Sequences
+from diger_core.data.splits import Split, targets, training_ends
 from diger_core.data.transitions import Transitions
 from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.progress import Progress, Silent

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from diger_core.config import EvaluationConfig, TrainingConfig
-from diger_core.data.sequences import Sequences, targets
+from diger_core.data.sequences import Sequences
+from diger_core.data.splits import targets
 from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.evaluation.ranking import rank_targets
 from diger_core.ids.id_table import IdTable

@@ -174,7 +174,8 @@ def _traffic(store: Store, holder: Artefact | None) -> tuple[Any, Any] | None:
         return None
     import pyarrow as pa
 
-    from diger_core.data.sequences import Sequences, training_counts
+    from diger_core.data.sequences import Sequences
+    from diger_core.data.splits import training_counts
 
     bundle: BundleDocument = holder.json("bundle.json")
     sequences = store.find("sequences", bundle["components"]["sequences"])

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from diger_core.data.sequences import Sequences, training_counts
+from diger_core.data.sequences import Sequences
+from diger_core.data.splits import training_counts
 from diger_core.ids.alignment import align, rename_codes
 from diger_core.ids.id_diff import changed_histories, migration
 from diger_core.ids.id_diff import id_diff as core_diff

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from diger_core.config import STRICT, check
 
@@ -60,10 +60,25 @@ class ValidatedInteractionsConfig:
 
 @dataclass(frozen=True)
 class SequencesConfig:
-    """Stage `sequences`."""
+    """Stage `sequences`: the order of events, and what is held out of them."""
 
     __pydantic_config__: ClassVar = STRICT
+    # temporal: train up to a date, ask for what came after it. leave_one_out: each user's last event, the published protocol, which flatters.
+    # auto: temporal where there are times and enough users to judge by, otherwise leave_one_out, with a line that says why.
+    split: Literal["auto", "temporal", "leave_one_out"] = "auto"
+    train_until: float | str = 0.8  # share of the events, by time; or an ISO date, with that day
+    validate_until: float | str = 0.9  # likewise; what comes after it is the test
+    min_test_users: int = 100  # of a temporal split; fewer say too little
     use_weights: bool = False  # scale each training row's loss by the event's weight
+
+    def __post_init__(self) -> None:
+        for key in ("train_until", "validate_until"):
+            value = getattr(self, key)
+            wanted = "a share above 0 and below 1, or an ISO date such as '2024-12-31' (in quotes)"
+            check(_is_date(value) if isinstance(value, str) else 0 < value < 1, key, value, wanted)
+        if isinstance(self.train_until, float) and isinstance(self.validate_until, float):
+            check(self.train_until < self.validate_until, "validate_until", self.validate_until, f"above train_until, {self.train_until}")
+        check(self.min_test_users >= 1, "min_test_users", self.min_test_users, "at least 1")
 
 
 @dataclass(frozen=True)

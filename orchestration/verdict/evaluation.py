@@ -24,7 +24,8 @@ HISTORY = 50  # of their events that are kept with them
 
 def evaluation(run: StageRun) -> None:
     """metrics.json, per_user.parquet (a rank for each user and model) and recommendations.parquet (a fixed sample of users)."""
-    from diger_core.data.sequences import Sequences, targets
+    from diger_core.data.sequences import Sequences
+    from diger_core.data.splits import targets
     from diger_core.evaluation import ranking as core
 
     config = run.params.evaluation

@@ -98,7 +98,7 @@ def _champion(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking
     """The champion's lists in the candidate's item indices."""
     import torch
 
-    from diger_core.data.sequences import targets
+    from diger_core.data.splits import targets
     from diger_core.evaluation.metrics import ranks
     from diger_core.evaluation.ranking import EvaluationResult, recommended
     from diger_core.recommender.trie import Trie

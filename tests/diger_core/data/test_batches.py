@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from diger_core.data.batches import LENGTHS, Batches, padded_length
-from diger_core.data.sequences import Sequences, training_rows
+from diger_core.data.sequences import Sequences
+from diger_core.data.splits import training_rows
 from diger_core.errors import DigerError
 from diger_core.fast.rows import EpochRows
 from diger_core.training.distributed import Distributed

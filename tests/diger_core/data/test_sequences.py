@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from diger_core.data.sequences import Sequences, sequences, targets, training_counts, training_mask, training_rows
+from diger_core.data.sequences import Sequences, sequences
+from diger_core.data.splits import targets, training_counts, training_mask, training_rows
 from diger_core.errors import DigerError
 
 

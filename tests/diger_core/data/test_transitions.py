@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diger_core.data.sequences import Sequences, targets, training_ends, training_rows
+from diger_core.data.sequences import Sequences
+from diger_core.data.splits import targets, training_ends, training_rows
 from diger_core.data.transitions import Transitions, TransitionsConfig
 from diger_core.recommender.sasrec import Mixture, SasRec, SasRecConfig, candidates
 

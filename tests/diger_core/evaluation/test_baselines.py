@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diger_core.data.sequences import Sequences, targets
+from diger_core.data.sequences import Sequences
+from diger_core.data.splits import targets
 from diger_core.evaluation.baselines import markov, most_popular
 
 

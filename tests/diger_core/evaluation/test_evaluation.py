@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from diger_core.config import EvaluationConfig
-from diger_core.data.sequences import Sequences, targets
+from diger_core.data.sequences import Sequences
+from diger_core.data.splits import targets
 from diger_core.evaluation.ranking import EvaluationResult, baseline_results, evaluation, rank_targets, target_slices
 from diger_core.recommender.beam import beam_search
 from diger_core.recommender.model import Recommender

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from diger_core.data.sequences import Sequences, targets, training_rows
+from diger_core.data.sequences import Sequences
+from diger_core.data.splits import targets, training_rows
 from diger_core.evaluation.metrics import recall
 from diger_core.recommender.sasrec import SasRec, SasRecConfig, candidates, histories, rank, sasrec
 

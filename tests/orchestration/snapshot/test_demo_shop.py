@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from diger_core.data.sequences import sequences, targets, training_rows
+from diger_core.data.sequences import sequences
+from diger_core.data.splits import targets, training_rows
 from diger_core.evaluation import baselines
 from diger_core.evaluation.metrics import ranks, recall
 from orchestration.snapshot.demo_shop import FIRST_EXPORT, SECOND_EXPORT, write_demo_snapshots

@@ -1,0 +1,184 @@
+"""Item-to-item tables: what follows what (transitions), and what reads like what (text), as sparse rows of the strongest neighbours.
+
+    c_ij = sum over the pairs of one user's training events, i before j, g <= window events apart, of exp(-(g - 1) / gap) 2^(-age / half_life)
+    C_ij = c_ij / sqrt(sum_j c_ij)
+    score_j(history) = sum over its last `history` events h, a the number of events after h, of exp(-a / tau) C_hj
+
+Two events of one moment have no order: such a pair counts half in each direction. An item does not follow itself: repeats are a term of their own.
+N items, E events, P stored pairs, T rows to rank, L history items, k places. Time grows with E x window, memory with P and one block of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Ordered
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from diger_core.config import NeighboursConfig
+from diger_core.data.sequences import Float32, Int32, Int64, Sequences
+from diger_core.data.splits import training_ends, training_mask
+from diger_core.errors import DigerError
+from diger_core.progress import Progress, Silent
+
+BLOCK = 1 << 24  # pairs sorted at once: about 0.7 GB
+EXPANDED = 1 << 23  # (history item, neighbour) entries that are summed at once
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """Row i holds its neighbours `items_P[offsets_N1[i]:offsets_N1[i + 1]]` by falling `weights_P`."""
+
+    offsets_N1: Int64
+    items_P: Int32
+    weights_P: Float32
+
+    @property
+    def items(self) -> int:
+        return len(self.offsets_N1) - 1
+
+    def row(self, item: int) -> tuple[Int32, Float32]:
+        """(items, weights) of one item, the strongest first."""
+        part = slice(self.offsets_N1[item], self.offsets_N1[item + 1])
+        return self.items_P[part], self.weights_P[part]
+
+    def to_tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """Tensors for safetensors under `name`; `from_tensors` inverts it exactly."""
+        arrays = {"offsets": self.offsets_N1, "items": self.items_P, "weights": self.weights_P}
+        return {f"{name}.{part}": torch.from_numpy(np.array(array)) for part, array in arrays.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, torch.Tensor], name: str) -> ItemTable:
+        """The table that `to_tensors` wrote; DigerError where it is missing."""
+        try:
+            return cls(*(tensors[f"{name}.{part}"].cpu().numpy() for part in ("offsets", "items", "weights")))
+        except KeyError as error:
+            raise DigerError(
+                f"neighbours: tensor {error} is missing: the file was not written by the stage `neighbours`; run that stage again"
+            ) from error
+
+
+def empty_table(items: int) -> ItemTable:
+    """Nobody has a neighbour: what stands for texts where there are none."""
+    return ItemTable(np.zeros(items + 1, dtype=np.int64), np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
+
+
+def transitions(seq: Sequences, config: NeighboursConfig, progress: Progress | None = None) -> ItemTable:
+    """C of the training events, each row cut to its `keep` strongest neighbours."""
+    order_e, end_E, weight_E = _by_item(seq, config)
+    bounds_N1 = np.searchsorted(seq.events_E[order_e], np.arange(seq.items + 1))
+    per_block = max(1, BLOCK // (2 * config.window))
+    parts: list[tuple[Int64, Int32, Float32]] = []
+    first, told = 0, progress or Silent()
+    while first < seq.items:
+        last = max(first + 1, int(np.searchsorted(bounds_N1, bounds_N1[first] + per_block, side="right")) - 1)
+        at_e = order_e[bounds_N1[first] : bounds_N1[last]]
+        parts.append(_block(seq, at_e, end_E, weight_E, first, last, config))
+        first = last
+        told.update("neighbours", int(bounds_N1[first]), len(order_e))
+    counts_N = np.concatenate([counts for counts, _, _ in parts])
+    return ItemTable(np.r_[0, np.cumsum(counts_N)], np.concatenate([items for _, items, _ in parts]), np.concatenate([w for _, _, w in parts]))
+
+
+def _by_item(seq: Sequences, config: NeighboursConfig) -> tuple[Int64, Int64, Float32]:
+    """(training events in the order of their items; for each event where its user's training events end; its weight)."""
+    mask_E = training_mask(seq)
+    events = np.flatnonzero(mask_E)
+    order_e = events[np.argsort(seq.events_E[events], kind="stable")]
+    end_E = np.repeat(training_ends(seq), np.diff(seq.offsets_U1))
+    weight_E = np.ones(len(mask_E), dtype=np.float32)
+    if config.half_life_days is not None and seq.timestamps_E is not None and len(events):
+        age_E = (seq.timestamps_E[events].max() - seq.timestamps_E) / (DAY * config.half_life_days)
+        weight_E = np.exp2(-np.maximum(age_E, 0)).astype(np.float32)
+    return order_e, end_E, weight_E
+
+
+def _block(
+    seq: Sequences, at_e: Int64, end_E: Int64, weight_E: Float32, first: int, last: int, config: NeighboursConfig
+) -> tuple[Int64, Int32, Float32]:
+    """(neighbours of each item first..last - 1, their items, their weights) from the training events `at_e` of these items."""
+    begin_e = seq.offsets_U1[np.searchsorted(seq.offsets_U1, at_e, side="right") - 1]
+    keys: list[Int64] = []
+    values: list[Float32] = []
+    for gap in range(1, config.window + 1):
+        share = np.float32(np.exp(-(gap - 1) / config.gap))
+        for other_e, inside_e, forward in ((at_e + gap, at_e + gap < end_E[at_e], True), (at_e - gap, at_e - gap >= begin_e, False)):
+            here, there = at_e[inside_e], other_e[inside_e]
+            tied = np.zeros(len(here), dtype=bool) if seq.timestamps_E is None else seq.timestamps_E[here] == seq.timestamps_E[there]
+            counted = (tied | forward) & (seq.events_E[here] != seq.events_E[there])
+            here, there, tied = here[counted], there[counted], tied[counted]
+            keys.append((seq.events_E[here].astype(np.int64) - first) * seq.items + seq.events_E[there])
+            values.append(share * weight_E[here] * np.where(tied, np.float32(0.5), np.float32(1)))
+    row_P, item_P, weight_P = _summed(np.concatenate(keys), np.concatenate(values), seq.items)
+    sums = np.bincount(row_P, weight_P, minlength=last - first)
+    return _strongest(row_P, item_P, (weight_P / np.sqrt(np.maximum(sums[row_P], 1e-12))).astype(np.float32), last - first, config.keep)
+
+
+def _summed(key_X: Int64, value_X: Float32, items: int) -> tuple[Int64, Int32, npt.NDArray[np.float64]]:
+    """(row, item, sum) of the distinct keys row * N + item, ascending."""
+    if not len(key_X):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32), np.empty(0)
+    order_X = np.argsort(key_X, kind="stable")
+    sorted_X = key_X[order_X]
+    begin_P = np.flatnonzero(np.r_[True, sorted_X[1:] != sorted_X[:-1]])
+    sums_P = np.add.reduceat(value_X[order_X].astype(np.float64), begin_P)
+    return sorted_X[begin_P] // items, (sorted_X[begin_P] % items).astype(np.int32), sums_P
+
+
+def _strongest(row_P: Int64, item_P: Int32, weight_P: Float32, rows: int, keep: int) -> tuple[Int64, Int32, Float32]:
+    """(how many of each row are kept, items, weights): each row's `keep` strongest entries, strongest first, equal ones by item."""
+    order_P = np.lexsort((item_P, -weight_P, row_P))
+    row_P, item_P, weight_P = row_P[order_P], item_P[order_P], weight_P[order_P]
+    begin = np.searchsorted(row_P, np.arange(rows))
+    kept_P = np.arange(len(row_P)) - begin[row_P] < keep
+    return np.bincount(row_P[kept_P], minlength=rows), item_P[kept_P], weight_P[kept_P]
+
+
+# Scores of histories
+
+
+def history_weights(seq: Sequences, users_T: Int64, end_T: Int64, length: int, tau: float) -> tuple[Int32, Float32]:
+    """(items [T, L], -1 where there is none; weights [T, L], exp(-a / tau), 0 there): each user's last `length` events before `end_T`."""
+    at_TL = end_T[:, None] - 1 - np.arange(length)
+    real_TL = at_TL >= seq.offsets_U1[users_T][:, None]
+    items_TL = np.where(real_TL, seq.events_E[np.maximum(at_TL, 0)], np.int32(-1))
+    return items_TL.astype(np.int32), (np.exp(-np.arange(length) / tau) * real_TL).astype(np.float32)
+
+
+def scored(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weights_TL: Float32, top: int) -> tuple[Int32, Float32]:
+    """(items [T, top] int32, scores [T, top] float32) by falling score of sum_l weight_l sum_t w_t table_t[item_l]; -1 and 0 where there is none.
+
+    Rows are ranked in chunks whose expanded entries fit `EXPANDED`; equal scores are ordered by item.
+    """
+    found_Tk, score_Tk = np.full((len(items_TL), top), -1, dtype=np.int32), np.zeros((len(items_TL), top), dtype=np.float32)
+    sizes_T = np.zeros(len(items_TL), dtype=np.int64)
+    for table, _ in tables:
+        lengths_N = np.append(np.diff(table.offsets_N1), 0)
+        sizes_T += lengths_N[items_TL].sum(axis=1)
+    ends_T = np.cumsum(sizes_T)
+    start = 0
+    while start < len(items_TL):
+        stop = max(start + 1, int(np.searchsorted(ends_T, (ends_T[start - 1] if start else 0) + EXPANDED, side="right")))
+        _score_chunk(tables, items_TL[start:stop], weights_TL[start:stop], found_Tk[start:stop], score_Tk[start:stop])
+        start = stop
+    return found_Tk, score_Tk
+
+
+def _score_chunk(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weights_TL: Float32, found_Tk: Int32, score_Tk: Float32) -> None:
+    row_X, column_X = np.nonzero(items_TL >= 0)
+    item_X, weight_X = items_TL[row_X, column_X], weights_TL[row_X, column_X]
+    keys: list[Int64] = []
+    values: list[Float32] = []
+    for table, strength in tables:
+        begin_X, many_X = table.offsets_N1[item_X], np.diff(table.offsets_N1)[item_X]
+        place = np.repeat(begin_X - (np.cumsum(many_X) - many_X), many_X) + np.arange(int(many_X.sum()))
+        keys.append(np.repeat(row_X, many_X) * table.items + table.items_P[place])
+        values.append(np.repeat(weight_X * np.float32(strength), many_X) * table.weights_P[place])
+    row_P, item_P, sum_P = _summed(np.concatenate(keys), np.concatenate(values), tables[0][0].items)
+    many, item_P, weight_P = _strongest(row_P, item_P, sum_P.astype(np.float32), len(items_TL), found_Tk.shape[1])
+    row_P = np.repeat(np.arange(len(items_TL)), many)
+    column_P = np.arange(len(item_P)) - np.repeat(np.cumsum(many) - many, many)
+    found_Tk[row_P, column_P], score_Tk[row_P, column_P] = item_P, weight_P

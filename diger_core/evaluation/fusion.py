@@ -1,0 +1,247 @@
+"""Lists that listen to several models: an additive mixture of a few named distributions over items.
+
+    score(item) = sum_k w_k p_k(item),   sum_k w_k = 1,   sum over items of p_k(item) = 1 for every user whom part k knows something about
+
+Parts: `generative` (the beams' probabilities), `transitions` and `text` (scores of the item-to-item tables), `repeat` (what the user had before),
+`recent` and `popular` (shares of the last and of all training events). The candidates are the union of what the parts name.
+
+The weights maximise NDCG@10 of validation users by direct search: Dirichlet draws, then a refinement around the best. Weights that maximise the
+likelihood rank worse. Of the draws within noise of the best the mean is taken, so that a small validation set does not choose by luck.
+
+T rows (a user at a moment), P candidates of all rows together, K parts, k places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from diger_core.data.neighbours import ItemTable, history_weights, scored
+from diger_core.data.sequences import Float32, Int32, Int64, Sequences
+from diger_core.data.splits import training_mask
+
+PARTS = ("generative", "transitions", "text", "repeat", "recent", "popular")
+TAUS = (1.5, 5.0, 20.0)  # of exp(-a / tau), a the number of later events
+HISTORY = 50  # events of a user that the tables look at
+LISTED = 100  # candidates that each table, and each popularity, names
+RECENT = 0.1  # share of the training events that are recent
+DRAWS, REFINEMENTS = 300, 200
+SEARCHED = 10_000  # validation users that the search looks at, at most
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is counted: the two tables and the two popularities (float32 [N], sums 1). `tau`: of each part that ages a history."""
+
+    transitions: ItemTable
+    text: ItemTable
+    recent_N: Float32
+    popular_N: Float32
+    tau: Mapping[str, float] = field(default_factory=lambda: {"transitions": 5.0, "text": 5.0, "repeat": 5.0})
+
+    @classmethod
+    def of(cls, seq: Sequences, transitions: ItemTable, text: ItemTable, tau: Mapping[str, float] | None = None) -> Counts:
+        """With the popularities of the training events of `seq`."""
+        recent_N, popular_N = popularities(seq)
+        return cls(transitions, text, recent_N, popular_N) if tau is None else cls(transitions, text, recent_N, popular_N, tau)
+
+
+def popularities(seq: Sequences) -> tuple[Float32, Float32]:
+    """(recent_N, popular_N): shares of the newest tenth of the training events, and of all. Without times the newest are those last in their users."""
+    mask_E = training_mask(seq)
+    events_e = seq.events_E[mask_E]
+    if seq.timestamps_E is not None:
+        order_e = np.argsort(seq.timestamps_E[mask_E], kind="stable")
+    else:
+        order_e = np.argsort(np.arange(len(mask_E))[mask_E] - np.repeat(seq.offsets_U1[1:], np.diff(seq.offsets_U1))[mask_E], kind="stable")
+    newest_e = events_e[order_e[-max(1, round(RECENT * len(order_e))) :]]
+    recent_N, popular_N = (np.bincount(part, minlength=seq.items).astype(np.float32) for part in (newest_e, events_e))
+    return recent_N / max(1.0, float(recent_N.sum())), popular_N / max(1.0, float(popular_N.sum()))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """row_P ascending, item_P ascending in each row, value_KP float32: p_k of each candidate, in the order of `parts`."""
+
+    parts: tuple[str, ...]
+    rows: int
+    row_P: Int64
+    item_P: Int32
+    value_KP: Float32
+
+    def scores(self, weights: Mapping[str, float]) -> Float32:
+        """float32 [P]."""
+        found: Float32 = np.array([weights.get(part, 0.0) for part in self.parts], dtype=np.float32) @ self.value_KP
+        return found
+
+    def places(self, target_T: Int32, items: int) -> Int64:
+        """[T]: where each row's target stands among the candidates, -1 where it is none."""
+        key_P = self.row_P * items + self.item_P
+        wanted_T = np.arange(self.rows, dtype=np.int64) * items + target_T
+        place_T = np.searchsorted(key_P, wanted_T)
+        hit_T = (place_T < len(key_P)) & (key_P[np.minimum(place_T, len(key_P) - 1)] == wanted_T) if len(key_P) else np.zeros(self.rows, dtype=bool)
+        return np.where(hit_T, place_T, -1)
+
+
+def candidates(
+    counts: Counts,
+    seq: Sequences,
+    users_T: Int64,
+    end_T: Int64,
+    beams: tuple[Int32, Float32] | None = None,
+    *,
+    remove_seen: bool = False,
+    allowed_N: npt.NDArray[np.bool_] | None = None,
+) -> Candidates:
+    """The union of what the parts name for each row, with every part's distribution on it.
+
+    beams: (items [T, W], -1 where there is none; their log-probabilities). `allowed_N`: items that may be recommended. An item of weight 0 in all
+    parts is no candidate.
+    """
+    named: dict[str, tuple[Int32, Float32]] = {}
+    if beams is not None:
+        finite_TW = np.where((beams[0] >= 0) & np.isfinite(beams[1]), beams[1], -np.inf)
+        top_T1 = np.maximum(finite_TW.max(axis=1, keepdims=True, initial=-1e9), -1e9)
+        named["generative"] = (beams[0], np.exp(finite_TW - top_T1).astype(np.float32))
+    for part, table in (("transitions", counts.transitions), ("text", counts.text)):
+        items_TL, weights_TL = history_weights(seq, users_T, end_T, HISTORY, counts.tau[part])
+        named[part] = scored([(table, 1.0)], items_TL, weights_TL, LISTED)
+    items_TL, weights_TL = history_weights(seq, users_T, end_T, HISTORY, counts.tau["repeat"])
+    named["repeat"] = (items_TL, weights_TL)
+    for part, share_N in (("recent", counts.recent_N), ("popular", counts.popular_N)):
+        best_k = np.argsort(-share_N, kind="stable")[:LISTED].astype(np.int32)
+        named[part] = (np.tile(best_k, (len(users_T), 1)), np.tile(share_N[best_k], (len(users_T), 1)))
+    return _union(named, counts, seq, users_T, end_T, remove_seen, allowed_N)
+
+
+def _union(
+    named: Mapping[str, tuple[Int32, Float32]],
+    counts: Counts,
+    seq: Sequences,
+    users_T: Int64,
+    end_T: Int64,
+    remove_seen: bool,
+    allowed_N: npt.NDArray[np.bool_] | None,
+) -> Candidates:
+    keys = {part: _keys(items, value, seq.items) for part, (items, value) in named.items()}
+    key_P = np.unique(np.concatenate([key for key, _ in keys.values()]))
+    if remove_seen:
+        key_P = np.setdiff1d(key_P, _seen_keys(seq, users_T, end_T), assume_unique=False)
+    if allowed_N is not None:
+        key_P = key_P[allowed_N[key_P % seq.items]]
+    row_P, item_P = key_P // seq.items, (key_P % seq.items).astype(np.int32)
+    value_KP = np.zeros((len(named), len(key_P)), dtype=np.float32)
+    for k, (part, (key_X, value_X)) in enumerate(keys.items()):
+        if part in ("recent", "popular"):
+            value_KP[k] = (counts.recent_N if part == "recent" else counts.popular_N)[item_P]  # exact for every candidate
+            continue
+        place_X = np.searchsorted(key_P, key_X)
+        kept_X = (place_X < len(key_P)) & (key_P[np.minimum(place_X, len(key_P) - 1)] == key_X) if len(key_P) else np.zeros(len(key_X), dtype=bool)
+        sums_T = np.bincount(key_X // seq.items, value_X, minlength=len(users_T))
+        share_X = value_X / np.maximum(sums_T[key_X // seq.items], 1e-12)
+        value_KP[k] = np.bincount(place_X[kept_X], share_X[kept_X], minlength=len(key_P)).astype(np.float32)
+    return Candidates(tuple(named), len(users_T), row_P, item_P, value_KP)
+
+
+def _keys(items_Tx: Int32, value_Tx: Float32, items: int) -> tuple[Int64, Float32]:
+    """(row * N + item, value) of the entries that are there and not 0."""
+    row_X, column_X = np.nonzero((items_Tx >= 0) & (value_Tx > 0))
+    return row_X * np.int64(items) + items_Tx[row_X, column_X], value_Tx[row_X, column_X]
+
+
+def _seen_keys(seq: Sequences, users_T: Int64, end_T: Int64) -> Int64:
+    """row * N + item of what each row's history holds."""
+    begin_T = seq.offsets_U1[users_T]
+    many_T = end_T - begin_T
+    place = np.repeat(begin_T - (np.cumsum(many_T) - many_T), many_T) + np.arange(int(many_T.sum()))
+    return np.repeat(np.arange(len(users_T), dtype=np.int64), many_T) * seq.items + seq.events_E[place]
+
+
+def fused(found: Candidates, weights: Mapping[str, float], k: int) -> tuple[Int32, Float32]:
+    """(items [T, k] int32, scores [T, k] float32), best first, equal scores by item; -1 and 0 where a row has fewer candidates."""
+    score_P = found.scores(weights)
+    order_P = np.lexsort((found.item_P, -score_P, found.row_P))
+    begin_T = np.searchsorted(found.row_P, np.arange(found.rows))
+    place_P = np.arange(len(order_P)) - begin_T[found.row_P]
+    kept_P = (place_P < k) & (score_P[order_P] > 0)
+    items_Tk, scores_Tk = np.full((found.rows, k), -1, dtype=np.int32), np.zeros((found.rows, k), dtype=np.float32)
+    row, place, at = found.row_P[kept_P], place_P[kept_P], order_P[kept_P]
+    items_Tk[row, place], scores_Tk[row, place] = found.item_P[at], score_P[at]
+    return items_Tk, scores_Tk
+
+
+# The search for weights
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights by part (sum 1). `halves`: what each half of the validation users alone would have chosen; `ndcg`: on all of them."""
+
+    weights: dict[str, float]
+    ndcg: float
+    halves: tuple[dict[str, float], dict[str, float]]
+
+    @property
+    def moved(self) -> float:
+        """Half the sum of the differences between the halves' weights: 0 where they agree, 1 where nothing is common."""
+        return 0.5 * sum(abs(self.halves[0][part] - self.halves[1][part]) for part in self.weights)
+
+
+def search_weights(found: Candidates, target_T: Int32, items: int, seed: int = 0) -> Weights:
+    """The weights that rank the validation targets best. Needs at least two rows; the same candidates and seed give the same weights."""
+    random = np.random.Generator(np.random.Philox(key=seed))
+    place_T = found.places(target_T, items)
+    half_T = random.permutation(found.rows) % 2
+    everybody = _searched(found, place_T, np.arange(found.rows), seed)
+    halves = tuple(_named(found, _searched(found, place_T, np.flatnonzero(half_T == side), seed)) for side in (0, 1))
+    ndcg = float(_ndcg(found, place_T, everybody[None, :], np.arange(found.rows)).mean())
+    return Weights(_named(found, everybody), ndcg, (halves[0], halves[1]))
+
+
+def _named(found: Candidates, weight_K: Floats) -> dict[str, float]:
+    return {part: round(float(weight), 6) for part, weight in zip(found.parts, weight_K, strict=True)}
+
+
+def _searched(found: Candidates, place_T: Int64, rows: Int64, seed: int) -> Floats:
+    """[K]: the mean of the draws within one standard error (of the paired difference) of the best draw."""
+    random = np.random.Generator(np.random.Philox(key=seed + 1))
+    if len(rows) > SEARCHED:
+        rows = np.sort(random.choice(rows, SEARCHED, replace=False))
+    parts = len(found.parts)
+    draw_DK = np.concatenate((np.eye(parts), random.dirichlet(np.full(parts, 0.5), DRAWS)))
+    gain_DT = _ndcg(found, place_T, draw_DK, rows)
+    for width in (0.7, 0.3):
+        best_K = draw_DK[gain_DT.mean(axis=1).argmax()]
+        near_DK = (best_K + 0.01) * np.exp(width * random.standard_normal((REFINEMENTS // 2, parts)))
+        near_DK /= near_DK.sum(axis=1, keepdims=True)
+        draw_DK, gain_DT = np.concatenate((draw_DK, near_DK)), np.concatenate((gain_DT, _ndcg(found, place_T, near_DK, rows)))
+    best = int(gain_DT.mean(axis=1).argmax())
+    behind_DT = gain_DT[best] - gain_DT
+    error_D = behind_DT.std(axis=1) / np.sqrt(max(1, len(rows)))
+    near_D = behind_DT.mean(axis=1) <= error_D
+    mean_K: Floats = draw_DK[near_D].mean(axis=0)
+    averaged = _ndcg(found, place_T, mean_K[None, :], rows).mean()
+    return mean_K if averaged >= gain_DT[best].mean() - error_D[near_D].mean() else draw_DK[best]
+
+
+def _ndcg(found: Candidates, place_T: Int64, draw_DK: Floats, rows: Int64) -> Float32:
+    """float32 [D, rows]: NDCG@10 of each row's target under each draw; equal scores are ordered by item."""
+    chosen_T = np.zeros(found.rows, dtype=bool)
+    chosen_T[rows] = place_T[rows] >= 0  # a target that is no candidate gains nothing, whatever the weights
+    inside_P = chosen_T[found.row_P]
+    new_T = np.cumsum(chosen_T) - 1
+    row_p, item_p, value_Kp = new_T[found.row_P[inside_P]], found.item_P[inside_P], found.value_KP[:, inside_P]
+    hit_T = np.flatnonzero(chosen_T)
+    at_t = np.cumsum(inside_P)[place_T[hit_T]] - 1
+    gain_DT = np.zeros((len(draw_DK), found.rows), dtype=np.float32)
+    for d, weight_K in enumerate(draw_DK.astype(np.float32)):
+        score_p = weight_K @ value_Kp
+        wanted_p, wanted_item_p = score_p[at_t][row_p], item_p[at_t][row_p]
+        ahead_p = (score_p > wanted_p) | ((score_p == wanted_p) & (item_p < wanted_item_p))
+        rank_t = 1 + np.bincount(row_p[ahead_p], minlength=len(hit_T))
+        gain_DT[d, hit_T] = np.where((rank_t <= 10) & (score_p[at_t] > 0), 1 / np.log2(1 + rank_t), 0)
+    return gain_DT[:, rows]

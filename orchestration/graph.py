@@ -156,6 +156,17 @@ STAGES: tuple[Stage, ...] = (
         extra_inputs=Hook("orchestration.features.embeddings:extra_inputs"),
     ),
     Stage(
+        name="neighbours",
+        title="what follows what, and what reads like what",
+        group="features",
+        compute=Hook("orchestration.features.neighbours:neighbours"),
+        inputs=("validated_items", "sequences", "embeddings"),
+        params=("neighbours", "embeddings"),
+        kinds=("numpy", "scikitlearn"),
+        description="Item-to-item tables: transitions counted from training events, and neighbours by text, which a new item has at once.",
+        fits_events=True,
+    ),
+    Stage(
         name="catalogue_diff",
         title="what changed since the starting bundle, and what it asks for",
         group="change",

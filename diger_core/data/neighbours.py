@@ -24,6 +24,7 @@ from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
 
 BLOCK = 1 << 24  # pairs sorted at once: about 0.7 GB
+VECTORS = 1024  # items whose nearest vectors are found at once
 EXPANDED = 1 << 23  # (history item, neighbour) entries that are summed at once
 DAY = 86_400
 
@@ -114,7 +115,7 @@ def _block(
             values.append(share * weight_E[here] * np.where(tied, np.float32(0.5), np.float32(1)))
     row_P, item_P, weight_P = _summed(np.concatenate(keys), np.concatenate(values), seq.items)
     sums = np.bincount(row_P, weight_P, minlength=last - first)
-    return _strongest(row_P, item_P, (weight_P / np.sqrt(np.maximum(sums[row_P], 1e-12))).astype(np.float32), last - first, config.keep)
+    return strongest(row_P, item_P, (weight_P / np.sqrt(np.maximum(sums[row_P], 1e-12))).astype(np.float32), last - first, config.keep)
 
 
 def _summed(key_X: Int64, value_X: Float32, items: int) -> tuple[Int64, Int32, npt.NDArray[np.float64]]:
@@ -128,13 +129,31 @@ def _summed(key_X: Int64, value_X: Float32, items: int) -> tuple[Int64, Int32, n
     return sorted_X[begin_P] // items, (sorted_X[begin_P] % items).astype(np.int32), sums_P
 
 
-def _strongest(row_P: Int64, item_P: Int32, weight_P: Float32, rows: int, keep: int) -> tuple[Int64, Int32, Float32]:
+def strongest(row_P: Int64, item_P: Int32, weight_P: Float32, rows: int, keep: int) -> tuple[Int64, Int32, Float32]:
     """(how many of each row are kept, items, weights): each row's `keep` strongest entries, strongest first, equal ones by item."""
     order_P = np.lexsort((item_P, -weight_P, row_P))
     row_P, item_P, weight_P = row_P[order_P], item_P[order_P], weight_P[order_P]
     begin = np.searchsorted(row_P, np.arange(rows))
     kept_P = np.arange(len(row_P)) - begin[row_P] < keep
     return np.bincount(row_P[kept_P], minlength=rows), item_P[kept_P], weight_P[kept_P]
+
+
+def vector_neighbours(vectors_ND: torch.Tensor, keep: int) -> ItemTable:
+    """The `keep` nearest items of each by cosine, exactly, in blocks: time grows with N x N x D, memory with one block. Without positive cosine: none."""
+    unit_ND = torch.nn.functional.normalize(vectors_ND.float(), dim=1)
+    items, keep = len(unit_ND), min(keep, len(unit_ND) - 1)
+    if keep < 1:
+        return empty_table(items)
+    counts, found, weights = [], [], []
+    for start in range(0, items, VECTORS):
+        near_vN = unit_ND[start : start + VECTORS] @ unit_ND.T
+        near_vN[torch.arange(len(near_vN)), torch.arange(start, start + len(near_vN))] = -1.0
+        top = near_vN.topk(keep, dim=1)
+        positive = top.values > 0
+        counts.append(positive.sum(dim=1).numpy())
+        found.append(top.indices[positive].int().numpy())
+        weights.append(top.values[positive].numpy())
+    return ItemTable(np.r_[0, np.cumsum(np.concatenate(counts))].astype(np.int64), np.concatenate(found), np.concatenate(weights))
 
 
 # Scores of histories
@@ -178,7 +197,7 @@ def _score_chunk(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weig
         keys.append(np.repeat(row_X, many_X) * table.items + table.items_P[place])
         values.append(np.repeat(weight_X * np.float32(strength), many_X) * table.weights_P[place])
     row_P, item_P, sum_P = _summed(np.concatenate(keys), np.concatenate(values), tables[0][0].items)
-    many, item_P, weight_P = _strongest(row_P, item_P, sum_P.astype(np.float32), len(items_TL), found_Tk.shape[1])
+    many, item_P, weight_P = strongest(row_P, item_P, sum_P.astype(np.float32), len(items_TL), found_Tk.shape[1])
     row_P = np.repeat(np.arange(len(items_TL)), many)
     column_P = np.arange(len(item_P)) - np.repeat(np.cumsum(many) - many, many)
     found_Tk[row_P, column_P], score_Tk[row_P, column_P] = item_P, weight_P

@@ -51,7 +51,7 @@ class Counts:
 
 
 def popularities(seq: Sequences) -> tuple[Float32, Float32]:
-    """(recent_N, popular_N): shares of the newest tenth of the training events, and of all. Without times the newest are those last in their users."""
+    """(recent_N, popular_N): shares of the newest tenth of the training events, and of all. Without times the newest are each user's last."""
     mask_E = training_mask(seq)
     events_e = seq.events_E[mask_E]
     if seq.timestamps_E is not None:
@@ -96,11 +96,12 @@ def candidates(
     *,
     remove_seen: bool = False,
     allowed_N: npt.NDArray[np.bool_] | None = None,
+    raw: bool = False,
 ) -> Candidates:
     """The union of what the parts name for each row, with every part's distribution on it.
 
-    beams: (items [T, W], -1 where there is none; their log-probabilities). `allowed_N`: items that may be recommended. An item of weight 0 in all
-    parts is no candidate.
+    beams: (items [T, W], -1 where there is none; their log-probabilities). `allowed_N`: items that may be recommended. `raw`: the parts' scores
+    as they are, not each user's shares of them, which is how counting rules add them.
     """
     named: dict[str, tuple[Int32, Float32]] = {}
     if beams is not None:
@@ -115,7 +116,7 @@ def candidates(
     for part, share_N in (("recent", counts.recent_N), ("popular", counts.popular_N)):
         best_k = np.argsort(-share_N, kind="stable")[:LISTED].astype(np.int32)
         named[part] = (np.tile(best_k, (len(users_T), 1)), np.tile(share_N[best_k], (len(users_T), 1)))
-    return _union(named, counts, seq, users_T, end_T, remove_seen, allowed_N)
+    return _union(named, counts, seq, users_T, end_T, remove_seen, allowed_N, raw)
 
 
 def _union(
@@ -126,6 +127,7 @@ def _union(
     end_T: Int64,
     remove_seen: bool,
     allowed_N: npt.NDArray[np.bool_] | None,
+    raw: bool,
 ) -> Candidates:
     keys = {part: _keys(items, value, seq.items) for part, (items, value) in named.items()}
     key_P = np.unique(np.concatenate([key for key, _ in keys.values()]))
@@ -141,8 +143,8 @@ def _union(
             continue
         place_X = np.searchsorted(key_P, key_X)
         kept_X = (place_X < len(key_P)) & (key_P[np.minimum(place_X, len(key_P) - 1)] == key_X) if len(key_P) else np.zeros(len(key_X), dtype=bool)
-        sums_T = np.bincount(key_X // seq.items, value_X, minlength=len(users_T))
-        share_X = value_X / np.maximum(sums_T[key_X // seq.items], 1e-12)
+        row_X = key_X // seq.items
+        share_X = value_X if raw else value_X / np.maximum(np.bincount(row_X, value_X, minlength=len(users_T))[row_X], 1e-12)
         value_KP[k] = np.bincount(place_X[kept_X], share_X[kept_X], minlength=len(key_P)).astype(np.float32)
     return Candidates(tuple(named), len(users_T), row_P, item_P, value_KP)
 
@@ -198,7 +200,7 @@ def search_weights(found: Candidates, target_T: Int32, items: int, seed: int = 0
     half_T = random.permutation(found.rows) % 2
     everybody = _searched(found, place_T, np.arange(found.rows), seed)
     halves = tuple(_named(found, _searched(found, place_T, np.flatnonzero(half_T == side), seed)) for side in (0, 1))
-    ndcg = float(_ndcg(found, place_T, everybody[None, :], np.arange(found.rows)).mean())
+    ndcg = float(ndcg_of(found, place_T, everybody[None, :], np.arange(found.rows)).mean())
     return Weights(_named(found, everybody), ndcg, (halves[0], halves[1]))
 
 
@@ -213,22 +215,22 @@ def _searched(found: Candidates, place_T: Int64, rows: Int64, seed: int) -> Floa
         rows = np.sort(random.choice(rows, SEARCHED, replace=False))
     parts = len(found.parts)
     draw_DK = np.concatenate((np.eye(parts), random.dirichlet(np.full(parts, 0.5), DRAWS)))
-    gain_DT = _ndcg(found, place_T, draw_DK, rows)
+    gain_DT = ndcg_of(found, place_T, draw_DK, rows)
     for width in (0.7, 0.3):
         best_K = draw_DK[gain_DT.mean(axis=1).argmax()]
         near_DK = (best_K + 0.01) * np.exp(width * random.standard_normal((REFINEMENTS // 2, parts)))
         near_DK /= near_DK.sum(axis=1, keepdims=True)
-        draw_DK, gain_DT = np.concatenate((draw_DK, near_DK)), np.concatenate((gain_DT, _ndcg(found, place_T, near_DK, rows)))
+        draw_DK, gain_DT = np.concatenate((draw_DK, near_DK)), np.concatenate((gain_DT, ndcg_of(found, place_T, near_DK, rows)))
     best = int(gain_DT.mean(axis=1).argmax())
     behind_DT = gain_DT[best] - gain_DT
     error_D = behind_DT.std(axis=1) / np.sqrt(max(1, len(rows)))
     near_D = behind_DT.mean(axis=1) <= error_D
     mean_K: Floats = draw_DK[near_D].mean(axis=0)
-    averaged = _ndcg(found, place_T, mean_K[None, :], rows).mean()
+    averaged = ndcg_of(found, place_T, mean_K[None, :], rows).mean()
     return mean_K if averaged >= gain_DT[best].mean() - error_D[near_D].mean() else draw_DK[best]
 
 
-def _ndcg(found: Candidates, place_T: Int64, draw_DK: Floats, rows: Int64) -> Float32:
+def ndcg_of(found: Candidates, place_T: Int64, draw_DK: Floats, rows: Int64) -> Float32:
     """float32 [D, rows]: NDCG@10 of each row's target under each draw; equal scores are ordered by item."""
     chosen_T = np.zeros(found.rows, dtype=bool)
     chosen_T[rows] = place_T[rows] >= 0  # a target that is no candidate gains nothing, whatever the weights

@@ -7,7 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from diger_core.config import STRICT, EvaluationConfig, JointModelConfig, RecommenderConfig, TableConfig, TokenizerConfig, TrainingConfig
+from diger_core.config import (
+    STRICT,
+    EvaluationConfig,
+    JointModelConfig,
+    NeighboursConfig,
+    RecommenderConfig,
+    TableConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
 from orchestration.features.encoders.base import EmbeddingsConfig
 from orchestration.params.arrival import ArrivalConfig
 from orchestration.params.cluster import ClusterConfig
@@ -27,6 +36,7 @@ class Params:
     validated_interactions: ValidatedInteractionsConfig = field(default_factory=ValidatedInteractionsConfig)
     sequences: SequencesConfig = field(default_factory=SequencesConfig)
     embeddings: EmbeddingsConfig = field(default_factory=EmbeddingsConfig)
+    neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
     catalogue_diff: CatalogueDiffConfig = field(default_factory=CatalogueDiffConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     recommender: RecommenderConfig = field(default_factory=RecommenderConfig)

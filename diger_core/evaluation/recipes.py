@@ -1,0 +1,137 @@
+"""Recipes for lists: which parts, how a history ages, and what each part weighs. Baselines and the released lists are recipes alike.
+
+All numbers of a recipe are chosen on validation targets. Baselines add raw scores (C + w T + s identity); the released lists mix shares (fusion.py).
+Where the mixture does not beat the best baseline on validation, that baseline serves, and the recipe says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diger_core.data.sequences import Float32, Int32, Int64, Sequences
+from diger_core.data.splits import targets
+from diger_core.evaluation.fusion import TAUS, Candidates, Counts, candidates, fused, ndcg_of, search_weights
+
+TEXT_WEIGHTS = (0.0, 0.3, 0.7, 1.0, 2.0)
+REPEAT_WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)
+REPEATS = 0.05  # share of validation targets that the user had before, from which on people repeat
+CHUNK = 4096  # rows whose candidates are held at once
+FITTED = 20_000  # validation rows that recipes are fitted on, at most
+Beams = tuple[Int32, Float32]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`tau`: of each part that ages a history; `weights` by part. `raw`: scores are added as they are, not as shares. `ndcg`: on validation."""
+
+    weights: Mapping[str, float]
+    tau: Mapping[str, float] = field(default_factory=dict)
+    raw: bool = False
+    ndcg: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON; `Recipe(**plain)` inverts it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """`baselines` by name; `lists`: what is released; `fallback`: the baseline that serves because the mixture did not beat it, or None."""
+
+    baselines: dict[str, Recipe]
+    lists: Recipe
+    fallback: str | None
+    halves: tuple[dict[str, float], dict[str, float]]
+    moved: float
+    repeat_share: float
+
+    @property
+    def best(self) -> str:
+        """The baseline that is best on validation."""
+        return max(self.baselines, key=lambda name: self.baselines[name].ndcg)
+
+
+def ranked(recipe: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T: Int64, k: int, beams: Beams | None = None, **options: Any) -> Beams:
+    """(items [T, k], scores [T, k]) of the recipe; `options`: remove_seen, allowed_N. Rows are computed in chunks."""
+    items_Tk, scores_Tk = np.full((len(users_T), k), -1, dtype=np.int32), np.zeros((len(users_T), k), dtype=np.float32)
+    aged = _aged(counts, recipe.tau)
+    for start in range(0, len(users_T), CHUNK):
+        part = slice(start, start + CHUNK)
+        own = None if beams is None else (beams[0][part], beams[1][part])
+        found = candidates(aged, seq, users_T[part], end_T[part], own, raw=recipe.raw, **options)
+        items_Tk[part], scores_Tk[part] = fused(found, recipe.weights, k)
+    return items_Tk, scores_Tk
+
+
+def fit(counts: Counts, seq: Sequences, beams: Beams | None, seed: int = 0, *, remove_seen: bool = False) -> Fitted:
+    """Chooses every recipe on the validation targets of `seq`. beams: the generative model's lists for these rows; None: without it."""
+    users_T, end_T, target_T = targets(seq, "validation")
+    if len(users_T) > FITTED:
+        random = np.random.Generator(np.random.Philox(key=seed))
+        rows = np.sort(random.choice(len(users_T), FITTED, replace=False))
+        users_T, end_T, target_T = users_T[rows], end_T[rows], target_T[rows]
+        beams = None if beams is None else (beams[0][rows], beams[1][rows])
+    repeats = repeat_share(seq, users_T, end_T, target_T)
+    baselines = _baselines(counts, seq, users_T, end_T, target_T, repeats >= REPEATS, remove_seen)
+    tau = {part: baselines[name].tau[part] for part, name in (("transitions", "item_item"), ("text", "text"))}
+    tau["repeat"] = baselines["repeat"].tau["repeat"] if "repeat" in baselines else tau["transitions"]
+    found = candidates(_aged(counts, tau), seq, users_T, end_T, beams, remove_seen=remove_seen)
+    searched = search_weights(found, target_T, seq.items, seed)
+    lists = Recipe(searched.weights, tau, ndcg=searched.ndcg)
+    best = max(baselines, key=lambda name: baselines[name].ndcg)
+    fallback = best if lists.ndcg < baselines[best].ndcg else None
+    return Fitted(baselines, baselines[best] if fallback else lists, fallback, searched.halves, searched.moved, repeats)
+
+
+def repeat_share(seq: Sequences, users_T: Int64, end_T: Int64, target_T: Int32) -> float:
+    """Share of the targets that their user's history holds."""
+    begin_T = seq.offsets_U1[users_T]
+    many_T = end_T - begin_T
+    place = np.repeat(begin_T - (np.cumsum(many_T) - many_T), many_T) + np.arange(int(many_T.sum()))
+    row = np.repeat(np.arange(len(users_T)), many_T)
+    return float((np.bincount(row, seq.events_E[place] == target_T[row], minlength=len(users_T)) > 0).mean())
+
+
+def _aged(counts: Counts, tau: Mapping[str, float]) -> Counts:
+    return replace(counts, tau={**counts.tau, **tau})
+
+
+def _baselines(
+    counts: Counts, seq: Sequences, users_T: Int64, end_T: Int64, target_T: Int32, repeating: bool, remove_seen: bool
+) -> dict[str, Recipe]:
+    """item_item (C), text (T), item_item_text (C + w T), where people repeat also repeat (C + w T + s identity), and the two popularities."""
+    best: dict[str, Recipe] = {}
+    for tau in TAUS:
+        ages = {"transitions": tau, "text": tau, "repeat": tau}
+        found = candidates(_aged(counts, ages), seq, users_T, end_T, remove_seen=remove_seen, raw=True)
+        tried = _grid(repeating and not remove_seen)
+        draw_DK = np.array([[weights.get(part, 0.0) for part in found.parts] for _, weights in tried])
+        for (name, weights), ndcg in zip(tried, _means(found, target_T, seq.items, draw_DK), strict=True):
+            if name not in best or ndcg > best[name].ndcg:
+                best[name] = Recipe(weights, ages, True, ndcg)
+    return best
+
+
+def _grid(repeating: bool) -> list[tuple[str, dict[str, float]]]:
+    tried: list[tuple[str, dict[str, float]]] = [
+        ("most_popular", {"popular": 1.0}),
+        ("recent_popular", {"recent": 1.0}),
+        ("item_item", {"transitions": 1.0}),
+        ("text", {"text": 1.0}),
+    ]
+    tried += [("item_item_text", {"transitions": 1.0, "text": text}) for text in TEXT_WEIGHTS[1:]]
+    if repeating:
+        pairs = product(TEXT_WEIGHTS, REPEAT_WEIGHTS[1:])
+        tried += [("repeat", {"transitions": 1.0, "text": text, "repeat": again}) for text, again in pairs]
+    return tried
+
+
+def _means(found: Candidates, target_T: Int32, items: int, draw_DK: npt.NDArray[np.float64]) -> list[float]:
+    gain_DT = ndcg_of(found, found.places(target_T, items), draw_DK, np.arange(found.rows))
+    return [float(value) for value in gain_DT.mean(axis=1)]

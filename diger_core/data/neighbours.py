@@ -25,7 +25,9 @@ from diger_core.progress import Progress, Silent
 
 BLOCK = 1 << 24  # pairs sorted at once: about 0.7 GB
 VECTORS = 1024  # items whose nearest vectors are found at once
-EXPANDED = 1 << 23  # (history item, neighbour) entries that are summed at once
+EXPANDED = 1 << 23  # (history item, neighbour) entries, or cells of rows x items, that are summed at once
+DENSE = 1 << 16  # items up to which rows x items are summed in dense cells
+FAINT = 0.01  # weight of a history item from which on it counts
 DAY = 86_400
 
 
@@ -139,7 +141,7 @@ def strongest(row_P: Int64, item_P: Int32, weight_P: Float32, rows: int, keep: i
 
 
 def vector_neighbours(vectors_ND: torch.Tensor, keep: int) -> ItemTable:
-    """The `keep` nearest items of each by cosine, exactly, in blocks: time grows with N x N x D, memory with one block. Without positive cosine: none."""
+    """The `keep` nearest items of each by cosine, exactly, in blocks: time grows with N x N x D, memory with one block."""
     unit_ND = torch.nn.functional.normalize(vectors_ND.float(), dim=1)
     items, keep = len(unit_ND), min(keep, len(unit_ND) - 1)
     if keep < 1:
@@ -160,7 +162,9 @@ def vector_neighbours(vectors_ND: torch.Tensor, keep: int) -> ItemTable:
 
 
 def history_weights(seq: Sequences, users_T: Int64, end_T: Int64, length: int, tau: float) -> tuple[Int32, Float32]:
-    """(items [T, L], -1 where there is none; weights [T, L], exp(-a / tau), 0 there): each user's last `length` events before `end_T`."""
+    """(items [T, L], -1 where there is none; weights [T, L], exp(-a / tau), 0 there): each user's last `length` events before `end_T`, or fewer:
+    those whose weight is at least `FAINT`."""
+    length = max(1, min(length, int(-tau * np.log(FAINT)) + 1))
     at_TL = end_T[:, None] - 1 - np.arange(length)
     real_TL = at_TL >= seq.offsets_U1[users_T][:, None]
     items_TL = np.where(real_TL, seq.events_E[np.maximum(at_TL, 0)], np.int32(-1))
@@ -170,23 +174,30 @@ def history_weights(seq: Sequences, users_T: Int64, end_T: Int64, length: int, t
 def scored(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weights_TL: Float32, top: int) -> tuple[Int32, Float32]:
     """(items [T, top] int32, scores [T, top] float32) by falling score of sum_l weight_l sum_t w_t table_t[item_l]; -1 and 0 where there is none.
 
-    Rows are ranked in chunks whose expanded entries fit `EXPANDED`; equal scores are ordered by item.
+    Rows are ranked in chunks of bounded size; equal scores are ordered by item. Rows x items are summed in dense cells where the catalogue is small
+    enough for that to be faster than sorting the entries.
     """
     found_Tk, score_Tk = np.full((len(items_TL), top), -1, dtype=np.int32), np.zeros((len(items_TL), top), dtype=np.float32)
-    sizes_T = np.zeros(len(items_TL), dtype=np.int64)
+    items, sizes_T = tables[0][0].items, np.zeros(len(items_TL), dtype=np.int64)
     for table, _ in tables:
-        lengths_N = np.append(np.diff(table.offsets_N1), 0)
-        sizes_T += lengths_N[items_TL].sum(axis=1)
-    ends_T = np.cumsum(sizes_T)
+        sizes_T += np.append(np.diff(table.offsets_N1), 0)[items_TL].sum(axis=1)
+    dense = items <= DENSE
+    ends_T = np.cumsum(np.maximum(sizes_T, items) if dense else sizes_T)
     start = 0
     while start < len(items_TL):
         stop = max(start + 1, int(np.searchsorted(ends_T, (ends_T[start - 1] if start else 0) + EXPANDED, side="right")))
-        _score_chunk(tables, items_TL[start:stop], weights_TL[start:stop], found_Tk[start:stop], score_Tk[start:stop])
+        key_X, value_X = _expanded(tables, items_TL[start:stop], weights_TL[start:stop])
+        chunk = (found_Tk[start:stop], score_Tk[start:stop])
+        if dense:
+            _rank_dense(np.bincount(key_X, value_X, minlength=(stop - start) * items).astype(np.float32).reshape(stop - start, items), *chunk)
+        else:
+            _rank_sorted(*_summed(key_X, value_X, items), *chunk)
         start = stop
     return found_Tk, score_Tk
 
 
-def _score_chunk(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weights_TL: Float32, found_Tk: Int32, score_Tk: Float32) -> None:
+def _expanded(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weights_TL: Float32) -> tuple[Int64, Float32]:
+    """(row * N + neighbour, what it adds) for every neighbour of every history item."""
     row_X, column_X = np.nonzero(items_TL >= 0)
     item_X, weight_X = items_TL[row_X, column_X], weights_TL[row_X, column_X]
     keys: list[Int64] = []
@@ -196,8 +207,20 @@ def _score_chunk(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weig
         place = np.repeat(begin_X - (np.cumsum(many_X) - many_X), many_X) + np.arange(int(many_X.sum()))
         keys.append(np.repeat(row_X, many_X) * table.items + table.items_P[place])
         values.append(np.repeat(weight_X * np.float32(strength), many_X) * table.weights_P[place])
-    row_P, item_P, sum_P = _summed(np.concatenate(keys), np.concatenate(values), tables[0][0].items)
-    many, item_P, weight_P = strongest(row_P, item_P, sum_P.astype(np.float32), len(items_TL), found_Tk.shape[1])
-    row_P = np.repeat(np.arange(len(items_TL)), many)
+    return np.concatenate(keys), np.concatenate(values)
+
+
+def _rank_dense(score_tN: Float32, found_tk: Int32, score_tk: Float32) -> None:
+    k = min(found_tk.shape[1], score_tN.shape[1])
+    top_tk = np.sort(np.argpartition(-score_tN, k - 1, axis=1)[:, :k], axis=1)  # by item, so that the stable sort below keeps that order
+    best_tk = np.take_along_axis(score_tN, top_tk, axis=1)
+    order_tk = np.argsort(-best_tk, axis=1, kind="stable")
+    top_tk, best_tk = np.take_along_axis(top_tk, order_tk, axis=1), np.take_along_axis(best_tk, order_tk, axis=1)
+    found_tk[:, :k], score_tk[:, :k] = np.where(best_tk > 0, top_tk, -1), best_tk
+
+
+def _rank_sorted(row_P: Int64, item_P: Int32, sum_P: npt.NDArray[np.float64], found_tk: Int32, score_tk: Float32) -> None:
+    many, item_P, weight_P = strongest(row_P, item_P, sum_P.astype(np.float32), len(found_tk), found_tk.shape[1])
+    row_P = np.repeat(np.arange(len(found_tk)), many)
     column_P = np.arange(len(item_P)) - np.repeat(np.cumsum(many) - many, many)
-    found_Tk[row_P, column_P], score_Tk[row_P, column_P] = item_P, weight_P
+    found_tk[row_P, column_P], score_tk[row_P, column_P] = item_P, weight_P

@@ -35,10 +35,6 @@ class Recipe:
     raw: bool = False
     ndcg: float = 0.0
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON; `Recipe(**plain)` inverts it."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Fitted:
@@ -55,6 +51,26 @@ class Fitted:
     def best(self) -> str:
         """The baseline that is best on validation."""
         return max(self.baselines, key=lambda name: self.baselines[name].ndcg)
+
+    def document(self) -> dict[str, Any]:
+        """The content of fusion.json; `from_document` inverts it."""
+        return {
+            "format": 1,
+            "lists": asdict(self.lists),
+            "baselines": {name: asdict(recipe) for name, recipe in self.baselines.items()},
+            "best_baseline": self.best,
+            "fallback": self.fallback,
+            "halves": list(self.halves),
+            "moved": self.moved,
+            "repeat_share": self.repeat_share,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Fitted:
+        baselines = {name: Recipe(**plain) for name, plain in document["baselines"].items()}
+        first, second = document["halves"]
+        lists = Recipe(**document["lists"])
+        return cls(baselines, lists, document["fallback"], (first, second), document["moved"], document["repeat_share"])
 
 
 def ranked(recipe: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T: Int64, k: int, beams: Beams | None = None, **options: Any) -> Beams:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
+from diger_core.evaluation.recipes import Fitted
 from diger_core.ids.id_table import IdTable, assignment_hash, from_arrow
 from diger_core.store.artefacts import Artefact, Store, artefact_hash
 from diger_core.store.canonical import table_hash
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from orchestration.features.encoders import EncoderState
 
 DOCUMENT, RESERVED, FACTORS = "bundle.json", "reserved.parquet", "factors.safetensors"
+FUSION = "fusion.json"  # what the lists listen to
 ENCODER_FILES = ("encoder.json", "encoder.safetensors")
 
 
@@ -102,6 +104,11 @@ class Bundle:
     def factors_NF(self) -> Tensor:
         """float32 [N, F]: the items' factors, which stand behind their vectors before the tokenizer."""
         return self.artefact.tensors(FACTORS)["factors"]
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The recipe of the lists, and of the baselines that it was judged by."""
+        return Fitted.from_document(self.artefact.json(FUSION))
 
     @cached_property
     def encoder_state(self) -> EncoderState:

@@ -9,6 +9,14 @@ from diger_core.config import STRICT, check
 
 
 @dataclass(frozen=True)
+class FusionConfig:
+    """Stage `fusion`: the search for what the lists listen to."""
+
+    __pydantic_config__: ClassVar = STRICT
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class GateConfig:
     """Stage `gate`: what a candidate must show before it may serve. Shares and ratios lie between 0 and 1 unless said otherwise."""
 
@@ -22,6 +30,8 @@ class GateConfig:
     min_coverage: float = 0.05  # of the catalogue in somebody's top 10
     min_relative_coverage: float = 0.5  # against the champion's
     min_common_items: float = 0.5  # of the champion's items that the catalogue still has
+    # The lists against the best counting baseline on the same users: its interval must not lie below zero. false: only the report says so.
+    beat_baseline: bool = True
     beat_most_popular: bool = True
     servability_users: int = 64  # decoded from the bundle as it lies in the store
     bootstrap: int = 1000

@@ -15,6 +15,7 @@ from orchestration.champion.bundle import (
     DOCUMENT,
     ENCODER_FILES,
     FACTORS,
+    FUSION,
     RESERVED,
     BundleDocument,
     Events,
@@ -32,10 +33,18 @@ if TYPE_CHECKING:
 
 __all__ = ["bundle", "extra_inputs"]
 
-__all__ = ["bundle", "extra_inputs"]
-
 _MODEL_FILES = {"model.safetensors": (), "config.json": (), "id_table.parquet": ("item_id",)}
-_COMPONENTS = ("validated_items", "validated_interactions", "sequences", "embeddings", "tokenizer", "joint_model", "semantic_ids")
+_COMPONENTS = (
+    "validated_items",
+    "validated_interactions",
+    "sequences",
+    "embeddings",
+    "tokenizer",
+    "joint_model",
+    "semantic_ids",
+    "neighbours",
+    "fusion",
+)
 
 
 def bundle(run: StageRun) -> None:
@@ -55,6 +64,7 @@ def bundle(run: StageRun) -> None:
     encoder = run.store.artefact("encoder", run.inputs["embeddings"].facts["encoder_hash"])
     _link(run, model_artefact, _MODEL_FILES)
     _link(run, encoder, {name: () for name in ENCODER_FILES if name in encoder.names})
+    run.out.file(FUSION, run.inputs["fusion"].path(FUSION))
     run.out.file(FACTORS, run.inputs["tokenizer"].path("inputs.safetensors"))
     parent = run.inputs.get("baseline")
     reserved, reused = _reserved(run, parent, model)

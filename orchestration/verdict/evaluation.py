@@ -11,9 +11,12 @@ from diger_core.errors import DigerError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from diger_core.config import EvaluationConfig
     from diger_core.data.sequences import Sequences
+    from diger_core.data.splits import Split
     from diger_core.evaluation.metrics import Metrics
     from diger_core.evaluation.ranking import EvaluationResult
+    from diger_core.evaluation.recipes import Beams
     from diger_core.ids.id_table import IdTable
     from diger_core.store.artefacts import Artefact
     from orchestration.engine.stage_run import StageRun
@@ -32,13 +35,15 @@ def evaluation(run: StageRun) -> None:
     seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
     if not len(targets(seq, "test")[0]):
         raise DigerError("evaluation: no user has the 3 events that a test target needs: give a snapshot with longer histories")
-    item_ids = run.inputs["sequences"].table("items.parquet")["item_id"]
-    results = {"joint_model": _ranked(run, "joint_model", ("semantic_ids", "semantic_ids.parquet"), seq, item_ids)}
+    beams = beams_of(run, "joint_model", seq, "test")
+    results = {"joint_model": _result(seq, "test", beams, config)}
     frozen = run.inputs.get("frozen_model")
     if frozen is not None and "model.safetensors" in frozen.names:
-        results["frozen_model"] = _ranked(run, "frozen_model", ("frozen_model", "id_table.parquet"), seq, item_ids)
+        results["frozen_model"] = _result(seq, "test", beams_of(run, "frozen_model", seq, "test"), config)
     else:
         run.progress.message("evaluation: no frozen_model, so nothing can be said about what joint training gains (frozen_model.enabled)")
+    counted = _counted(run, seq, "test", beams)
+    results = {"lists": counted.pop("lists"), **results, **counted}
     results |= core.baseline_results(seq, "test", config)
     metrics = core.evaluation(results, seq, config)
     run.out.json("metrics.json", metrics)
@@ -48,18 +53,59 @@ def evaluation(run: StageRun) -> None:
     run.facts(**_facts(metrics))
 
 
-def _ranked(run: StageRun, model: str, source: tuple[str, str], seq: Sequences, item_ids: pa.ChunkedArray) -> EvaluationResult:
-    """The model's ranking, with the ID table of `source` (stage, file) after that is known to be the model's own."""
+def beams_of(run: StageRun, model: str, seq: Sequences, split: Split) -> Beams:
+    """(items, log-probabilities) [T, beams] of a model for every row of the split, read with the model's own ID table."""
     import torch
 
-    from diger_core.evaluation.ranking import rank_targets
+    from diger_core.data.splits import targets
+    from diger_core.evaluation.ranking import recommended
     from orchestration.champion.model_artefact import load_model
 
-    artefact = run.inputs[model]
-    table = checked_table(run.inputs[source[0]], source[1], artefact, item_ids)
+    artefact, config = run.inputs[model], run.params.evaluation
+    holder, file = (run.inputs["semantic_ids"], "semantic_ids.parquet") if model == "joint_model" else (artefact, "id_table.parquet")
+    table = checked_table(holder, file, artefact, run.inputs["sequences"].table("items.parquet")["item_id"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     recommender = load_model(artefact).recommender.to(device)
-    return rank_targets(recommender, table.codes_NM, table.suffix_N, seq, "test", run.params.evaluation, device, progress=run.progress)
+    users_T, end_T, _ = targets(seq, split)
+    return recommended(
+        recommender, table.codes_NM, table.suffix_N, seq, users_T, end_T, config.beams, beams=config.beams, constrained=config.constrained,
+        remove_seen=config.remove_seen, batch_size=config.batch_size, device=device, progress=run.progress, what=f"ranking ({split})",
+    )  # fmt: skip
+
+
+def _result(seq: Sequences, split: Split, beams: Beams, config: EvaluationConfig) -> EvaluationResult:
+    """Ranks of the targets in the beams, cut off where the metrics look no further."""
+    from diger_core.data.splits import targets
+    from diger_core.evaluation.metrics import ranks
+    from diger_core.evaluation.ranking import EvaluationResult, cut_off
+
+    users_T, _, target_T = targets(seq, split)
+    items_Tk = beams[0][:, : cut_off(config)]
+    wrong = int(((items_Tk == -1) & np.isfinite(beams[1][:, : cut_off(config)])).sum())
+    return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk, wrong / max(1, items_Tk.size))
+
+
+def _counted(run: StageRun, seq: Sequences, split: Split, beams: Beams) -> dict[str, EvaluationResult]:
+    """The released lists and the counting baselines; with a temporal split also the lists and the best baseline counted up to the test period."""
+    from diger_core.data.splits import targets, up_to
+    from diger_core.evaluation.metrics import ranks
+    from diger_core.evaluation.ranking import EvaluationResult, cut_off
+    from diger_core.evaluation.recipes import Fitted, ranked
+    from orchestration.champion.bundle import FUSION
+    from orchestration.features.neighbours import read_counts
+
+    config, fitted = run.params.evaluation, Fitted.from_document(run.inputs["fusion"].json(FUSION))
+    users_T, end_T, target_T = targets(seq, split)
+    rows = {"lists": (fitted.lists, read_counts(run.inputs["neighbours"], seq))}
+    rows |= {name: (recipe, rows["lists"][1]) for name, recipe in fitted.baselines.items() if name != "most_popular"}
+    if seq.boundaries is not None:
+        eve = read_counts(run.inputs["neighbours"], up_to(seq), "transitions_eve")
+        rows |= {"lists_eve": (fitted.lists, eve), "baseline_eve": (fitted.baselines[fitted.best], eve)}
+    found = {}
+    for name, (recipe, counts) in rows.items():
+        items_Tk, _ = ranked(recipe, counts, seq, users_T, end_T, cut_off(config), beams, remove_seen=config.remove_seen)
+        found[name] = EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
+    return found
 
 
 def checked_table(holder: Artefact, file: str, model: Artefact, item_ids: pa.ChunkedArray) -> IdTable:

@@ -69,11 +69,21 @@ class Servability(TypedDict):
     users: int
 
 
+class Baseline(TypedDict):
+    """The best counting baseline on these users, and the candidate's NDCG@10 minus its, with the 95% interval."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+
+
 class Figures(TypedDict):
     """The models side by side. The last three only where there is a champion; `fresh_targets` is null where events have no times."""
 
     users: int
     users_with_a_target: int
+    baseline: Baseline
     models: dict[str, ModelFigures]
     coverage: dict[str, float]
     ids: Ids

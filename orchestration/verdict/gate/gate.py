@@ -21,6 +21,7 @@ def gate(run: StageRun) -> None:
     """Writes verdict.json, verdict.md and gate.png."""
     from diger_core.data.sequences import Sequences
     from orchestration.champion.bundle import load_bundle
+    from orchestration.features.neighbours import read_counts
     from orchestration.verdict.gate.measures import Catalogue, measures
     from orchestration.verdict.gate.rules import rules
     from orchestration.verdict.gate.servability import servability
@@ -31,7 +32,8 @@ def gate(run: StageRun) -> None:
         raise DigerError("gate: the bundle was made from other sequences than these: run bundle again on this snapshot")
     champion = load_bundle(run.store, run.inputs["champion"].hash) if "champion" in run.inputs else None
     seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
-    catalogue = Catalogue(seq, run.inputs["sequences"].table("items.parquet")["item_id"])
+    counts = read_counts(run.inputs["neighbours"], seq)
+    catalogue = Catalogue(seq, run.inputs["sequences"].table("items.parquet")["item_id"], counts)
     config = run.params.gate
     figures = measures(candidate, champion, catalogue, run.params.evaluation, config, run.progress)
     width = int(candidate.document["encoder_facts"]["width"])
@@ -83,6 +85,7 @@ def summary(verdict: GateVerdict) -> str:
 def _figures(measured: Measured) -> dict[str, float]:
     """Flat numbers, which the UI plots over time."""
     facts = {f"{name}_ndcg_10": values["ndcg@10"] for name, values in measured["models"].items()}
+    facts |= {"baseline": measured["baseline"]["name"], "gain_over_baseline": measured["baseline"]["mean"]}
     facts |= {"coverage": measured["coverage"]["candidate"], "unique_prefix_share": measured["ids"]["unique_prefix_share"]}
     if "churn" in measured:
         facts |= {"churn_items": measured["churn"]["items"], "churn_events": measured["churn"]["events"]}

@@ -1,8 +1,8 @@
 """What the gate measures: candidate and champion on the same users and targets, those of the candidate's snapshot.
 
-Each model ranks with its own table, from the events of the items that it knows; an item that the champion does not know it cannot find, so such a
-target counts as a miss, and so does a user of whose history it knows nothing. Items that the snapshot no longer lists do not enter its lists.
-The target is each user's last event, which the candidate's training never saw. `fresh` are the targets newer than every event that the
+What is compared are the lists that would be served: each bundle's model with its own table and from the events of the items that it knows, mixed by
+its own recipe with what is counted in the snapshot's training events. Items that the snapshot no longer lists do not enter.
+The targets are the split's test targets, which the candidate's training never saw. `fresh` are the targets newer than every event that the
 champion was made from: there both models rank what neither has seen.
 """
 
@@ -13,16 +13,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from diger_core.config import EvaluationConfig
+from diger_core.data.splits import targets
 from diger_core.errors import DigerError
+from diger_core.evaluation.metrics import ndcg, ranks
+from diger_core.evaluation.ranking import EvaluationResult, recommended
+from diger_core.evaluation.recipes import ranked
+from diger_core.recommender.trie import Trie
 from orchestration.champion.bundle import index_of, reused_tuples
+from orchestration.serving.lists import projected
 from orchestration.verdict.gate.document import NDCG, RECALL, Churn, Comparison, Figures, Ids, K, Slice
 
 if TYPE_CHECKING:
     from diger_core.data.sequences import Sequences
+    from diger_core.evaluation.fusion import Counts
     from diger_core.evaluation.metrics import Float64
-    from diger_core.evaluation.ranking import EvaluationResult
+    from diger_core.evaluation.recipes import Beams, Recipe
     from diger_core.progress import Progress
     from orchestration.champion.bundle import Bundle
     from orchestration.params.verdict import GateConfig
@@ -32,10 +40,11 @@ SMALLEST = 2  # users of a slice that has an interval
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The candidate's snapshot: events, and its items in the order of the indices."""
+    """The candidate's snapshot: events, its items in the order of the indices, and what is counted of them."""
 
     seq: Sequences
     item_ids: pa.ChunkedArray
+    counts: Counts  # of training events: both bundles' recipes count with them, as both would if they served
 
 
 def measures(
@@ -51,10 +60,14 @@ def measures(
     if champion is not None:
         results["champion"] = _champion(champion, catalogue, users_T, ranking, progress)
     results["most_popular"] = core.baseline_results(seq, "test", ranking, users_T)["most_popular"]
-    metrics = core.evaluation(results, seq, ranking)
+    baselines = _baselines(candidate, catalogue, users_T, ranking)
+    strongest = max(baselines, key=lambda name: _ndcg(baselines[name]).mean())
+    metrics = core.evaluation({**results, "baseline": baselines[strongest]}, seq, ranking)
+    gain = metrics["differences"]["candidate - baseline"][NDCG]
     found: Figures = {
         "users": metrics["users"],
-        "users_with_a_target": int((np.diff(seq.offsets_U1) >= 3).sum()),
+        "users_with_a_target": len(targets(seq, "test")[0]),
+        "baseline": {"name": strongest, "mean": gain["mean"], "low": gain["low"], "high": gain["high"]},
         "models": {
             name: {RECALL: values[RECALL], NDCG: values[NDCG], "intervals": values["intervals"]} for name, values in metrics["models"].items()
         },
@@ -72,55 +85,69 @@ def measures(
 
 def _sample(seq: Sequences, users: int | None) -> np.ndarray:
     """User indices with a test target: all, or so many of them drawn by a fixed seed, in order."""
-    known = np.flatnonzero(np.diff(seq.offsets_U1) >= 3)
+    known = targets(seq, "test")[0]
     if not len(known):
-        raise DigerError("gate: no user has the 3 events that a target needs: give a snapshot with longer histories")
+        raise DigerError("gate: no user has a test target: give a snapshot with longer histories")
     if users is None or users >= len(known):
         return known
     return np.sort(np.random.Generator(np.random.Philox(key=0)).permutation(known)[:users])
 
 
 def _device() -> str:
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _ranked(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig, progress: Progress) -> EvaluationResult:
-    from diger_core.evaluation.ranking import rank_targets
+def _rows(seq: Sequences, users_T: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(users, ends of their histories, targets) of these users."""
+    all_T, end_T, target_T = targets(seq, "test")
+    chosen_T = np.isin(all_T, users_T)
+    return all_T[chosen_T], end_T[chosen_T], target_T[chosen_T]
 
-    table, device = bundle.table, _device()
-    model = bundle.recommender.to(device)
-    return rank_targets(model, table.codes_NM, table.suffix_N, catalogue.seq, "test", ranking, device, users=users_T, progress=progress, fused=True)
+
+def _listed(recipe: Recipe, beams: Beams | None, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig) -> EvaluationResult:
+    """The lists that the recipe makes of the beams and the snapshot's counts."""
+    users_T, end_T, target_T = _rows(catalogue.seq, users_T)
+    items_Tk, _ = ranked(recipe, catalogue.counts, catalogue.seq, users_T, end_T, K, beams, remove_seen=ranking.remove_seen)
+    return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
+
+
+def _ranked(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig, progress: Progress) -> EvaluationResult:
+    table, device, seq = bundle.table, _device(), catalogue.seq
+    users_T, end_T, _ = _rows(seq, users_T)
+    beams = recommended(
+        bundle.recommender.to(device), table.codes_NM, table.suffix_N, seq, users_T, end_T, ranking.beams, beams=ranking.beams,
+        remove_seen=ranking.remove_seen, batch_size=ranking.batch_size, device=device, progress=progress, what="ranking (candidate)",
+    )  # fmt: skip
+    return _listed(bundle.fitted.lists, beams, catalogue, users_T, ranking)
 
 
 def _champion(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig, progress: Progress) -> EvaluationResult:
     """The champion's lists in the candidate's item indices."""
-    import torch
-
-    from diger_core.data.splits import targets
-    from diger_core.evaluation.metrics import ranks
-    from diger_core.evaluation.ranking import EvaluationResult, recommended
-    from diger_core.recommender.trie import Trie
-    from orchestration.serving.lists import projected
-
     seq, device = catalogue.seq, _device()
     own_N, listed_C = index_of(catalogue.item_ids, bundle.item_ids), index_of(bundle.item_ids, catalogue.item_ids)
-    all_T, end_T, target_T = targets(seq, "test")
-    chosen_T = np.isin(all_T, users_T)
-    end_T, target_T = end_T[chosen_T], target_T[chosen_T]
+    users_T, end_T, _ = _rows(seq, users_T)
     own, before_E1 = projected(seq, own_N, len(listed_C))
     can_T = before_E1[end_T] > own.offsets_U1[users_T]
-    items_Tk = np.full((len(users_T), K), -1, dtype=np.int32)
+    items_TW = np.full((len(users_T), ranking.beams), -1, dtype=np.int32)
+    scores_TW = np.full((len(users_T), ranking.beams), -np.inf, dtype=np.float32)
     if can_T.any() and (listed_C >= 0).any():
         model, table = bundle.recommender.to(device), bundle.table
         trie = Trie.from_table(table.codes_NM, table.suffix_N, model.codes, model.suffixes, device, items=torch.from_numpy(listed_C >= 0))
-        items_tk, _ = recommended(
-            model, table.codes_NM, table.suffix_N, own, users_T[can_T], before_E1[end_T[can_T]], K, beams=ranking.beams, device=device, trie=trie,
-            remove_seen=ranking.remove_seen, batch_size=ranking.batch_size, progress=progress, fused=True, what="ranking (champion)",
+        items_tW, scores_TW[can_T] = recommended(
+            model, table.codes_NM, table.suffix_N, own, users_T[can_T], before_E1[end_T[can_T]], ranking.beams, beams=ranking.beams, device=device,
+            trie=trie, remove_seen=ranking.remove_seen, batch_size=ranking.batch_size, progress=progress, what="ranking (champion)",
         )  # fmt: skip
-        items_Tk[can_T] = np.where(items_tk >= 0, listed_C[items_tk], -1)
-    return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
+        items_TW[can_T] = np.where(items_tW >= 0, listed_C[items_tW], -1)
+    return _listed(bundle.fitted.lists, (items_TW, scores_TW), catalogue, users_T, ranking)
+
+
+def _baselines(candidate: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig) -> dict[str, EvaluationResult]:
+    """Every counting baseline that the candidate's recipe was chosen against."""
+    return {name: _listed(recipe, None, catalogue, users_T, ranking) for name, recipe in candidate.fitted.baselines.items()}
+
+
+def _ndcg(result: EvaluationResult) -> np.ndarray:
+    return ndcg(result.rank_T, K)
 
 
 def _slices(candidate: EvaluationResult, champion: Bundle, catalogue: Catalogue, ranking: EvaluationConfig) -> dict[str, np.ndarray | None]:
@@ -128,7 +155,7 @@ def _slices(candidate: EvaluationResult, champion: Bundle, catalogue: Catalogue,
     from diger_core.evaluation.ranking import target_slices
 
     seq, newest = catalogue.seq, champion.document.get("last_event")
-    end_T = seq.offsets_U1[candidate.users_T + 1] - 1
+    _, end_T, _ = _rows(seq, candidate.users_T)
     fresh = None if newest is None or seq.timestamps_E is None else seq.timestamps_E[end_T] > newest
     unknown_N = index_of(catalogue.item_ids, champion.item_ids) < 0
     return {

@@ -40,6 +40,20 @@ def _sound(measured: Measured, config: GateConfig) -> Iterator[Rule]:
         ours, popular = measured["models"]["candidate"][NDCG], measured["models"]["most_popular"][NDCG]
         yield _rule("most_popular", ours >= popular, ours, popular, f"NDCG@{K} {ours:.4f}; the most popular items reach {popular:.4f}")
 
+    if config.beat_baseline:
+        yield _baseline(measured)
+
+
+def _baseline(measured: Mapping[str, Any]) -> Rule:
+    """Not below what counting gives: refused where the whole interval of the difference lies below zero."""
+    found = measured["baseline"]
+    ours, theirs = measured["models"]["candidate"][NDCG], measured["models"]["baseline"][NDCG]
+    text = (
+        f"NDCG@{K} {ours:.4f}; the best baseline, {found['name']}, reaches {theirs:.4f}: {found['mean']:+.4f} "
+        f"(95% interval {found['low']:+.4f} to {found['high']:+.4f})"
+    )
+    return _rule("best_baseline", found["high"] >= 0, found["mean"], 0, text)
+
 
 def _against_champion(measured: Measured, config: GateConfig) -> Iterator[Rule]:
     yield _relative_ndcg(measured["slices"]["all"], config)

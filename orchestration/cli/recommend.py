@@ -77,7 +77,7 @@ def to_directory(
     store = open_store(store_url)
     champion = extra_inputs(params, store, {}, fit=False)["champion"]  # first: without one, nothing else is worth doing
     session = Session(store, params, register(store, snapshot), progress, {"launched_by": "diger recommend"})
-    needed = upstream({"sequences", "cold_start"})
+    needed = upstream({"sequences", "neighbours", "cold_start"})
     for stage in STAGES:
         if stage.name in needed:
             refuse_failed(session.materialise(stage).artefact)
@@ -87,6 +87,7 @@ def to_directory(
         url=store.url,
         bundle=champion.hash,
         sequences=sequences.hash,
+        neighbours=session.find(BY_NAME["neighbours"]).hash,
         cold_start=session.find(BY_NAME["cold_start"]).hash,
         k=k or config.k,
         beams=max(config.beams, k or 0),

@@ -1,23 +1,28 @@
 """Batch recommendations: the champion's lists after all of each user's events, in shards of users.
 
-Every event counts, the last two included: nothing is held out from people who wait for a recommendation. A user without history (unknown, or
-with events of unknown items only) gets the most popular items, with no score. Only items that the snapshot lists, and that `items` names, are
-recommended; an item that the champion lacks has its ID from cold start.
+Every event counts, the held-out ones included. A list mixes the champion's model with what is counted in the snapshot's events, by the champion's
+recipe; a place that the mixture leaves empty is filled with popular items, without a score. A user without history gets popular items. Only items
+that the snapshot lists, and that `items` names, are recommended; the model reaches an item that the champion lacks by its ID from cold start, and the
+tables reach it by its text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from diger_core.data.sequences import Sequences
+from diger_core.data.splits import to_the_end
 from diger_core.errors import DigerError
+from diger_core.evaluation.recipes import Beams, ranked
 from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.canonical import canonical_json, digest, table_hash
 from orchestration.champion.bundle import Bundle, index_of, load_bundle
+from orchestration.features.neighbours import read_counts
 
 if TYPE_CHECKING:
     from diger_core.ids.id_table import IdTable
@@ -32,6 +37,7 @@ class Request:
     url: str
     bundle: str
     sequences: str
+    neighbours: str
     cold_start: str | None
     k: int
     beams: int
@@ -44,7 +50,9 @@ class Request:
     @property
     def key(self) -> str:
         """SHA-256 of the request: what an earlier, interrupted one must agree with."""
-        plain = {name: getattr(self, name) for name in ("bundle", "sequences", "cold_start", "k", "beams", "shard_users", "remove_seen")}
+        plain = {
+            name: getattr(self, name) for name in ("bundle", "sequences", "neighbours", "cold_start", "k", "beams", "shard_users", "remove_seen")
+        }
         orders: tuple[tuple[str, ...] | None, ...] = ((), None)  # a shard's users follow from their order; items are a set
         columns = zip((self.users, self.items), orders, strict=True)
         ids = ["all" if column is None else table_hash(pa.table({"id": column}), order) for column, order in columns]
@@ -78,13 +86,15 @@ class Recommender:
         store = Store(request.url)
         self.request, self.bundle = request, load_bundle(store, request.bundle)
         child = store.artefact("cold_start", request.cold_start) if request.cold_start else None
-        self.item_ids, self.table, self.child = serving_table(self.bundle, child)
+        table_ids, self.table, self.child = serving_table(self.bundle, child)
         source = store.artefact("sequences", request.sequences)
-        seq = Sequences.from_tensors(source.tensors("sequences.safetensors"))
-        listed = source.table("items.parquet")["item_id"]
-        own_N = index_of(listed, self.item_ids)
-        self.seq, _ = projected(seq, own_N, len(self.item_ids))
-        self.allowed = self._allowed(own_N[own_N >= 0])
+        self.seq = to_the_end(Sequences.from_tensors(source.tensors("sequences.safetensors")))
+        self.item_ids = source.table("items.parquet")["item_id"]
+        self.counting = read_counts(store.artefact("neighbours", request.neighbours), self.seq, "transitions_end")
+        own_N = index_of(self.item_ids, table_ids)
+        self.listed_C = index_of(table_ids, self.item_ids)  # row of the ID table -> the snapshot's item, -1 where it is not listed any more
+        self.own, self.before_E1 = projected(self.seq, own_N, len(table_ids))
+        self.allowed_N = self._allowed(own_N)
         known = source.table("users.parquet")["user_id"]
         self.user_ids = known.combine_chunks() if request.users is None else request.users
         self.user_n = np.arange(len(known)) if request.users is None else index_of(request.users, known)
@@ -92,26 +102,26 @@ class Recommender:
             "users": len(self.user_n),
             "users_unknown": int((self.user_n < 0).sum()),
             "users_without_history": int((self._history_lengths(self.user_n) == 0).sum()),
-            "items": len(self.allowed),
+            "items": int(self.allowed_N.sum()),
             "items_without_id": int((own_N < 0).sum()),
             "items_unknown": 0 if request.items is None else int((index_of(request.items, self.item_ids) < 0).sum()),
         }
         self._trie: Any = None
 
-    def _allowed(self, listed: np.ndarray) -> np.ndarray:
-        """Rows of the table that may be recommended, ascending."""
-        if not len(listed):
+    def _allowed(self, own_N: np.ndarray) -> np.ndarray:
+        """[N]: the snapshot's items that may be recommended."""
+        if not (own_N >= 0).any():
             raise DigerError(f"none of the snapshot's items has an ID under champion {self.bundle.hash[:12]}: were all ids re-mapped? Retrain first")
+        allowed_N = np.ones(len(own_N), dtype=bool)
         if self.request.items is None:
-            return np.sort(listed)
+            return allowed_N
         wanted = index_of(self.request.items, self.item_ids)
-        chosen = np.intersect1d(wanted[wanted >= 0], listed)
-        if not len(chosen):
+        allowed_N[:] = False
+        allowed_N[wanted[wanted >= 0]] = True
+        if not allowed_N.any():
             first = ", ".join(repr(item) for item in self.request.items[:NAMED].to_pylist())
-            raise DigerError(
-                f"--items: none of its {len(self.request.items)} items ({first}, …) is in the catalogue with an ID: check the ids and their type"
-            )
-        return chosen
+            raise DigerError(f"--items: none of its {len(self.request.items)} items ({first}, …) is in the catalogue: check the ids and their type")
+        return allowed_N
 
     @property
     def shards(self) -> int:
@@ -126,34 +136,65 @@ class Recommender:
         """user_id, item_id, rank (from 1), score: the rows of the shard's users, in their order."""
         start = shard * self.request.shard_users
         user_n = self.user_n[start : start + self.request.shard_users]
-        top = min(self.request.k, len(self.allowed))
-        items_nk = np.tile(self._popular()[:top].astype(np.int32), (len(user_n), 1))
+        top = min(self.request.k, int(self.allowed_N.sum()))
+        items_nk = np.full((len(user_n), top), -1, dtype=np.int32)
         scores_nk = np.full((len(user_n), top), np.nan, dtype=np.float32)
         rows = np.flatnonzero(self._history_lengths(user_n) > 0)
         if len(rows):
             items_nk[rows], scores_nk[rows] = self._ranked(user_n[rows], top)
-        return self._arrow(self.user_ids.slice(start, len(user_n)), items_nk, scores_nk)
+        scores_nk[items_nk < 0] = np.nan
+        return self._arrow(self.user_ids.slice(start, len(user_n)), self._filled(items_nk, user_n), scores_nk)
 
     def _ranked(self, users_T: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+        end_T = self.seq.offsets_U1[users_T + 1]
+        seen = self.request.remove_seen
+        beams = self._beams(users_T, end_T)
+        return ranked(self.bundle.fitted.lists, self.counting, self.seq, users_T, end_T, top, beams, remove_seen=seen, allowed_N=self.allowed_N)
+
+    def _beams(self, users_T: np.ndarray, end_T: np.ndarray) -> Beams:
+        """The model's lists in the snapshot's numbering; empty for users of whose history the model knows nothing."""
         import torch
 
         from diger_core.evaluation.ranking import recommended
         from diger_core.recommender.trie import Trie
 
+        wide = self.request.beams
+        items_TW, scores_TW = np.full((len(users_T), wide), -1, dtype=np.int32), np.full((len(users_T), wide), -np.inf, dtype=np.float32)
+        can_T = self.before_E1[end_T] > self.own.offsets_U1[users_T]
+        may_C = (self.listed_C >= 0) & self.allowed_N[self.listed_C]
+        if not can_T.any() or not may_C.any():
+            return items_TW, scores_TW
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = self.bundle.recommender.to(device)
         if self._trie is None:
-            chosen = torch.from_numpy(self.allowed)
+            chosen = torch.from_numpy(np.flatnonzero(may_C))
             self._trie = Trie.from_table(self.table.codes_NM, self.table.suffix_N, model.codes, model.suffixes, device, items=chosen)
-        return recommended(
-            model, self.table.codes_NM, self.table.suffix_N, self.seq, users_T, self.seq.offsets_U1[users_T + 1], top,
-            beams=self.request.beams, remove_seen=self.request.remove_seen, batch_size=self.request.batch_size, device=device, trie=self._trie,
+        items_tW, scores_TW[can_T] = recommended(
+            model, self.table.codes_NM, self.table.suffix_N, self.own, users_T[can_T], self.before_E1[end_T[can_T]], wide, beams=wide,
+            remove_seen=self.request.remove_seen, batch_size=self.request.batch_size, device=device, trie=self._trie,
         )  # fmt: skip
+        items_TW[can_T] = np.where(items_tW >= 0, self.listed_C[items_tW], -1)
+        return items_TW, scores_TW
 
+    def _filled(self, items_nk: np.ndarray, user_n: np.ndarray) -> np.ndarray:
+        """Empty places filled with the most popular allowed items that the row does not hold, nor, where seen items are removed, the history."""
+        short = np.flatnonzero((items_nk < 0).any(axis=1))
+        top = items_nk.shape[1]
+        for row in short:
+            held = items_nk[row][items_nk[row] >= 0]
+            seen = self._history(user_n[row]) if self.request.remove_seen else np.empty(0, dtype=np.int32)
+            best = self._popular[: top + len(held) + len(seen)]
+            items_nk[row] = np.r_[held, best[~np.isin(best, np.r_[held, seen])], np.full(top, -1)][:top]
+        return items_nk
+
+    def _history(self, user: int) -> np.ndarray:
+        return self.seq.events_E[self.seq.offsets_U1[user] : self.seq.offsets_U1[user + 1]] if user >= 0 else np.empty(0, dtype=np.int32)
+
+    @cached_property
     def _popular(self) -> np.ndarray:
-        """The allowed items by falling number of events, all of them, then by row."""
-        counts = np.bincount(self.seq.events_E, minlength=len(self.item_ids))[self.allowed]
-        return self.allowed[np.argsort(-counts, kind="stable")]
+        """The allowed items by falling number of events, then by row."""
+        allowed = np.flatnonzero(self.allowed_N)
+        return allowed[np.argsort(-np.bincount(self.seq.events_E, minlength=self.seq.items)[allowed], kind="stable")].astype(np.int32)
 
     def _arrow(self, user_ids: pa.Array, items_nk: np.ndarray, scores_nk: np.ndarray) -> pa.Table:
         real = (items_nk >= 0).reshape(-1)

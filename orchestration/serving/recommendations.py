@@ -29,6 +29,7 @@ def recommendations(run: StageRun) -> None:
         url=run.store.url,
         bundle=run.inputs["champion"].hash,
         sequences=run.inputs["sequences"].hash,
+        neighbours=run.inputs["neighbours"].hash,
         cold_start=run.inputs["cold_start"].hash,
         k=config.k,
         beams=config.beams,

@@ -119,13 +119,13 @@ def sequences(interactions: pa.Table, items: pa.Table, *, use_weights: bool = Fa
 def _tie_order(keys: list[npt.NDArray[np.integer]], user_ids: pa.Array, item_ids: pa.Array, item_E: Int32) -> Int64:
     """[E]: for each event 63 bits of a hash of its user's and item's ids; equal ids give equal places whatever else the tables hold."""
     user_U, item_N = id_hashes(user_ids), id_hashes(item_ids)
-    return (_mixed(user_U[keys[0]] ^ _mixed(item_N[item_E])) >> np.uint64(1)).astype(np.int64)
+    return (mixed(user_U[keys[0]] ^ mixed(item_N[item_E])) >> np.uint64(1)).astype(np.int64)
 
 
 def id_hashes(ids: pa.Array) -> npt.NDArray[np.uint64]:
     """uint64 [n]: a hash of each id (int64, uint64 or large_string): SplitMix64 of the number, or of a polynomial in the UTF-8 bytes."""
     if pa.types.is_integer(ids.type):
-        return _mixed(ids.to_numpy(zero_copy_only=False).astype(np.uint64))
+        return mixed(ids.to_numpy(zero_copy_only=False).astype(np.uint64))
     ids = pa.concat_arrays([ids])  # without an offset
     offsets_n1 = np.frombuffer(ids.buffers()[1], dtype=np.int64)[: len(ids) + 1]
     data = np.frombuffer(ids.buffers()[2] or b"", dtype=np.uint8)[: offsets_n1[-1]]
@@ -133,10 +133,10 @@ def id_hashes(ids: pa.Array) -> npt.NDArray[np.uint64]:
     powers = np.cumprod(np.full(max(1, int(lengths_n.max(initial=0))), 0x100000001B3, dtype=np.uint64))
     value_b = (data.astype(np.uint64) + np.uint64(1)) * powers[np.arange(len(data)) - np.repeat(offsets_n1[:-1], lengths_n)]
     sums_b1 = np.r_[np.uint64(0), np.cumsum(value_b, dtype=np.uint64)]
-    return _mixed(sums_b1[offsets_n1[1:]] - sums_b1[offsets_n1[:-1]])
+    return mixed(sums_b1[offsets_n1[1:]] - sums_b1[offsets_n1[:-1]])
 
 
-def _mixed(value_n: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def mixed(value_n: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """SplitMix64's finaliser (Steele, Lea and Flood, 2014)."""
     value_n = value_n + np.uint64(0x9E3779B97F4A7C15)
     value_n = (value_n ^ (value_n >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

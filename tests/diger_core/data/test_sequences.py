@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from diger_core.data.sequences import Sequences, sequences
+from diger_core.data.sequences import Sequences, id_hashes, mixed, sequences
 from diger_core.data.splits import targets, training_counts, training_mask, training_rows
 from diger_core.errors import DigerError
 
@@ -43,14 +43,35 @@ def test_ids_from_two_to_the_63_survive_in_either_column_type():
     assert seq.events_E.tolist() == [0]
 
 
-def test_pos_orders_before_timestamp_and_timestamp_ties_break_by_item():
+def test_pos_orders_before_timestamp_unless_time_is_asked_for():
     rows = [(1, 5, 2, 100), (1, 6, 1, 900), (1, 7, 0, 500)]
     by_pos, _, _ = sequences(*tables(rows, [5, 6, 7], ("user_id", "item_id", "pos", "timestamp")))
     assert by_pos.events_E.tolist() == [2, 1, 0]
     assert by_pos.timestamps_E is not None
     assert by_pos.timestamps_E.tolist() == [500, 900, 100]
-    by_time, _, _ = sequences(*tables([(1, 7, 5), (1, 6, 9), (1, 5, 9)], [5, 6, 7], ("user_id", "item_id", "timestamp")))
-    assert by_time.events_E.tolist() == [2, 0, 1]
+    by_time, _, _ = sequences(*tables(rows, [5, 6, 7], ("user_id", "item_id", "pos", "timestamp")), by_time=True)
+    assert by_time.events_E.tolist() == [0, 2, 1]
+    tied, _, _ = sequences(*tables([(1, 5, 1, 9), (1, 6, 0, 9)], [5, 6], ("user_id", "item_id", "pos", "timestamp")), by_time=True)
+    assert tied.events_E.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
+def test_ties_have_another_order_for_each_user_and_none_that_other_items_change(kind):
+    """An order by item id would be one direction for all: what counts directed pairs would learn it."""
+    users, items = np.arange(400), np.array([3, 8])
+    rows = {"user_id": pa.array(np.repeat(users, 2)).cast(kind), "item_id": pa.array(np.tile(items, 400)).cast(kind), "timestamp": [7] * 800}
+    small, _, _ = sequences(pa.table(rows), pa.table({"item_id": pa.array([3, 8]).cast(kind)}))
+    first = small.events_E[::2] == 0
+    assert 0.4 < first.mean() < 0.6
+    grown, _, _ = sequences(pa.table(rows), pa.table({"item_id": pa.array([1, 3, 5, 8]).cast(kind)}))
+    assert ((grown.events_E[::2] == 1) == first).all()
+
+
+def test_string_hashes_differ_where_ids_do_and_do_not_depend_on_a_slice():
+    ids = pa.array(["", "a", "b", "ab", "ba", "aa", "é", "a" * 300], pa.large_string())
+    found = id_hashes(ids)
+    assert len(set(found.tolist())) == len(ids)
+    assert id_hashes(ids.slice(3, 2)).tolist() == found[3:5].tolist()
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,10 +87,17 @@ def test_row_order_changes_nothing_and_the_order_is_that_of_a_plain_sort(rows, w
     second = sequences(*tables(shuffled, list(range(6, -1, -1)), columns), use_weights=weighted)
     for a, b in zip(first[0].to_tensors().values(), second[0].to_tensors().values(), strict=True):
         assert a.tolist() == b.tolist()
-    expected = sorted(rows, key=lambda row: (row[0], row[2], row[1], row[3]))
+    tie = {key: place for place, key in enumerate(sorted({(row[0], row[1]) for row in rows}, key=lambda key: tie_of(*key)))}
+    expected = sorted(rows, key=lambda row: (row[0], row[2], tie[row[0], row[1]], row[3]))
     assert first[0].events_E.tolist() == [row[1] for row in expected]
     if weighted:
         assert first[0].weights_E.tolist() == [row[3] for row in expected]
+
+
+def tie_of(user: int, item: int) -> int:
+    """As the module's formula: a hash of the user's hash and the hashed item's."""
+    user_1, item_1 = (id_hashes(pa.array([value], pa.int64())) for value in (user, item))
+    return int((mixed(user_1 ^ mixed(item_1)) >> np.uint64(1))[0])
 
 
 def test_ranges_too_wide_for_one_packed_key_give_the_same_order():

@@ -91,7 +91,8 @@ def _ends(seq: Sequences, until: int) -> Int64:
     """[U]: where each user's events at or before `until` end (exclusive, absolute): its events are in the order of time."""
     assert seq.timestamps_E is not None
     before_E1 = np.r_[0, np.cumsum(seq.timestamps_E <= until)]
-    return seq.offsets_U1[:-1] + before_E1[seq.offsets_U1[1:]] - before_E1[seq.offsets_U1[:-1]]
+    ends_U: Int64 = seq.offsets_U1[:-1] + before_E1[seq.offsets_U1[1:]] - before_E1[seq.offsets_U1[:-1]]
+    return ends_U
 
 
 def training_mask(seq: Sequences) -> Bool:
@@ -144,7 +145,8 @@ def same_time(seq: Sequences, split: Split) -> Bool | None:
     _, end_T, _ = targets(seq, split)
     if split == "test_all":
         return None  # rows share their history; the order among targets does not count
-    return seq.timestamps_E[end_T] == seq.timestamps_E[end_T - 1]
+    tied_T: Bool = seq.timestamps_E[end_T] == seq.timestamps_E[end_T - 1]
+    return tied_T
 
 
 def without_rows(seq: Sequences) -> dict[str, int]:

@@ -82,9 +82,9 @@ def summary(verdict: GateVerdict) -> str:
     return "refused: " + "; ".join(f"{rule['name']} ({rule['message']})" for rule in failed)
 
 
-def _figures(measured: Measured) -> dict[str, float]:
+def _figures(measured: Measured) -> dict[str, float | str]:
     """Flat numbers, which the UI plots over time."""
-    facts = {f"{name}_ndcg_10": values["ndcg@10"] for name, values in measured["models"].items()}
+    facts: dict[str, float | str] = {f"{name}_ndcg_10": values["ndcg@10"] for name, values in measured["models"].items()}
     facts |= {"baseline": measured["baseline"]["name"], "gain_over_baseline": measured["baseline"]["mean"]}
     facts |= {"coverage": measured["coverage"]["candidate"], "unique_prefix_share": measured["ids"]["unique_prefix_share"]}
     if "churn" in measured:

@@ -44,7 +44,7 @@ def _sound(measured: Measured, config: GateConfig) -> Iterator[Rule]:
         yield _baseline(measured)
 
 
-def _baseline(measured: Mapping[str, Any]) -> Rule:
+def _baseline(measured: Measured) -> Rule:
     """Not below what counting gives: refused where the whole interval of the difference lies below zero."""
     found = measured["baseline"]
     ours, theirs = measured["models"]["candidate"][NDCG], measured["models"]["baseline"][NDCG]

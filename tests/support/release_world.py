@@ -12,8 +12,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from diger_core.config import RecommenderConfig, TokenizerConfig
+from diger_core.config import NeighboursConfig, RecommenderConfig, TokenizerConfig
+from diger_core.data.neighbours import empty_table, transitions
 from diger_core.data.sequences import sequences
+from diger_core.data.splits import to_the_end
+from diger_core.evaluation.recipes import Fitted, Recipe
 from diger_core.ids.id_table import IdTable, assignment_hash, item_hash_order, stable_suffixes, to_arrow
 from diger_core.progress import Silent
 from diger_core.recommender.model import Recommender
@@ -34,9 +37,27 @@ CODES, LEVELS, SUFFIXES, WIDTH, FACTORS = 8, 2, 16, 5, 3
 ITEMS, USERS = 40, 60
 EASY: dict[str, Any] = {  # untrained models: what they recommend is noise
     "evaluation": {"beams": 20, "bootstrap": 100},
-    "gate": {"beat_most_popular": False, "min_coverage": 0.0, "min_relative_ndcg": 0.0, "min_relative_slice": 0.0, "bootstrap": 100},
+    "gate": {
+        "beat_baseline": False,
+        "beat_most_popular": False,
+        "min_coverage": 0.0,
+        "min_relative_ndcg": 0.0,
+        "min_relative_slice": 0.0,
+        "bootstrap": 100,
+    },
     "cluster": {"workers": 0},
 }
+
+
+# Lists are the model's own, so that what differs between two made-up models shows; what counting gives is there to be compared with.
+MODEL_ALONE = Fitted(
+    {"item_item": Recipe({"transitions": 1.0}, raw=True), "most_popular": Recipe({"popular": 1.0}, raw=True)},
+    Recipe({"generative": 1.0}),
+    None,
+    ({"generative": 1.0}, {"generative": 1.0}),
+    0.0,
+    0.0,
+)
 
 
 def item_name(index: int) -> str:
@@ -78,7 +99,15 @@ class ReleaseWorld:
             out.table("texts.parquet", pa.table(columns), sort_by=("item_index",))
             out.facts.update(encoder_hash=self.encoder.hash)
 
+        def write_neighbours(out: Any) -> None:
+            tables = {
+                name: transitions(counted, NeighboursConfig()) for name, counted in (("transitions", seq), ("transitions_end", to_the_end(seq)))
+            }
+            tables["text"] = empty_table(seq.items)
+            out.tensors("neighbours.safetensors", {key: tensor for name, table in tables.items() for key, tensor in table.to_tensors(name).items()})
+
         made = {"sequences": self.publish("sequences", write_sequences), "embeddings": self.publish("embeddings", write_embeddings)}
+        made["neighbours"] = self.publish("neighbours", write_neighbours)
         for name in ("validated_items", "validated_interactions"):
             made[name] = self.publish(name, lambda out: out.json("checks.json", {"passed": True, "seed": seed, "checks": [], "counts": {}}))
         return made
@@ -108,6 +137,7 @@ class ReleaseWorld:
         made["tokenizer"] = self.publish("tokenizer", lambda out: out.tensors("inputs.safetensors", {"factors": factors}))
         made["joint_model"] = self.publish("joint_model", lambda out: write_model(out, tensors, config, item_ids, table, []))
         made["semantic_ids"] = self.publish("semantic_ids", write_semantic_ids)
+        made["fusion"] = self.publish("fusion", lambda out: out.json("fusion.json", MODEL_ALONE.document()))
         made |= inputs
         made["bundle"] = self.compute("bundle", made)
         return made

@@ -4,6 +4,7 @@ Runs on torch, numpy, pyarrow, safetensors and fsspec alone. docs/method.md has 
 (N items, V unique items of a batch, B rows, M levels, K codes, S suffix values, d_e code width, d model width, L history items, W beams):
 
 config.py         every parameter, typed and checked; presets.py: the published settings
+item_ids.py       the one join on item ids: which ids of two tables are the same
 
 data/             sequences.py    events -> users' histories as item indices; splits
                   batches.py      rows of (history, target), in a resumable order

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import torch
 
 from diger_core.errors import DigerError
+from diger_core.item_ids import index_of, one_type, plain, require_all, require_unique
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -80,18 +81,18 @@ def sequences(interactions: pa.Table, items: pa.Table, *, use_weights: bool = Fa
     _require(items, "items", "item_id")
     if interactions.num_rows == 0:
         raise DigerError("interactions: there are no rows; give at least one event")
-    item_ids, event_items = _same_type(_ids(items, "items", "item_id"), _ids(interactions, "interactions", "item_id"))
+    clash = "item_id holds {0} in items and {1} in interactions; store it with one type in both"
+    item_ids, event_items = one_type(_ids(items, "items", "item_id"), _ids(interactions, "interactions", "item_id"), clash=clash)
+    require_unique(item_ids, what="items", remedy="keep one row for each item")
     item_ids = item_ids.take(pc.sort_indices(item_ids))
-    repeated = pc.equal(item_ids[1:], item_ids[:-1])
-    if pc.any(repeated).as_py():
-        raise DigerError(f"items: item_id {item_ids[pc.index(repeated, True).as_py()].as_py()!r} occurs more than once; keep one row for each item")
     event_users = _ids(interactions, "interactions", "user_id")
     user_ids = pc.unique(event_users)
     user_ids = user_ids.take(pc.sort_indices(user_ids))
-    item_E = _number(event_items, item_ids)
-    user_E = pc.index_in(event_users, value_set=user_ids).to_numpy(zero_copy_only=False).astype(np.int32)
+    remedy = "add the item or remove its events"
+    item_E = require_all(event_items, item_ids, what="interactions", table="the items", remedy=remedy).astype(np.int32)
+    user_E = index_of(event_users, user_ids).astype(np.int32)
 
-    keys = [user_E]
+    keys: list[npt.NDArray[np.integer]] = [user_E]
     times = _times(interactions)
     places = [_integers(interactions, "pos")] if "pos" in interactions.column_names else []
     moments = [times[0]] if times is not None else []
@@ -150,45 +151,13 @@ def _require(table: pa.Table, what: str, column: str) -> None:
 
 
 def _ids(table: pa.Table, what: str, column: str) -> pa.Array:
-    """The column as one array of int64, uint64 (only where a value needs it) or large_string."""
+    """The column as `plain` has it, without nulls."""
     values = table[column].combine_chunks()
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
     if values.null_count:
         raise DigerError(
             f"{what}: {column} is null in row {pc.index(values.is_null(), True).as_py()} ({values.null_count} rows); remove or fill them"
         )
-    if pa.types.is_integer(values.type):
-        if values.type == pa.uint64() and len(values) and pc.max(values).as_py() >= 2**63:
-            return values
-        return values.cast(pa.int64())
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
-        return values.cast(pa.large_string())
-    raise DigerError(f"{what}: {column} has type {values.type}; ids are integers or strings: convert the column")
-
-
-def _same_type(items: pa.Array, events: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Both id columns in one type, so that equal ids are equal; DigerError where one holds integers and the other strings."""
-    if items.type == events.type:
-        return items, events
-    if pa.large_string() in (items.type, events.type):
-        raise DigerError(f"item_id is {items.type} in items and {events.type} in interactions; store it with one type in both")
-    try:
-        return items.cast(pa.uint64()), events.cast(pa.uint64())
-    except pa.ArrowInvalid as error:
-        raise DigerError("item_id: values of 2^63 and more in one table, negative ones in the other; store the ids as strings in both") from error
-
-
-def _number(event_items: pa.Array, item_ids: pa.Array) -> Int32:
-    index = pc.index_in(event_items, value_set=item_ids)
-    if index.null_count:
-        row = pc.index(index.is_null(), True).as_py()
-        raise DigerError(
-            f"interactions: item_id {event_items[row].as_py()!r} (row {row}) is not among the items ({index.null_count} such events); "
-            "add the item or remove its events"
-        )
-    row_E: Int32 = index.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-    return row_E
+    return plain(values, f"{what}: {column}")
 
 
 def _integers(table: pa.Table, column: str) -> Int64:

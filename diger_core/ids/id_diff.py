@@ -19,7 +19,9 @@ import pyarrow.compute as pc
 from diger_core.data.sequences import Sequences
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import from_arrow
+from diger_core.item_ids import Ids, index_of, one_type
 
+_CLASH = "item_id: {0} in the old table, {1} in the new one: these are other ids, not other IDs of one catalogue; compare tables of one catalogue"
 STATUSES = ("kept", "suffix", "moved", "added", "removed")
 
 
@@ -27,7 +29,7 @@ def migration(old: pa.Table, new: pa.Table) -> pa.Table:
     """The migration from one ID table (item_id, code_1..code_M, suffix) to another; the numbers of levels may differ. DigerError for tables
     whose item ids are not of one type, and for an item that stands twice in a table."""
     sides = [_prefixed(table, side) for table, side in ((old, "old"), (new, "new"))]
-    ids = _one_type([side["item_id"] for side in sides])
+    ids = one_type(sides[0]["item_id"], sides[1]["item_id"], clash=_CLASH)
     return _joined([side.set_column(0, "item_id", column) for side, column in zip(sides, ids, strict=True)])
 
 
@@ -95,14 +97,12 @@ def level_changes(change: pa.Table) -> npt.NDArray[np.bool_]:
     return differs
 
 
-def changed_histories(change: pa.Table, seq: Sequences, item_ids: pa.Array | pa.ChunkedArray) -> dict[str, Any]:
+def changed_histories(change: pa.Table, seq: Sequences, item_ids: Ids) -> dict[str, Any]:
     """How many users' histories hold an item whose ID changed (moved or another suffix), and how many of all events such items are.
 
     `seq` numbers items in the order of `item_ids`, as the new side's catalogue does.
     """
-    ids = item_ids.combine_chunks() if isinstance(item_ids, pa.ChunkedArray) else item_ids
-    rows = pc.index_in(ids.cast(change["item_id"].type), value_set=change["item_id"].combine_chunks())
-    status_N = np.append(statuses(change), "removed")[rows.fill_null(len(change)).to_numpy(zero_copy_only=False)]
+    status_N = np.append(statuses(change), "removed")[index_of(item_ids, change["item_id"])]  # -1: the last
     changed_E = np.isin(status_N, ("moved", "suffix"))[seq.events_E]
     user_E = np.repeat(np.arange(seq.users), np.diff(seq.offsets_U1))
     users = len(np.unique(user_E[changed_E]))
@@ -125,23 +125,10 @@ def _matrix(change: pa.Table, side: str) -> npt.NDArray[np.int64]:
 
 def _prefixed(table: pa.Table, side: str) -> pa.Table:
     ids, ids_table = from_arrow(table)
-    if len(pc.unique(ids)) != len(ids):
-        raise DigerError(f"ID table ({side}): an item stands in it more than once: make the table again with the stage semantic_ids")
     levels = ids_table.codes_NM.shape[1]
     names = [*(f"code_{j + 1}" for j in range(levels)), "suffix"]
     columns = {f"{side}_{name}": table[name].cast(pa.int32()) for name in names}
     return pa.table({"item_id": ids, **columns})
-
-
-def _one_type(ids: list[pa.ChunkedArray]) -> list[pa.ChunkedArray]:
-    wide = [column.cast(pa.large_string()) if pa.types.is_string(column.type) else column for column in ids]
-    if wide[0].type == wide[1].type:
-        return wide
-    if all(pa.types.is_integer(column.type) and (not len(column) or pc.min(column).as_py() >= 0) for column in wide):
-        return [column.cast(pa.uint64()) for column in wide]
-    raise DigerError(
-        f"item_id is {wide[0].type} in the old table and {wide[1].type} in the new one: these are other ids, not other IDs of one catalogue"
-    )
 
 
 def _side(change: pa.Table, side: str, prefix: str = "") -> pa.Table:
@@ -157,7 +144,8 @@ def _joined(sides: list[pa.Table]) -> pa.Table:
     ids = ids.take(pc.sort_indices(ids))
     columns: dict[str, Any] = {"item_id": ids}
     for side in sides:
-        rows = pc.index_in(ids, value_set=side["item_id"].combine_chunks())
+        place = index_of(ids, side["item_id"])
+        rows = pa.array(place, mask=place < 0)
         columns |= {name: side[name].combine_chunks().take(rows) for name in side.column_names[1:]}
     return _with_status(pa.table(columns))
 
@@ -174,7 +162,5 @@ def _with_status(joined: pa.Table) -> pa.Table:
 def _weights(change: pa.Table, weights: pa.Table | None) -> npt.NDArray[np.float64]:
     if weights is None:
         return np.ones(len(change))
-    rows = pc.index_in(change["item_id"], value_set=weights["item_id"].cast(change["item_id"].type).combine_chunks())
-    values = np.append(weights["weight"].to_numpy().astype(np.float64), 0.0)
-    weight_N: npt.NDArray[np.float64] = values[rows.fill_null(len(weights)).to_numpy()]
-    return weight_N
+    values: npt.NDArray[np.float64] = np.append(weights["weight"].to_numpy().astype(np.float64), 0.0)
+    return values[index_of(change["item_id"], weights["item_id"])]  # -1: the last

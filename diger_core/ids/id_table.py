@@ -26,6 +26,7 @@ from torch import Tensor
 from diger_core.config import TableConfig
 from diger_core.errors import DigerError
 from diger_core.ids.stability import Hold, held_codes
+from diger_core.item_ids import Ids, require_unique
 from diger_core.store.canonical import table_hash
 from diger_core.tokenizer.rqvae import Tokenizer
 
@@ -113,7 +114,7 @@ def _sinkhorn_level(tok: Tokenizer, level: int, residual_Ne: Tensor, epsilon: fl
     return torch.cat([(logits(rows) + v_K).argmax(1) for rows in parts])
 
 
-def _id_bytes(item_ids: pa.Array | pa.ChunkedArray | Sequence[int | str]) -> list[bytes]:
+def _id_bytes(item_ids: Ids | Sequence[int | str]) -> list[bytes]:
     """b"i:" + decimal for integers, b"s:" + UTF-8 for strings, so that 7 and "7" are two items."""
     array = item_ids if isinstance(item_ids, pa.Array | pa.ChunkedArray) else pa.array(list(item_ids))
     if pa.types.is_integer(array.type):
@@ -123,7 +124,7 @@ def _id_bytes(item_ids: pa.Array | pa.ChunkedArray | Sequence[int | str]) -> lis
     raise DigerError(f"item_id: type {array.type}, wanted integers or strings: convert the column")
 
 
-def item_hash_order(item_ids: pa.Array | pa.ChunkedArray | Sequence[int | str]) -> Tensor:
+def item_hash_order(item_ids: Ids | Sequence[int | str]) -> Tensor:
     """Row numbers in the order of SHA-256(item id), int64 [N]: an order that belongs to the items, not to their rows. About 1 s per million items:
     compute it once per catalogue."""
     sha256 = hashlib.sha256
@@ -281,7 +282,7 @@ def _with_released(
     return (torch.where(back_N[:, None], released.codes_NM, previous[0].to(codes_NM.device)), suffix_N), reserved
 
 
-def to_arrow(item_ids: pa.Array | pa.ChunkedArray | Sequence[int | str], table: IdTable) -> pa.Table:
+def to_arrow(item_ids: Ids | Sequence[int | str], table: IdTable) -> pa.Table:
     """item_id, code_1 .. code_M (int32), suffix (int32), in the order given."""
     ids = item_ids if isinstance(item_ids, pa.Array | pa.ChunkedArray) else pa.array(list(item_ids))
     codes, suffix = table.codes_NM.to("cpu", torch.int32).numpy(), table.suffix_N.to("cpu", torch.int32).numpy()
@@ -292,16 +293,18 @@ def to_arrow(item_ids: pa.Array | pa.ChunkedArray | Sequence[int | str], table: 
 
 
 def from_arrow(table: pa.Table) -> tuple[pa.ChunkedArray, IdTable]:
-    """(item ids, table) of what `to_arrow` wrote, rows in the file's order. Raises DigerError where a column is missing or holds a null."""
+    """(item ids, table) of what `to_arrow` wrote, rows in the file's order. Verified here, once: DigerError where a column is
+    missing or holds a null, and for an item that stands in it twice."""
     levels = sum(name.startswith("code_") for name in table.column_names)
     names = ["item_id", *(f"code_{j + 1}" for j in range(levels)), "suffix"]
     for name in names:
         if name not in table.column_names or table.column(name).null_count or not levels:
             raise DigerError(f"ID table: column {name} is missing or holds nulls: make the table again with the stage semantic_ids")
+    require_unique(table.column("item_id"), what="ID table", remedy="make the table again with the stage semantic_ids")
     codes = np.stack([table.column(name).to_numpy() for name in names[1:-1]], 1).astype(np.int32)
     return table.column("item_id"), IdTable(torch.from_numpy(codes), torch.from_numpy(table.column("suffix").to_numpy().astype(np.int32)))
 
 
-def assignment_hash(item_ids: pa.Array | pa.ChunkedArray | Sequence[int | str], table: IdTable) -> str:
+def assignment_hash(item_ids: Ids | Sequence[int | str], table: IdTable) -> str:
     """SHA-256 of the table's canonical content: equal for equal assignments, whatever the order of the rows or the device."""
     return table_hash(to_arrow(item_ids, table), sort_by=("item_id",))

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
+from diger_core.item_ids import Ids, index_of
 from diger_core.store.artefacts import Artefact, Store
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from orchestration.params.sections import Params
 
 BASELINE = "baseline"  # the input's name, and the pointers' kind
+CLASH = "item_id: the snapshot holds {0}, the starting bundle {1}: keep one type, or set retraining.baseline=none"
 
 
 def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], snapshot: Registered, fit: bool) -> dict[str, Artefact] | None:
@@ -70,7 +70,7 @@ def find_bundle(store: Store, name: str) -> Artefact:
 # What a retraining takes over
 
 
-def released_table(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> IdTable:
+def released_table(bundle: Bundle, item_ids: Ids) -> IdTable:
     """The bundle's ID table in the order of `item_ids` [N], -1 in the rows of items that it lacks."""
     import torch
 
@@ -81,7 +81,7 @@ def released_table(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> IdTa
     return IdTable(codes.to(torch.int32), torch.where(known_N, bundle.table.suffix_N[row_N], -1).to(torch.int32))
 
 
-def kept_factors(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> Tensor:
+def kept_factors(bundle: Bundle, item_ids: Ids) -> Tensor:
     """float32 [N, F]: the bundle's item factors, zeros for items that it lacks."""
     import torch
 
@@ -96,22 +96,8 @@ def reserved_tuples(bundle: Bundle) -> Tensor:
     return torch.from_numpy(np.unique(np.concatenate([bundle.reserved_RQ, bundle.table.tuples.numpy()]), axis=0).astype(np.int32))
 
 
-def _rows(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> tuple[Tensor, Tensor]:
+def _rows(bundle: Bundle, item_ids: Ids) -> tuple[Tensor, Tensor]:
     import torch
 
-    rows = pc.index_in(same_type(item_ids, bundle.item_ids.type), value_set=bundle.item_ids.combine_chunks())
-    known_N = torch.from_numpy(rows.is_valid().to_numpy(zero_copy_only=False).copy())
-    return torch.from_numpy(rows.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)), known_N
-
-
-def same_type(item_ids: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
-    """The ids as one array of another table's type. DigerError where they cannot be the same ids (numbers against strings)."""
-    ids = item_ids.combine_chunks() if isinstance(item_ids, pa.ChunkedArray) else item_ids
-    if pa.types.is_integer(ids.type) != pa.types.is_integer(kind):
-        raise DigerError(f"item_id is {ids.type} in this snapshot and {kind} in the starting bundle: keep one type, or set retraining.baseline=none")
-    try:
-        return ids.cast(kind)
-    except pa.ArrowInvalid as error:  # an id of 2^63 or more, or a negative one
-        raise DigerError(
-            f"item_id: the snapshot's ids do not fit the starting bundle's type {kind}: keep one type, or set retraining.baseline=none"
-        ) from error
+    row_N = torch.from_numpy(index_of(item_ids, bundle.item_ids, clash=CLASH))
+    return row_N.clamp_min(0), row_N >= 0

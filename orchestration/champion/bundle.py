@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
 from diger_core.evaluation.recipes import Fitted
 from diger_core.ids.id_table import IdTable, assignment_hash, from_arrow
+from diger_core.item_ids import index_of
 from diger_core.store.artefacts import Artefact, Store, artefact_hash
 from diger_core.store.canonical import table_hash
 from orchestration.champion.model_artefact import ASSIGNMENT, Model, load_model
@@ -166,20 +166,6 @@ def _mixed(artefact: Artefact, name: str, found: str, who: str, wanted: str, wha
 
 
 # Items and tuples of released tables
-
-
-def index_of(ids: Any, among: Any) -> np.ndarray:
-    """int64: where each of `ids` stands in `among`, -1 where it does not. Integer and string ids have nothing in common."""
-    wide = [column.cast(pa.large_string()) if pa.types.is_string(column.type) else column for column in (ids, among)]
-    if wide[0].type != wide[1].type:
-        if pa.large_string() in (wide[0].type, wide[1].type):
-            return np.full(len(ids), -1, dtype=np.int64)
-        try:
-            wide[0] = wide[0].cast(wide[1].type)
-        except pa.ArrowInvalid:
-            wide = [column.cast(pa.large_string()) for column in wide]
-    values = wide[1].combine_chunks() if isinstance(wide[1], pa.ChunkedArray) else wide[1]
-    return np.asarray(pc.index_in(wide[0], value_set=values).fill_null(-1).to_numpy(), dtype=np.int64)
 
 
 def tuples(table: pa.Table) -> np.ndarray:

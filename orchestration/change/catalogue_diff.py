@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
+from diger_core.item_ids import index_of
 from orchestration.audit.removal import present
 from orchestration.champion.baseline import BASELINE, extra_inputs
 from orchestration.change.differences import STATUSES, changed_columns, changed_items, decide, drift, remapped
@@ -90,16 +90,15 @@ def _items(side: dict[str, Artefact]) -> pa.Table:
 
 
 def _new_users(old: Artefact, new: Artefact) -> int:
-    ids = [side.table("users.parquet")["user_id"].cast(pa.large_string()) for side in (old, new)]
-    return int(pc.sum(pc.invert(pc.is_in(ids[1], value_set=ids[0].combine_chunks()))).as_py() or 0)
+    ids = [side.table("users.parquet")["user_id"] for side in (old, new)]
+    return int((index_of(ids[1], ids[0]) < 0).sum())
 
 
 def _drift(texts: list[pa.Table], old: Artefact, new: Artefact) -> dict[str, Any]:
-    ids = [side["item_id"].cast(pa.large_string()).combine_chunks() for side in texts]
-    rows = pc.index_in(ids[1], value_set=ids[0])
-    known = rows.is_valid().to_numpy(zero_copy_only=False)
+    old_N = index_of(texts[1]["item_id"], texts[0]["item_id"])
+    known_N = old_N >= 0
     vectors = [side.tensors("vectors.safetensors")["vectors"].numpy() for side in (old, new)]
-    return drift(vectors[0][rows.drop_null().to_numpy().astype(np.int64)], vectors[1][known])
+    return drift(vectors[0][old_N[known_N]], vectors[1][known_N])
 
 
 # What people see

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
+from diger_core.item_ids import index_of, plain
 
 if TYPE_CHECKING:
     from orchestration.champion.bundle import Bundle
@@ -34,11 +35,10 @@ def changed_items(old: pa.Table, new: pa.Table) -> pa.Table:
     old, new = _comparable(old, new)
     ids = pc.unique(pa.chunked_array([*old["item_id"].chunks, *new["item_id"].chunks], old.schema.field("item_id").type))
     ids = ids.take(pc.sort_indices(ids))
-    rows = [pc.index_in(ids, value_set=side["item_id"].combine_chunks()) for side in (old, new)]
-    in_old, in_new = (row.is_valid().to_numpy(zero_copy_only=False) for row in rows)
+    rows = [index_of(ids, side["item_id"]) for side in (old, new)]
+    in_old, in_new = (row >= 0 for row in rows)
     names = [name for name in old.column_names if name != "item_id" and name in new.column_names]
-    both = pa.array(in_old & in_new)
-    taken = [row.filter(both) for row in rows]
+    taken = [pa.array(row[in_old & in_new]) for row in rows]
     differs = np.zeros((len(ids), len(names)), dtype=bool)
     for place, name in enumerate(names):
         differs[in_old & in_new, place] = _different(_text(old[name]).take(taken[0]), _text(new[name]).take(taken[1]))
@@ -58,10 +58,10 @@ def changed_columns(old: pa.Table, new: pa.Table) -> dict[str, list[str]]:
 
 def _comparable(old: pa.Table, new: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Both with ids of one type: numbers against strings become text, so that at least the diff can be told."""
-    kinds = [side.schema.field("item_id").type for side in (old, new)]
-    whole = all(pa.types.is_integer(kind) for kind in kinds) and kinds[0] == kinds[1]
-    kind = kinds[0] if whole else pa.large_string()
-    old, new = (side.set_column(side.column_names.index("item_id"), "item_id", side["item_id"].cast(kind)) for side in (old, new))
+    ids = [plain(side["item_id"]) for side in (old, new)]
+    if ids[0].type != ids[1].type:
+        ids = [column.cast(pa.large_string()) for column in ids]
+    old, new = (side.set_column(side.column_names.index("item_id"), "item_id", column) for side, column in zip((old, new), ids, strict=True))
     return old, new
 
 
@@ -88,19 +88,16 @@ def remapped(old: pa.Table, new: pa.Table, share: float) -> str | None:
     Two signs: most items stand under ids that the old catalogue lacks, and yet most of those have a text that it has, under an id that is gone; or
     most common ids have another text, and most of those texts belonged to another id.
     """
-    kinds = [side.schema.field("item_id").type for side in (old, new)]
-    same_kind = pa.types.is_integer(kinds[0]) == pa.types.is_integer(kinds[1])
-    old_ids, new_ids = (side["item_id"].cast(pa.large_string()).combine_chunks() for side in (old, new))
-    place = pc.index_in(new_ids, value_set=old_ids)
-    known = place.is_valid().to_numpy(zero_copy_only=False) & same_kind
+    place_N = index_of(new["item_id"], old["item_id"])
+    known = place_N >= 0
     old_hash, new_hash = (side["text_hash"].combine_chunks() for side in (old, new))
-    gone = old_hash.filter(pc.invert(pc.is_in(old_ids, value_set=new_ids))) if same_kind else old_hash
+    gone = old_hash.filter(pa.array(index_of(old["item_id"], new["item_id"]) < 0))
     moved = ~known & pc.is_in(new_hash, value_set=gone).to_numpy(zero_copy_only=False)
     if len(new) and moved.sum() > share * len(new):
         return f"{int(moved.sum()):,} of {len(new):,} items have the text of an item that is gone and an id that is new"
     other = np.zeros(len(new), dtype=bool)
-    before = old_hash.take(place.fill_null(0)) if len(old) else new_hash
-    other[known] = pc.not_equal(before, new_hash).to_numpy(zero_copy_only=False)[known]
+    before = old_hash.take(pa.array(place_N[known]))
+    other[known] = pc.not_equal(before, new_hash.filter(pa.array(known))).to_numpy(zero_copy_only=False)
     elsewhere = other & pc.is_in(new_hash, value_set=old_hash).to_numpy(zero_copy_only=False)
     if known.any() and elsewhere.sum() > share * known.sum():
         return f"{int(elsewhere.sum()):,} of {int(known.sum()):,} known ids have the text that belonged to another id"

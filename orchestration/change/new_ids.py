@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable, argmin_codes, assignment_hash, item_hash_order, stable_suffixes, to_arrow
+from diger_core.item_ids import Ids, as_type, index_of, require_unique
 from diger_core.training.table_refresh import suffix_values
-from orchestration.champion.baseline import same_type
+from orchestration.champion.baseline import CLASH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +40,12 @@ class Child:
         return rows.filter(pa.array(self.new_N)) if new_only else rows
 
 
-def new_item_mask(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def new_item_mask(bundle: Bundle, item_ids: Ids) -> np.ndarray:
     """bool [N]: the bundle's table lacks the item."""
-    known = pc.is_in(same_type(item_ids, bundle.item_ids.type), value_set=bundle.item_ids.combine_chunks())
-    new: np.ndarray = ~known.to_numpy(zero_copy_only=False)
-    return new
+    return index_of(item_ids, bundle.item_ids, clash=CLASH) < 0
 
 
-def child_assignment(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray, vectors_ND: np.ndarray) -> Child:
+def child_assignment(bundle: Bundle, item_ids: Ids, vectors_ND: np.ndarray) -> Child:
     """The child of the bundle's assignment: codes of the items that it lacks by plain argmin, each with the lowest suffix of its prefix that no
     item holds and no released table has used, in the order of SHA-256(item id). Nobody bought a new item yet: its factors are zeros.
 
@@ -55,9 +54,8 @@ def child_assignment(bundle: Bundle, item_ids: pa.Array | pa.ChunkedArray, vecto
     import torch
 
     mask = new_item_mask(bundle, item_ids)
-    new_ids = same_type(item_ids, bundle.item_ids.type).filter(pa.array(mask))
-    if len(pc.unique(new_ids)) != len(new_ids):
-        raise DigerError("cold start: an item id occurs more than once among the new items: keep one row for each item")
+    new_ids = as_type(item_ids, bundle.item_ids.type, clash=CLASH).filter(pa.array(mask))
+    require_unique(new_ids, what="cold start, new items", remedy="keep one row for each item")
     tok, factors = bundle.tokenizer, bundle.factors_NF.shape[1]
     if vectors_ND.shape[1] + factors != tok.dim:
         raise DigerError(
@@ -94,7 +92,7 @@ def encode_new(bundle: Bundle, items: pa.Table, config: EmbeddingsConfig, vector
     from orchestration.features.encoders.given import GivenVectors
 
     fresh = items.filter(pa.array(new_item_mask(bundle, items["item_id"])))
-    ids = same_type(fresh["item_id"], bundle.item_ids.type)
+    ids = as_type(fresh["item_id"], bundle.item_ids.type, clash=CLASH)
     if not len(fresh):
         return ids, np.empty((0, bundle.tokenizer.dim - bundle.factors_NF.shape[1]), np.float32)
     encoder = encoders.load(config, bundle.encoder_state)

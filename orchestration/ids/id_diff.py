@@ -12,7 +12,8 @@ from diger_core.ids.alignment import align, rename_codes
 from diger_core.ids.id_diff import changed_histories, migration
 from diger_core.ids.id_diff import id_diff as core_diff
 from diger_core.ids.id_table import IdTable, from_arrow, to_arrow
-from orchestration.champion.baseline import BASELINE, extra_inputs, released_table, same_type
+from diger_core.item_ids import as_type
+from orchestration.champion.baseline import BASELINE, CLASH, extra_inputs, released_table
 
 if TYPE_CHECKING:
     from orchestration.champion.bundle import Bundle
@@ -49,9 +50,9 @@ def _compared(run: StageRun, bundle: Bundle) -> tuple[pa.Table, dict[str, Any]]:
     item_ids = run.inputs["sequences"].table("items.parquet")["item_id"]
     stored = run.inputs["semantic_ids"].table("semantic_ids.parquet")
     new_ids, new = from_arrow(stored)
-    new_ids = same_type(new_ids, bundle.item_ids.type)
+    new_ids = as_type(new_ids, bundle.item_ids.type, clash=CLASH)
     change = migration(to_arrow(bundle.item_ids, bundle.table), to_arrow(new_ids, new))
-    weights = pa.table({"item_id": same_type(item_ids, bundle.item_ids.type), "weight": training_counts(seq).astype(float)})
+    weights = pa.table({"item_id": item_ids, "weight": training_counts(seq).astype(float)})
     report = {
         "baseline": bundle.hash,
         "assignments": {"old": bundle.assignment_hash, "new": run.inputs["semantic_ids"].facts["assignment_hash"]},

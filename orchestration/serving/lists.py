@@ -19,9 +19,10 @@ from diger_core.data.sequences import Sequences
 from diger_core.data.splits import to_the_end
 from diger_core.errors import DigerError
 from diger_core.evaluation.recipes import Beams, ranked
+from diger_core.item_ids import index_of
 from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.canonical import canonical_json, digest, table_hash
-from orchestration.champion.bundle import Bundle, index_of, load_bundle
+from orchestration.champion.bundle import Bundle, load_bundle
 from orchestration.features.neighbours import read_counts
 
 if TYPE_CHECKING:

@@ -110,7 +110,7 @@ def _tell(opened: Recommender, progress: Progress) -> None:
     )
     if counts["items_unknown"]:
         assert opened.request.items is not None
-        from orchestration.champion.bundle import index_of
+        from diger_core.item_ids import index_of
 
         unknown = opened.request.items.filter(pa.array(index_of(opened.request.items, opened.item_ids) < 0))
         first = ", ".join(repr(item) for item in unknown[:NAMED].to_pylist())

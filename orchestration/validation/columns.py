@@ -105,16 +105,6 @@ def id_kind(kind: pa.DataType) -> str:
     return "integers" if pa.types.is_integer(kind) else "text"
 
 
-def positions_in(ids: pa.ChunkedArray, catalogue: pa.ChunkedArray) -> np.ndarray:
-    """Index of each id in `catalogue` (unique, same kind of ids), int64 [n]; -1 where it is null or not there. Exact across int64 and uint64."""
-    if ids.type != catalogue.type:
-        fits = pc.greater_equal(ids, 0) if catalogue.type == pa.uint64() else pc.less_equal(ids, pa.scalar(INT64_MAX, pa.uint64()))
-        ids = pc.if_else(fits, ids, pa.scalar(None, ids.type)).cast(catalogue.type)
-    found = pc.index_in(ids, value_set=combined(catalogue), skip_nulls=True)
-    row_N: np.ndarray = pc.fill_null(found, -1).to_numpy().astype(np.int64)
-    return row_N
-
-
 def combined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """One contiguous array (also for no chunks at all)."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

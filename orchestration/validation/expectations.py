@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from diger_core.item_ids import index_of
 from orchestration.params.data import ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.validation import columns
 from orchestration.validation import interaction_rules as validation_interactions
@@ -136,7 +137,7 @@ def check_interactions(
     table = validated.table
     users, items = columns.decoded(table["user_id"]), columns.decoded(table["item_id"])
     kept: dict[str, Any] = {"user_id": users, "item_id": items}
-    kept["item_known"] = pa.array(columns.positions_in(items, columns.decoded(known_items)) >= 0)
+    kept["item_known"] = pa.array(index_of(items, known_items) >= 0)
     order = next((name for name in ("pos", "timestamp") if name in table.column_names), None)
     if order is not None:
         kept["step"] = _steps(users, table[order])

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
+from diger_core.item_ids import index_of
 from orchestration.params.data import ValidatedInteractionsConfig
 from orchestration.validation import columns
 from orchestration.validation.quarantine import Check, Quarantine, Validated, absent, check, look_alikes, too_long, volume, with_control
@@ -75,7 +76,7 @@ def validate_interactions(
     """
     given = _read(interactions, known_items, params)
     known = columns.decoded(known_items)
-    item_E = columns.positions_in(given.items, known)
+    item_E = index_of(given.items, known)
     quarantine = _quarantine(given, item_E, params, now)
     quarantined = quarantine.table(given.rows, given.items)
     table, user_E, item_E = _ordered(given, item_E, known, np.flatnonzero(quarantine.kept))

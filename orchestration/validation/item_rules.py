@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
+from diger_core.item_ids import index_of
 from orchestration.params.data import ValidatedItemsConfig
 from orchestration.validation import columns
 from orchestration.validation.quarantine import Check, Quarantine, Validated, absent, check, look_alikes, too_long, volume, with_control
@@ -131,7 +132,7 @@ def _match_vectors(ids: pa.ChunkedArray, vectors: pa.Table, quarantine: Quaranti
     unique = columns.combined(pc.unique(pc.drop_null(ids)))
     if len(unique) == 0:
         return matrix[np.zeros(len(ids), np.int64)], len(vector_ids)
-    of_vector = columns.positions_in(vector_ids, pa.chunked_array([unique]))
+    of_vector = index_of(vector_ids, unique)
     unknown = int(np.count_nonzero(of_vector < 0))
     of_vector[~present] = -1
     usable = np.flatnonzero(of_vector >= 0)
@@ -142,7 +143,7 @@ def _match_vectors(ids: pa.ChunkedArray, vectors: pa.Table, quarantine: Quaranti
     unlike = ~np.all(matrix[repeated] == matrix[first[of_vector[repeated]]], axis=1)
     other[of_vector[repeated[unlike]]] = True
 
-    of_item = columns.positions_in(ids, pa.chunked_array([unique]))
+    of_item = index_of(ids, unique)
     source = np.where(of_item >= 0, first[of_item], -1)
     quarantine.mark("missing_vector", (source < 0) & (of_item >= 0))
     quarantine.mark("several_vectors", (of_item >= 0) & other[of_item])

@@ -110,9 +110,10 @@ def _counted(run: StageRun, seq: Sequences, split: Split, beams: Beams) -> dict[
 
 def checked_table(holder: Artefact, file: str, model: Artefact, item_ids: pa.ChunkedArray) -> IdTable:
     """The ID table in the order of `item_ids`. DigerError unless it covers them and has the assignment hash in the model file's header."""
-    import pyarrow.compute as pc
+    import torch
 
-    from diger_core.ids.id_table import assignment_hash, from_arrow
+    from diger_core.ids.id_table import IdTable, assignment_hash, from_arrow
+    from diger_core.item_ids import require_all
     from orchestration.champion.model_artefact import ASSIGNMENT
 
     stored = holder.table(file)
@@ -123,12 +124,11 @@ def checked_table(holder: Artefact, file: str, model: Artefact, item_ids: pa.Chu
             f"{holder.stage}/{file}: its assignment {found[:12]} is not the one that {model.stage} was trained to ({str(wanted)[:12]}): "
             f"a model only reads its own IDs; run {holder.stage} again from this {model.stage}"
         )
-    if ids.type != item_ids.type:
-        ids = ids.cast(item_ids.type)
-    rows = pc.index_in(item_ids, value_set=ids)
-    if rows.null_count or len(ids) != len(item_ids):
-        raise DigerError(f"{holder.stage}/{file}: {len(ids)} items, the catalogue has {len(item_ids)}, and not all are in both: run the stages again")
-    return from_arrow(stored.take(rows))[1]
+    name, remedy = f"{holder.stage}/{file}", "run the stages again"
+    row_N = torch.from_numpy(require_all(item_ids, ids, what="the catalogue", table=name, remedy=remedy))
+    if len(ids) != len(item_ids):
+        raise DigerError(f"{name}: {len(ids)} items, the catalogue has {len(item_ids)}: {remedy}")
+    return IdTable(table.codes_NM[row_N], table.suffix_N[row_N])
 
 
 def _per_user(results: dict[str, EvaluationResult]) -> pa.Table:

@@ -79,3 +79,8 @@ def test_helpers_of_tests_lie_in_one_place():
         path for path in (PROJECT / "tests").rglob("*.py") if not path.name.startswith("test_") and path.name not in ("__init__.py", "conftest.py")
     ]
     assert {path.parent.name for path in loose} <= {"support", "tests"}
+
+
+def test_item_ids_are_joined_in_one_place():
+    joins = [str(path.relative_to(PROJECT)) for path in modules(PROJECT).values() if "pc.index_in" in path.read_text()]
+    assert joins == ["diger_core/item_ids.py"]

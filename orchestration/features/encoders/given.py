@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from diger_core.errors import DigerError
+from diger_core.item_ids import require_all
 from orchestration.features.encoders.base import EncoderState
 
 
@@ -29,22 +30,15 @@ class GivenVectors:
 
     def align(self, vectors: pa.Table, item_ids: pa.ChunkedArray) -> np.ndarray:
         """`vectors` (item_id, vector) in the order of `item_ids` -> float32 [N, D]. Raises DigerError where one is missing or of another width."""
-        import pyarrow.compute as pc
-
-        row_N = pc.index_in(item_ids, value_set=vectors.column("item_id").cast(item_ids.type).combine_chunks())
-        missing = row_N.null_count
-        if missing:
-            first = item_ids.filter(pc.is_null(row_N))[0].as_py()
-            raise DigerError(
-                f"vectors.parquet has no vector for {missing} items, the first is item {first!r}: add them, or use another embeddings.encoder"
-            )
+        remedy = "add its vector, or use another embeddings.encoder"
+        row_N = require_all(item_ids, vectors.column("item_id"), what="items", table="vectors.parquet", remedy=remedy)
         matrix_ND = as_matrix(vectors)
         if matrix_ND.shape[1] != self._width:
             raise DigerError(
                 f"vectors.parquet: column vector has width {matrix_ND.shape[1]}, but the encoder was fitted with width {self._width}: "
                 "bring vectors of that width, or set embeddings.refit=true"
             )
-        given_ND: np.ndarray = matrix_ND[row_N.to_numpy()]
+        given_ND: np.ndarray = matrix_ND[row_N]
         return given_ND
 
 

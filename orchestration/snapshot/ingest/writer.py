@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diger_core.errors import DigerError
+from diger_core.item_ids import index_of
 from diger_core.progress import Progress, Silent
 from orchestration.snapshot.ingest.events import Events, Filters, collect, integer_ids, refuse_milliseconds, take_core
 from orchestration.snapshot.ingest.source import Source, file_facts
-from orchestration.validation.columns import id_kind, positions_in
+from orchestration.validation.columns import id_kind
 
 ROW_GROUP = 1_000_000
 
@@ -145,7 +146,7 @@ def _positions(ids: pa.ChunkedArray, catalogue: pa.ChunkedArray, source: Source)
                 f"{name}: its item ids are {id_kind(ids.type)}, but those of the interactions are {other}; pass --integer-ids, or convert the file"
             )
         ids, catalogue = ids.cast(pa.large_string()), catalogue.cast(pa.large_string())
-    return positions_in(ids, catalogue)
+    return index_of(ids, catalogue)
 
 
 def _write_json(path: Path, source: Source, filters: Filters, keep_rating: bool, facts: list[dict[str, str | int]], counts: dict[str, int]) -> None:

@@ -21,8 +21,9 @@ from diger_core.errors import DigerError
 from diger_core.evaluation.metrics import ndcg, ranks
 from diger_core.evaluation.ranking import EvaluationResult, recommended
 from diger_core.evaluation.recipes import ranked
+from diger_core.item_ids import index_of
 from diger_core.recommender.trie import Trie
-from orchestration.champion.bundle import index_of, reused_tuples
+from orchestration.champion.bundle import reused_tuples
 from orchestration.serving.lists import projected
 from orchestration.verdict.gate.document import NDCG, RECALL, Churn, Comparison, Figures, Ids, K, Slice
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diger_core.item_ids import require_all
 from orchestration import graph
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
 from orchestration.verdict.report.text import printable
@@ -72,18 +73,15 @@ class Material:
     def item_ids(self) -> pa.ChunkedArray:
         return self.inputs["sequences"].table("items.parquet")["item_id"]
 
-    def _rows(self, table: pa.Table) -> pa.Array:
-        """Where each item stands in `table`; null where it does not."""
-        import pyarrow.compute as pc
-
-        ids = table["item_id"]
-        return pc.index_in(self.item_ids, value_set=ids if ids.type == self.item_ids.type else ids.cast(self.item_ids.type))
+    def _rows(self, table: pa.Table, what: str) -> np.ndarray:
+        """[N]: where each item stands in `table`."""
+        return require_all(self.item_ids, table["item_id"], what="report, items of sequences", table=what, remedy="run the stages again")
 
     @cached_property
     def semantic_ids(self) -> tuple[np.ndarray, np.ndarray]:
         """(codes int64 [N, M], suffix int64 [N]) in item order."""
         table = self.inputs["semantic_ids"].table("semantic_ids.parquet")
-        table = table.take(self._rows(table))
+        table = table.take(self._rows(table, "semantic_ids.parquet"))
         names = sorted((n for n in table.column_names if n.startswith("code_")), key=lambda n: int(n.split("_")[1]))
         codes = np.stack([table[n].to_numpy() for n in names], axis=1).astype(np.int64)
         return codes, table["suffix"].to_numpy().astype(np.int64)
@@ -135,7 +133,7 @@ class Material:
         named = [t for wanted in TITLE_COLUMNS for t in texts if t.lower() == wanted]
         column = (named or texts or ["item_id"])[0]
         table = pq.read_table(path, columns=["item_id", column])
-        return table[column].take(self._rows(table))
+        return table[column].take(self._rows(table, "items.parquet"))
 
     def title(self, item: int, limit: int = 96) -> str:
         """The title of an item, fit to print; its id where it has none."""

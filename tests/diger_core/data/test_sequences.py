@@ -143,7 +143,7 @@ def test_tensors_survive_safetensors():
         ({"user_id": [1], "item_id": [1.0], "pos": [0]}, [1], "item_id has type double"),
         ({"user_id": [1, None], "item_id": [1, 1], "pos": [0, 1]}, [1], "user_id is null in row 1"),
         ({"user_id": [1], "item_id": ["1"], "pos": [0]}, [1], "one type in both"),
-        ({"user_id": [1, 1], "item_id": [1, 4], "pos": [0, 1]}, [1], "item_id 4 .row 1. is not among the items"),
+        ({"user_id": [1, 1], "item_id": [1, 4], "pos": [0, 1]}, [1], "item_id 4 .row 1. is not in the items"),
         ({"user_id": [1], "item_id": [1], "pos": [0]}, [1, 1], "item_id 1 occurs more than once"),
         ({"user_id": [1], "item_id": [1], "pos": [None]}, [1], "pos is null|pos has type"),
         ({"user_id": [1], "item_id": [1], "pos": [0.5]}, [1], "pos has type double"),

@@ -102,7 +102,7 @@ def test_given_vectors_are_aligned_to_the_items_and_checked_for_width() -> None:
     vectors = pa.table({"item_id": ["b", "a"], "vector": pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2))})
     encoder = encoders.fit(EmbeddingsConfig(encoder="vectors"), (), vectors)
     np.testing.assert_array_equal(encoder.align(vectors, pa.chunked_array([["a", "b"]])), [[3, 4], [1, 2]])
-    with pytest.raises(DigerError, match="no vector for 1 items, the first is item 'c'"):
+    with pytest.raises(DigerError, match=r"item_id 'c' \(row 1\) is not in vectors.parquet \(1 such rows\): add its vector"):
         encoder.align(vectors, pa.chunked_array([["a", "c"]]))
     wider = pa.table({"item_id": ["a"], "vector": pa.array([[1.0, 2.0, 3.0]])})
     with pytest.raises(DigerError, match="width 3.*width 2"):

@@ -8,7 +8,6 @@ import shutil
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
@@ -17,7 +16,7 @@ from diger_core.errors import DigerError
 from diger_core.evaluation.ranking import rank_targets
 from diger_core.ids.id_table import IdTable
 from diger_core.store.artefacts import Artefact
-from orchestration.champion.bundle import index_of, load_bundle
+from orchestration.champion.bundle import load_bundle
 from orchestration.params.load import build_params
 from orchestration.params.verdict import GateConfig, ReportConfig
 from orchestration.verdict.gate.gate import summary
@@ -166,13 +165,6 @@ def test_the_verdict_has_no_user_or_time_in_it_and_is_found_by_content(world, ch
     assert first.hash == second.hash
     assert set(first.names) == {"verdict.json", "verdict.md", "gate.png"}
     assert first.facts["verdict"] == "accept"
-
-
-def test_ids_of_other_types_have_nothing_in_common():
-    numbers, texts = pa.chunked_array([pa.array([1, 2])]), pa.chunked_array([pa.array(["1", "2"])])
-    assert index_of(numbers, texts).tolist() == [-1, -1]
-    assert index_of(pa.array([2, 7], pa.int64()), pa.array([1, 2], pa.uint64())).tolist() == [1, -1]
-    assert index_of(pa.array([-1, 2], pa.int64()), pa.array([2**63, 2], pa.uint64())).tolist() == [-1, 1]
 
 
 def test_the_page_tells_the_verdict_with_everything_escaped(world, data, champion, tmp_path):

@@ -29,19 +29,17 @@ class Batch:
     """One step's rows. `history_BT` and `target_B` index `items_V`, the batch's unique items over all ranks, ascending.
 
     history_BT int64, -1 where there is no item (at the end); target_B int64; weight_B float32: the row's weight divided by the rows of the whole
-    batch, so that L_gen = sum_b weight_b loss_b over all ranks, and 0 for rows added to fill a fixed shape; items_V int64 catalogue indices;
-    mask_V bool, False for items added to fill a fixed shape (None: all real); index: the batch's place in its epoch.
+    batch, so that L_gen = sum_b weight_b loss_b over all ranks; items_V int64 catalogue indices; index: the batch's place in its epoch.
     """
 
     history_BT: Tensor
     target_B: Tensor
     weight_B: Tensor
     items_V: Tensor
-    mask_V: Tensor | None
     index: int
 
     def share(self, ranks: Distributed) -> Batch:
-        """This rank's rows; items and mask stay those of the whole batch. A rank without rows gets one of weight 0."""
+        """This rank's rows; the items stay those of the whole batch. A rank without rows gets one of weight 0."""
         if ranks.world == 1:
             return self
         mine = ranks.share(len(self.target_B))
@@ -53,12 +51,8 @@ class Batch:
         """Copied to the device without waiting for it."""
         if device.type == "cpu":
             return self
-        moved = {
-            name: tensor.pin_memory().to(device, non_blocking=True)
-            for name in ("history_BT", "target_B", "weight_B", "items_V", "mask_V")
-            if (tensor := getattr(self, name)) is not None
-        }
-        return replace(self, **moved)
+        names = ("history_BT", "target_B", "weight_B", "items_V")
+        return replace(self, **{name: getattr(self, name).pin_memory().to(device, non_blocking=True) for name in names})
 
 
 def padded_length(longest: int, history: int) -> int:
@@ -69,7 +63,6 @@ def padded_length(longest: int, history: int) -> int:
 class Batches:
     """The training rows of `sequences` in batches of `batch_size` (over all ranks), histories cut to their last `history` items.
 
-    `item_multiple`: pad unique items up to a multiple of it and rows up to `batch_size` (fixed shapes for captured graphs); None: no padding.
     `distillation`: draws some of an epoch's targets instead of the items that followed. `crop`: the share of an epoch's rows whose history is cut to
     a random length, its newest items: what came long before is then not always there to be remembered by heart.
     """
@@ -80,11 +73,10 @@ class Batches:
         batch_size: int,
         history: int,
         seed: int,
-        item_multiple: int | None = None,
         distillation: DistillationTargets | None = None,
         crop: float = 0.0,
     ) -> None:
-        self.batch_size, self.history, self.seed, self.item_multiple = batch_size, history, seed, item_multiple
+        self.batch_size, self.history, self.seed = batch_size, history, seed
         user_R, position_R = training_rows(sequences)
         if len(user_R) == 0:
             raise DigerError("sequences: no user has the 4 events that give a training row; add interactions or lower the k-core filter")
@@ -156,14 +148,6 @@ class Batches:
         items_V, inverse = np.unique(np.concatenate([history_BT[present_BT], target]), return_inverse=True)
         history_BT[present_BT] = inverse[:-count]
         history_BT[~present_BT] = -1
-        target_B, weight_B, mask_V = inverse[-count:], self.weight_R[rows] / np.float32(count), None
-        if self.item_multiple is not None:
-            extra = self.batch_size - count
-            history_BT = np.concatenate([history_BT, np.repeat(history_BT[:1], extra, axis=0)])
-            target_B = np.concatenate([target_B, np.repeat(target_B[:1], extra)])
-            weight_B = np.concatenate([weight_B, np.zeros(extra, np.float32)])
-            real = len(items_V)
-            items_V = np.concatenate([items_V, np.repeat(items_V[:1], -real % self.item_multiple)])
-            mask_V = torch.from_numpy(np.arange(len(items_V)) < real)
-        history, target, weight, items = (torch.from_numpy(array) for array in (history_BT, target_B, weight_B, items_V))
-        return Batch(history, target, weight, items, mask_V, index)
+        arrays = (history_BT, inverse[-count:], self.weight_R[rows] / np.float32(count), items_V)
+        history, target, weight, items = (torch.from_numpy(array) for array in arrays)
+        return Batch(history, target, weight, items, index)

@@ -50,18 +50,16 @@ def assign(
     noise: Noise = "gumbel",
     seed: int,
     step: int | Tensor,
-    mask_V: Tensor | None = None,
     soft: bool = False,
 ) -> Assignment:
     """One step's assignments, in float32 whatever autocast says.
 
     z_Ve: encoded items [V, d_e]; items_V int64: their indices, which key the noise; sigma: float32 [V, M], or a function (level, det_Vj [V, level+1])
     -> [V] such as `schedule.bind(state)`; table_VM: the ID table's codes, needed by `forward="cached"` only. In eval mode (`tok.eval()`) no noise is
-    drawn. mask_V: 1 for real rows, 0 for padding, which the losses then leave out. `soft`: P = y without the hard forward (an ablation; also
-    what makes finite differences meaningful).
+    drawn. `soft`: P = y without the hard forward (an ablation; also what makes finite differences meaningful).
     """
     with torch.autocast(z_Ve.device.type, enabled=False):
-        return _assign(tok, z_Ve.float(), items_V, sigma, table_VM, tau, forward, noise, seed, step, mask_V, soft)
+        return _assign(tok, z_Ve.float(), items_V, sigma, table_VM, tau, forward, noise, seed, step, soft)
 
 
 def _assign(
@@ -75,7 +73,6 @@ def _assign(
     noise: Noise,
     seed: int,
     step: int | Tensor,
-    mask_V: Tensor | None,
     soft: bool,
 ) -> Assignment:
     if forward == "cached" and table_VM is None:
@@ -102,7 +99,7 @@ def _assign(
         sigmas.append(sigma_V)
         residual = residual - tok.codebooks[level].detach()[codes_V]
     codes_VM, sampled_VM = torch.stack(codes, 1), torch.stack(sampled, 1)
-    loss_vq, loss_recon = tokenizer_losses(tok, z_Ve, torch.stack(residuals, 1), codes_VM, sampled_VM, mask_V)
+    loss_vq, loss_recon = tokenizer_losses(tok, z_Ve, torch.stack(residuals, 1), codes_VM, sampled_VM)
     return Assignment(
         torch.stack(assignments, 1), codes_VM, sampled_VM, torch.stack(det, 1), torch.stack(sigmas, 1), residual, loss_vq, loss_recon, z_Ve
     )
@@ -116,10 +113,8 @@ def _straight_through(y_VK: Tensor, codes_V: Tensor, soft: bool) -> Tensor:
     return hard_VK + (y_VK - y_VK.detach())
 
 
-def tokenizer_losses(
-    tok: Tokenizer, z_Ve: Tensor, residuals_VMe: Tensor, codes_VM: Tensor, sampled_VM: Tensor, mask_V: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """(L_vq, L_recon) over the real ones of V items, by plain look-ups:
+def tokenizer_losses(tok: Tokenizer, z_Ve: Tensor, residuals_VMe: Tensor, codes_VM: Tensor, sampled_VM: Tensor) -> tuple[Tensor, Tensor]:
+    """(L_vq, L_recon) over V items, by plain look-ups:
 
     L_vq = mean_j [MSE(E_j,c_j, sg r_j) + beta MSE(r_j, sg E_j,c_j)],   L_recon = MSE(sum_j E_j,k_j, z)
     """
@@ -127,11 +122,5 @@ def tokenizer_losses(
     vq_V = (sampled_VMe - residuals_VMe.detach()).square().mean((1, 2))
     commit_V = (residuals_VMe - sampled_VMe.detach()).square().mean((1, 2))
     recon_V = (tok.embed(codes_VM).sum(1) - z_Ve).square().mean(1)
-    per_item_V2 = torch.stack([vq_V + tok.config.beta * commit_V, recon_V], 1)
-    if mask_V is None:
-        means = per_item_V2.mean(0)
-    else:
-        # where(), not a product: whatever a padding row holds, also NaN, stays out
-        real = torch.where(mask_V[:, None] > 0, per_item_V2, torch.zeros_like(per_item_V2))
-        means = real.sum(0) / mask_V.sum().clamp(min=1)
-    return means[0], means[1]
+    means_2 = torch.stack([vq_V + tok.config.beta * commit_V, recon_V], 1).mean(0)
+    return means_2[0], means_2[1]

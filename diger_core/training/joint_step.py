@@ -115,7 +115,6 @@ def joint_outcome(
         noise=schedule.noise,
         seed=seed,
         step=state["step"],
-        mask_V=batch.mask_V,
     )
     suffix_V = items.suffix_N[batch.items_V]
     soft_V = embed_items(recommender, given, suffix_V, soft=True) if paths.history or paths.teacher else None
@@ -124,8 +123,7 @@ def joint_outcome(
         logits = forward_rows(recommender, soft_V if paths.history else hard_V, soft_V if paths.teacher else hard_V, batch)
     loss_gen = generation_loss(logits, given, suffix_V, batch, soft=paths.labels)
     loss = loss_gen + (config.weight_vq * given.loss_vq + config.weight_recon * given.loss_recon) / world
-    figures_3VM = torch.stack((given.sigma_VM, (given.sigma_VM > 0).float(), (given.sampled_VM == table_VM).float()))
-    figures_3M = figures_3VM.mean(1) if batch.mask_V is None else (figures_3VM * batch.mask_V[:, None]).sum(1) / batch.mask_V.sum()
+    figures_3M = torch.stack((given.sigma_VM, (given.sigma_VM > 0).float(), (given.sampled_VM == table_VM).float())).mean(1)
     return Outcome(loss, loss_gen.detach(), given.loss_vq.detach(), given.loss_recon.detach(), figures_3M, given.det_VM)
 
 

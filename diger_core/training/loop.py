@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,7 +33,6 @@ from diger_core.training.joint_step import frozen_outcome, joint_outcome, statis
 from diger_core.training.model_selection import ModelSelection
 from diger_core.training.monitors import by_level
 from diger_core.training.resume import checkpoint_of, restore, restore_generators
-from diger_core.training.schedules import State
 from diger_core.training.state import begin
 from diger_core.training.table_refresh import TableRefresh
 
@@ -54,7 +53,6 @@ class Trained:
     curves: list[dict[str, Any]]
     best_epoch: int
     alarm: str | None
-    schedule_state: State = field(default_factory=dict)
     best_ndcg: float = -1.0  # validation NDCG@10 of that state
     rows_per_second: float = 0.0
     usage_EMK: Tensor | None = None  # int32: items on each code of each level, in the table before training and after each epoch; None: frozen codes
@@ -128,7 +126,7 @@ class Loop:
         speed = self.trained_rows / self.seconds if self.seconds else 0.0
         usage_EMK = torch.stack(state.usage) if self.config.learns else None
         return Trained(
-            state.recommender.eval(), state.tokenizer.eval(), table, state.curves, state.best.epoch, alarm, state.schedule, state.best.ndcg, speed,
+            state.recommender.eval(), state.tokenizer.eval(), table, state.curves, state.best.epoch, alarm, state.best.ndcg, speed,
             usage_EMK,
         )  # fmt: skip
 
@@ -202,7 +200,7 @@ class Loop:
         self.ranks.sum_([*gradients, loss, loss_gen])
         norm = state.optimisation.step()
         if outcome.det_VM is not None:
-            state.schedule = context.schedule.update(state.schedule, loss_gen, outcome.det_VM, batch.mask_V)
+            state.schedule = context.schedule.update(state.schedule, loss_gen, outcome.det_VM)
         state.sums += torch.cat((torch.stack((loss, loss_gen, outcome.loss_vq, outcome.loss_recon)), outcome.figures_3M.flatten(), norm[None]))
 
     def use_table(self) -> None:

@@ -189,11 +189,6 @@ def popularity_panel(counts_N: np.ndarray) -> Panel:
     return draw
 
 
-def popularity(counts_N: np.ndarray) -> bytes:
-    """PNG of events per item by rank, both axes logarithmic. `counts_N`: events of each item."""
-    return png([popularity_panel(np.asarray(counts_N))])
-
-
 def sequence_lengths_panel(offsets_U1: np.ndarray) -> Panel:
     def draw(ax: Axes) -> str:
         lengths = np.diff(offsets_U1)
@@ -207,11 +202,6 @@ def sequence_lengths_panel(offsets_U1: np.ndarray) -> Panel:
         return f"Half of the users have at most {int(np.median(lengths))} events; {(lengths < 3).sum():,} have fewer than 3"
 
     return draw
-
-
-def sequence_lengths(offsets_U1: np.ndarray) -> bytes:
-    """PNG of the histogram of events per user. `offsets_U1`: row starts, [U + 1]."""
-    return png([sequence_lengths_panel(np.asarray(offsets_U1))])
 
 
 def embedding_panel(vectors_ND: np.ndarray, points: int = 2000) -> Panel:
@@ -232,8 +222,3 @@ def embedding_panel(vectors_ND: np.ndarray, points: int = 2000) -> Panel:
         return f"{len(vectors_ND):,} items; this plane shows {100 * kept:.0f}% of the variance of their {vectors_ND.shape[1]} dimensions"
 
     return draw
-
-
-def embedding_map(vectors_ND: np.ndarray) -> bytes:
-    """PNG of (a sample of) the vectors on their first two principal components. `vectors_ND` floats [N, D], N >= 1."""
-    return png([embedding_panel(np.asarray(vectors_ND))])

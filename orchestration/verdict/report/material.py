@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,6 @@ class Material:
     """Lazy views of the inputs. Item arrays are in the order of `sequences`' item indices."""
 
     inputs: Mapping[str, Artefact]
-    _titles: dict[int, str] = field(default_factory=dict, compare=False)
 
     def has(self, stage: str, name: str | None = None) -> bool:
         return stage in self.inputs and (name is None or name in self.inputs[stage].names)

@@ -126,17 +126,6 @@ def test_weights_scale_rows_across_batches_and_average_one() -> None:
     assert float(Batches(made(), 16, 20, seed=0).batch(np.arange(10)).weight_B.sum()) == pytest.approx(1)
 
 
-def test_fixed_shapes_add_rows_and_items_that_count_for_nothing() -> None:
-    padded = Batches(made(), 64, 20, seed=0, item_multiple=32)
-    for batch, plain in zip(padded.epoch(0), Batches(made(), 64, 20, seed=0).epoch(0), strict=True):
-        assert batch.mask_V is not None
-        assert len(batch.target_B) == 64
-        assert len(batch.items_V) % 32 == 0
-        assert torch.equal(batch.items_V[batch.mask_V], plain.items_V)
-        assert float(batch.weight_B.sum()) == pytest.approx(float(plain.weight_B.sum()))
-        assert float(batch.weight_B[len(plain.target_B) :].sum()) == 0
-
-
 def test_users_too_short_for_a_row_are_a_clear_error() -> None:
     with pytest.raises(DigerError, match="4 events"):
         Batches(Sequences(np.zeros(6, np.int32), np.array([0, 3, 6]), 1), 4, 20, seed=0)

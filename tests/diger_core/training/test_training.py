@@ -189,21 +189,6 @@ def test_sduds_update_changes_no_gradient_but_sigmas() -> None:
         assert (gradient is None and after[name] is None) or torch.equal(gradient, after[name])  # type: ignore[arg-type]
 
 
-def test_padding_of_rows_and_items_changes_no_loss() -> None:
-    setting = Setting()
-    seq = small.sequences(users=5)
-    plain, padded = (next(Batches(seq, 64, 6, seed=0, item_multiple=m).epoch(0)) for m in (None, 32))
-    losses = []
-    for setting.batch in (plain, padded):
-        setting.tok.zero_grad(set_to_none=True)
-        outcome = setting.outcome()
-        outcome.loss.backward()
-        figures = [*(float(value.detach()) for value in outcome[:4]), *outcome.figures_3M.flatten().tolist()]
-        losses.append((*figures, float(setting.tok.codebooks.grad.norm())))  # type: ignore[union-attr]
-    assert len(padded.target_B) == 64 > len(plain.target_B)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-
 class NoHostReads(TorchDispatchMode):
     """Fails on what would make a device wait for the host or the other way round."""
 

@@ -19,10 +19,10 @@ PICTURES = {
     "learning_curves": lambda: figures.learning_curves({"joint_model": fake_curves(), "frozen_model": fake_curves(scale=0.9)}),
     "code_usage": lambda: code_figures.code_usage(CODES, 256),
     "metrics_bars": lambda: figures.metrics_bars(METRICS),
-    "popularity": lambda: figures.popularity(np.arange(500)),
-    "embedding_map": lambda: figures.embedding_map(np.random.default_rng(0).normal(size=(5000, 16))),
+    "popularity": lambda: drawing.png([figures.popularity_panel(np.arange(500))]),
+    "embedding_map": lambda: drawing.png([figures.embedding_panel(np.random.default_rng(0).normal(size=(5000, 16)))]),
     "tokenizer_curves": lambda: figures.tokenizer_curves([{"epoch": e, "loss": 1 / (e + 1)} for e in range(30)]),
-    "sequence_lengths": lambda: figures.sequence_lengths(np.arange(0, 900, 7)),
+    "sequence_lengths": lambda: drawing.png([figures.sequence_lengths_panel(np.arange(0, 900, 7))]),
 }
 
 
@@ -99,8 +99,8 @@ def test_missing_and_non_finite_values_leave_gaps_instead_of_errors():
     assert drawing.series(rows, "perplexity", 0)[1].tolist() == [3.0]
     assert figures.learning_curves({"joint_model": rows, "frozen_model": []}).startswith(b"\x89PNG")
     assert figures.tokenizer_curves([]).startswith(b"\x89PNG")
-    assert figures.popularity(np.zeros(4, dtype=int)).startswith(b"\x89PNG")
-    assert figures.sequence_lengths(np.array([0])).startswith(b"\x89PNG")
+    assert drawing.png([figures.popularity_panel(np.zeros(4, dtype=int))]).startswith(b"\x89PNG")
+    assert drawing.png([figures.sequence_lengths_panel(np.array([0]))]).startswith(b"\x89PNG")
 
 
 def test_labels_at_line_ends_do_not_cover_each_other():

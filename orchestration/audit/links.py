@@ -104,7 +104,11 @@ def _bundle(index: Index, found: Artefact) -> list[str]:
     faults = []
     if document["assignment_hash"] != found.facts.get("assignment_hash"):
         faults.append(f"bundle.json names assignment {document['assignment_hash'][:16]}, the manifest {str(found.facts.get('assignment_hash'))[:16]}")
-    copies = {"joint_model": ("model.safetensors", "id_table.parquet"), "encoder": ("encoder.json", "encoder.safetensors")}
+    copies = {
+        "joint_model": ("model.safetensors", "id_table.parquet"),
+        "encoder": ("encoder.json", "encoder.safetensors"),
+        "fusion": ("fusion.json",),
+    }
     for stage, names in copies.items():
         source = index.artefact(document["components"][stage])
         for name in names if source is not None else ():

@@ -1,7 +1,7 @@
 """A bundle: everything that serving needs, in one artefact, and a loader that refuses any mix of parts.
 
 A model reads only the IDs that it was trained with, and an item's ID follows only from its own tokenizer, factors and encoder. So the parts name each
-other: the table's assignment hash stands in the model file's header and in bundle.json, the encoder's and the factors' hashes in bundle.json.
+other: the table's assignment hash stands in the model file's header and in bundle.json, the hashes of encoder, factors and recipe in bundle.json.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class BundleDocument(Events):
     components: dict[str, str]
     encoder_facts: dict[str, Any]
     factors: str
+    fusion: str
     reserved: Reserved
     reused_tuples: int
 
@@ -132,6 +133,7 @@ def load_bundle(store: Store, hash_: str) -> Bundle:
         raise _mixed(artefact, "id_table.parquet", found, "model.safetensors was trained with", trained, "one is older than the other")
     _same(artefact, "id_table.parquet", found, document["assignment_hash"])
     _same(artefact, "factors.safetensors", _canonical(artefact, FACTORS), document["factors"])
+    _same(artefact, FUSION, _canonical(artefact, FUSION), document["fusion"])
     _same(artefact, "encoder.json", encoder_hash(artefact, document["encoder_facts"]), document["components"]["encoder"])
     reserved = artefact.table(RESERVED)
     _same(artefact, RESERVED, table_hash(reserved, list(reserved.column_names)), document["reserved"]["hash"])

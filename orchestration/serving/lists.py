@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from diger_core.ids.id_table import IdTable
 
 NAMED = 3  # unknown ids that a message names
+FILLED = 256  # rows whose empty places are filled at once
 
 
 @dataclass(frozen=True)
@@ -180,16 +181,28 @@ class Recommender:
     def _filled(self, items_nk: np.ndarray, user_n: np.ndarray) -> np.ndarray:
         """Empty places filled with the most popular allowed items that the row does not hold, nor, where seen items are removed, the history."""
         short = np.flatnonzero((items_nk < 0).any(axis=1))
-        top = items_nk.shape[1]
-        for row in short:
-            held = items_nk[row][items_nk[row] >= 0]
-            seen = self._history(user_n[row]) if self.request.remove_seen else np.empty(0, dtype=np.int32)
-            best = self._popular[: top + len(held) + len(seen)]
-            items_nk[row] = np.r_[held, best[~np.isin(best, np.r_[held, seen])], np.full(top, -1)][:top]
+        lengths = self._history_lengths(user_n[short]) if self.request.remove_seen else np.zeros(len(short), dtype=np.int64)
+        short, lengths = short[np.argsort(lengths, kind="stable")], np.sort(lengths)  # long histories together: only their block is wide
+        for start in range(0, len(short), FILLED):
+            rows = short[start : start + FILLED]
+            held_rk = items_nk[rows]
+            best_w = self._popular[: 2 * held_rk.shape[1] + lengths[start : start + FILLED].max()]
+            row_X, place_X = np.nonzero(held_rk >= 0)
+            taken = row_X * np.int64(self.seq.items) + held_rk[row_X, place_X]
+            if self.request.remove_seen:
+                taken = np.r_[taken, self._seen(user_n[rows])]
+            free_rw = ~np.isin(np.arange(len(rows))[:, None] * np.int64(self.seq.items) + best_w, taken)
+            both = np.concatenate([held_rk, np.where(free_rw, best_w, np.int32(-1))], axis=1)
+            items_nk[rows] = np.take_along_axis(both, np.argsort(both < 0, axis=1, kind="stable")[:, : held_rk.shape[1]], axis=1)
         return items_nk
 
-    def _history(self, user: int) -> np.ndarray:
-        return self.seq.events_E[self.seq.offsets_U1[user] : self.seq.offsets_U1[user + 1]] if user >= 0 else np.empty(0, dtype=np.int32)
+    def _seen(self, user_r: np.ndarray) -> np.ndarray:
+        """row * N + item of every event of these users; -1, an unknown user, has none."""
+        known = np.flatnonzero(user_r >= 0)
+        begin, many = self.seq.offsets_U1[user_r[known]], np.diff(self.seq.offsets_U1)[user_r[known]]
+        place = np.repeat(begin - (np.cumsum(many) - many), many) + np.arange(int(many.sum()))
+        seen: np.ndarray = np.repeat(known, many) * np.int64(self.seq.items) + self.seq.events_E[place]
+        return seen
 
     @cached_property
     def _popular(self) -> np.ndarray:

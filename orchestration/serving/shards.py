@@ -114,8 +114,11 @@ def _tell(opened: Recommender, progress: Progress) -> None:
 
         unknown = opened.request.items.filter(pa.array(index_of(opened.request.items, opened.item_ids) < 0))
         first = ", ".join(repr(item) for item in unknown[:NAMED].to_pylist())
-        progress.message(f"warning: recommendations: {counts['items_unknown']:,} items of --items have no ID and are left out, the first: {first}")
+        progress.message(
+            f"warning: recommendations: {counts['items_unknown']:,} items of --items are not in the catalogue and are left out, the first: {first}"
+        )
     if counts["items_without_id"]:
         progress.message(
-            f"warning: recommendations: {counts['items_without_id']:,} items of the snapshot have no ID under this champion: run cold_start"
+            f"warning: recommendations: {counts['items_without_id']:,} items of the snapshot have no ID under this champion, "
+            "so only counts and texts list them: run cold_start"
         )

@@ -48,7 +48,8 @@ _COMPONENTS = (
 
 
 def bundle(run: StageRun) -> None:
-    """Writes model.safetensors, config.json, id_table.parquet, factors.safetensors, encoder.json (.safetensors), reserved.parquet and bundle.json."""
+    """Writes model.safetensors, config.json, id_table.parquet, factors.safetensors, encoder.json (.safetensors), fusion.json, reserved.parquet and
+    bundle.json."""
     model_artefact, semantic = run.inputs["joint_model"], run.inputs["semantic_ids"]
     check_items(run.inputs["sequences"], run.inputs["embeddings"])
     model = load_model(model_artefact)
@@ -78,6 +79,7 @@ def bundle(run: StageRun) -> None:
         "components": {**{name: run.inputs[name].hash for name in _COMPONENTS}, "encoder": encoder.hash},
         "encoder_facts": dict(encoder.facts),
         "factors": run.inputs["tokenizer"].files["inputs.safetensors"]["canonical"],
+        "fusion": run.inputs["fusion"].files[FUSION]["canonical"],
         "reserved": {"file": RESERVED, "hash": table_hash(reserved, reserved.column_names), "tuples": reserved.num_rows},
         "reused_tuples": reused,
         **_events(run.inputs["sequences"]),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from diger_core.config import EvaluationConfig
-    from diger_core.data.sequences import Sequences
+    from diger_core.data.sequences import Int64, Sequences
     from diger_core.data.splits import Split
     from diger_core.evaluation.metrics import Metrics
     from diger_core.evaluation.ranking import EvaluationResult
@@ -49,7 +49,7 @@ def evaluation(run: StageRun) -> None:
     run.out.json("metrics.json", metrics)
     run.out.json("summary.json", _summary(metrics))
     run.out.table("per_user.parquet", _per_user(results), sort_by=("user_index",))
-    run.out.table("recommendations.parquet", _recommendations(results, seq), sort_by=("user_index",))
+    run.out.table("recommendations.parquet", _recommendations(results, seq, targets(seq, "test")[1]), sort_by=("user_index",))
     run.facts(**_facts(metrics))
 
 
@@ -138,13 +138,13 @@ def _per_user(results: dict[str, EvaluationResult]) -> pa.Table:
     return pa.table({"user_index": users_T.astype(np.int32), **{name: result.rank_T.astype(np.int32) for name, result in results.items()}})
 
 
-def _recommendations(results: dict[str, EvaluationResult], seq: Sequences) -> pa.Table:
+def _recommendations(results: dict[str, EvaluationResult], seq: Sequences, end_T: Int64) -> pa.Table:
     """history, target and each model's list, as item indices, of users drawn before their results are known."""
     import pyarrow as pa
 
     first = next(iter(results.values()))
     rows = np.sort(np.random.Generator(np.random.Philox(key=0)).permutation(len(first.users_T))[:SAMPLE])
-    ends = seq.offsets_U1[first.users_T[rows] + 1] - 1
+    ends = end_T[rows]
     starts = np.maximum(seq.offsets_U1[first.users_T[rows]], ends - HISTORY)
     lists = pa.list_(pa.int32())
     columns = {

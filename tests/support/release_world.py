@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from diger_core.config import NeighboursConfig, RecommenderConfig, TokenizerConfig
-from diger_core.data.neighbours import empty_table, transitions
+from diger_core.data.neighbours import ItemTable, empty_table, transitions
 from diger_core.data.sequences import sequences
 from diger_core.data.splits import to_the_end
 from diger_core.evaluation.recipes import Fitted, Recipe
@@ -58,6 +58,7 @@ MODEL_ALONE = Fitted(
     0.0,
     0.0,
 )
+COUNTED = MODEL_ALONE.baselines["item_item"]
 
 
 def item_name(index: int) -> str:
@@ -79,12 +80,29 @@ class ReleaseWorld:
             out.facts.update(encoder="vectors", width=WIDTH)
             self.encoder = self.store.publish(out)
 
-    def data(self, seed: int = 0, items: Iterable[int] = range(ITEMS), users: int = USERS, start: int = 1_000) -> dict[str, Artefact]:
-        """Sequences of random events, and embeddings, over the named items."""
+    def data(
+        self,
+        seed: int = 0,
+        items: Iterable[int] = range(ITEMS),
+        users: int = USERS,
+        start: int = 1_000,
+        *,
+        walks: bool = False,
+        sold: int | None = None,
+        text: ItemTable | None = None,
+    ) -> dict[str, Artefact]:
+        """Sequences of random events, embeddings and item-to-item tables over the named items.
+
+        `walks`: every user goes from item to item in the order of `items` instead. `sold`: only so many of the items have events.
+        `text`: neighbours by text; none unless given.
+        """
         random, names = np.random.default_rng(seed), pa.array([item_name(i) for i in items])
         lengths = random.integers(3, 12, users)
         user = np.repeat(np.arange(users), lengths)
-        item = names.take(pa.array((random.power(0.5, len(user)) * len(names)).astype(int)))
+        chosen = (random.power(0.5, len(user)) * (sold or len(names))).astype(int)
+        if walks:
+            chosen = (np.repeat(chosen[np.cumsum(lengths) - 1] - np.cumsum(lengths), lengths) + np.arange(len(user))) % len(names)
+        item = names.take(pa.array(chosen))
         events = pa.table({"user_id": user, "item_id": item, "timestamp": start + np.arange(len(user))})
         seq, item_table, user_table = sequences(events, pa.table({"item_id": names}))
 
@@ -103,7 +121,7 @@ class ReleaseWorld:
             tables = {
                 name: transitions(counted, NeighboursConfig()) for name, counted in (("transitions", seq), ("transitions_end", to_the_end(seq)))
             }
-            tables["text"] = empty_table(seq.items)
+            tables["text"] = text or empty_table(seq.items)
             out.tensors("neighbours.safetensors", {key: tensor for name, table in tables.items() for key, tensor in table.to_tensors(name).items()})
 
         made = {"sequences": self.publish("sequences", write_sequences), "embeddings": self.publish("embeddings", write_embeddings)}

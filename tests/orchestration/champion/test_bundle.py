@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from diger_core.ids.id_table import IdTable
 from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.canonical import table_hash
 from orchestration.champion.bundle import load_bundle, reserved_table
-from tests.support.release_world import ReleaseWorld
+from tests.support.release_world import MODEL_ALONE, ReleaseWorld
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_a_bundle_serves_from_its_own_files_alone(world, made, tmp_path):
     assert bundle.encoder_state.document == {"encoder": "vectors", "width": 5}
     components = {name: made[name].hash for name in bundle.components if name != "encoder"}
     assert bundle.components == {**components, "encoder": world.encoder.hash}
-    assert len(components) == 7
+    assert len(components) == 9
 
 
 def test_equal_parts_make_an_equal_bundle(world, made):
@@ -87,13 +88,27 @@ def test_other_factors_are_refused(world, made, other):
         load_bundle(world.store, rebuilt(world, made["bundle"], factors=other["bundle"].path("factors.safetensors")))
 
 
-@pytest.mark.parametrize("name", ["id_table.parquet", "model.safetensors", "bundle.json", "encoder.json", "factors.safetensors", "reserved.parquet"])
+def test_the_recipe_of_other_lists_is_refused(world, made, tmp_path):
+    """Weights that validation chose for another model say nothing about this one."""
+    foreign = tmp_path / "fusion.json"
+    foreign.write_text(json.dumps({**MODEL_ALONE.document(), "moved": 0.5}))
+    with pytest.raises(DigerError, match="mixed parts: fusion.json"):
+        load_bundle(world.store, rebuilt(world, made["bundle"], fusion=foreign))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["id_table.parquet", "model.safetensors", "bundle.json", "encoder.json", "factors.safetensors", "fusion.json", "reserved.parquet"],
+)
 def test_a_bundle_without_one_of_its_files_is_refused(world, made, name):
     with pytest.raises(DigerError, match=name.replace(".", r"\.")):
         load_bundle(world.store, rebuilt(world, made["bundle"], **{name.split(".")[0]: None}))
 
 
-@pytest.mark.parametrize("name", ["id_table.parquet", "model.safetensors", "config.json", "encoder.json", "factors.safetensors", "reserved.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    ["id_table.parquet", "model.safetensors", "config.json", "encoder.json", "factors.safetensors", "fusion.json", "reserved.parquet"],
+)
 def test_a_flipped_bit_in_any_file_is_refused_by_name(made, tmp_path, name):
     root = tmp_path / "damaged"
     place = root / "artefacts" / "bundle" / made["bundle"].hash

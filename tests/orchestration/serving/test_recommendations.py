@@ -1,4 +1,4 @@
-"""recommendations: all events count, the trie obeys --items, the rest is popular, and finished shards are kept."""
+"""recommendations: all events count, --items is obeyed, the champion's recipe mixes the parts, the rest is popular, finished shards are kept."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from diger_core.data.neighbours import ItemTable
 from diger_core.data.sequences import Sequences
 from diger_core.errors import DigerError
 from diger_core.evaluation.ranking import recommended
+from diger_core.evaluation.recipes import Recipe
 from diger_core.ids.id_table import IdTable, assignment_hash, to_arrow
 from diger_core.store.files import Root
 from orchestration.champion.bundle import load_bundle
 from orchestration.champion.model_artefact import with_assignment
 from orchestration.cli import main
 from orchestration.cli.recommend import read_ids
+from orchestration.features.neighbours import read_table
 from orchestration.graph import BY_NAME
 from orchestration.params.cluster import ClusterConfig
 from orchestration.serving import shards as recommendation_shards
 from orchestration.serving.lists import Recommender, Request
 from orchestration.serving.shards import Shards, recommend
-from tests.support.release_world import USERS, ReleaseWorld, item_name, launched, released
+from tests.support.release_world import COUNTED, MODEL_ALONE, USERS, ReleaseWorld, item_name, launched, released
 from tests.support.snapshot_material import interactions, items, write
 from tests.support.training_world import Recorder
 
@@ -46,7 +50,7 @@ def made(world):
 
 
 def request(world: ReleaseWorld, made: dict[str, Any], **changes: Any) -> Request:
-    base = Request(world.store.url, made["bundle"].hash, made["sequences"].hash, None, 10, 40, 25, 512, False)
+    base = Request(world.store.url, made["bundle"].hash, made["sequences"].hash, made["neighbours"].hash, None, 10, 40, 25, 512, False)
     return dataclasses.replace(base, **changes)
 
 
@@ -72,6 +76,8 @@ def test_every_user_gets_k_distinct_items_ranked_by_falling_score(world, made, t
     assert all(len(set(names)) == 10 for names in by_user(rows).values())
     scores = rows["score"].to_numpy().reshape(USERS, 10)
     assert (np.diff(scores, axis=1) <= 0).all()
+    assert (scores > 0).all()
+    assert (scores.sum(axis=1) <= 1 + 1e-6).all(), "a score is the item's share of the mixture"
 
 
 def test_the_last_two_events_count(world, made, tmp_path):
@@ -89,7 +95,7 @@ def test_the_last_two_events_count(world, made, tmp_path):
     assert sum(a != b for a, b in zip(*lists, strict=True)) > USERS / 2
 
 
-def test_the_trie_holds_only_the_items_that_are_given(world, made, tmp_path):
+def test_only_the_items_that_are_given_are_listed(world, made, tmp_path):
     stock = [item_name(i) for i in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)]
     progress = Recorder()
     rows, found = computed(request(world, made, items=pa.array([*stock, "item-999", "elsewhere"])), tmp_path, progress)
@@ -97,7 +103,7 @@ def test_the_trie_holds_only_the_items_that_are_given(world, made, tmp_path):
     assert rows.num_rows == USERS * 10
     assert found["counts"]["items"] == 12
     assert found["counts"]["items_unknown"] == 2
-    assert any("2 items of --items have no ID" in message and "'item-999'" in message for message in progress.messages)
+    assert any("2 items of --items are not in the catalogue" in message and "'item-999'" in message for message in progress.messages)
 
 
 def test_fewer_items_than_k_give_shorter_lists(world, made, tmp_path):
@@ -125,11 +131,99 @@ def test_users_without_history_get_the_most_popular_of_all_events_without_a_scor
 
 
 def test_seen_items_can_be_left_out(world, made, tmp_path):
-    rows, _ = computed(request(world, made, remove_seen=True), tmp_path)
-    seq = Sequences.from_tensors(made["sequences"].tensors("sequences.safetensors"))
+    """Also where places are left that popular items fill, and for a user of whom nothing is known."""
+    stock = [item_name(i) for i in range(14)]
+    seq, names = sequences_of(made), [item_name(i) for i in range(40)]
+    asked = request(world, made, remove_seen=True, users=pa.array([*range(USERS), 5000]))
+    for narrowed in (asked, dataclasses.replace(asked, items=pa.array(stock))):
+        rows, _ = computed(narrowed, tmp_path / str(narrowed.items is None))
+        lists, listed = by_user(rows), names if narrowed.items is None else stock
+        assert len(lists[5000]) == 10
+        for user in range(USERS):
+            seen = {names[i] for i in seq.events_E[seq.offsets_U1[user] : seq.offsets_U1[user + 1]]}
+            assert not seen & set(lists[user])
+            assert len(set(lists[user])) == len(lists[user]) == min(10, len(set(listed) - seen)), "no place stays empty that an item could fill"
+
+
+def test_what_the_mixture_leaves_empty_is_filled_with_popular_items_without_a_score(world, tmp_path):
+    """Counting alone names few items in a shop where one thing follows another."""
+    made = with_recipe(world, world.data(walks=True), COUNTED)
+    rows, _ = computed(request(world, made, k=30), tmp_path)
+    seq = sequences_of(made)
+    popular = [item_name(row) for row in np.argsort(-np.bincount(seq.events_E, minlength=40), kind="stable")]
     for user, names in by_user(rows).items():
-        seen = {item_name(i) for i in seq.events_E[seq.offsets_U1[user] : seq.offsets_U1[user + 1]]}
-        assert not seen & set(names)
+        scored = rows.filter(pc.equal(rows["user_id"], user))["score"].is_valid().to_pylist()
+        named = sum(scored)
+        assert 0 < named < 30
+        assert scored == [True] * named + [False] * (30 - named)
+        assert names[named:] == [name for name in popular if name not in names[:named]][: 30 - named]
+
+
+# The recipe and the counts
+
+
+def sequences_of(made: dict[str, Any]) -> Sequences:
+    return Sequences.from_tensors(made["sequences"].tensors("sequences.safetensors"))
+
+
+def with_recipe(world: ReleaseWorld, data: dict[str, Any], lists: Recipe, seed: int = 1) -> dict[str, Any]:
+    recipe = world.publish("fusion", lambda out: out.json("fusion.json", dataclasses.replace(MODEL_ALONE, lists=lists).document()))
+    return world.candidate(seed=seed, data=data, fusion=recipe)
+
+
+def test_the_champions_recipe_is_used(world, tmp_path):
+    """In a shop whose users walk round the catalogue, the recipe that counts lists the next item first; the model alone, untrained, does not."""
+    data = world.data(walks=True)
+    seq = sequences_of(data)
+    following = [item_name((seq.events_E[end - 1] + 1) % 40) for end in seq.offsets_U1[1:]]
+    hits = {}
+    for name, recipe in (("counting", COUNTED), ("model", MODEL_ALONE.lists)):
+        rows, _ = computed(request(world, with_recipe(world, data, recipe), remove_seen=True), tmp_path / name)
+        hits[name] = np.mean([names[0] == wanted for names, wanted in zip(by_user(rows).values(), following, strict=True)])
+    assert hits["counting"] > 0.9
+    assert hits["model"] < 0.3
+
+
+def test_counts_are_those_of_the_snapshot_to_its_end_not_of_the_champions_training(world, tmp_path):
+    """The champion was trained when users walked forward; in the snapshot that is served they walk elsewhere, and the lists know it."""
+    made = with_recipe(world, world.data(walks=True), COUNTED)
+    later = world.data(seed=11, items=range(39, -1, -1), walks=True)
+    seq, names = sequences_of(later), later["sequences"].table("items.parquet")["item_id"].to_pylist()
+    rows, _ = computed(request(world, {**made, **later}, remove_seen=True), tmp_path)
+    pairs = {(seq.events_E[i], seq.events_E[i + 1]) for u in range(seq.users) for i in range(seq.offsets_U1[u], seq.offsets_U1[u + 1] - 1)}
+    first = {user: lists[0] for user, lists in by_user(rows).items()}
+    last = {user: seq.events_E[seq.offsets_U1[user + 1] - 1] for user in first}
+    assert np.mean([(last[user], names.index(first[user])) in pairs for user in first]) > 0.9
+
+
+def test_the_last_events_are_counted_too(world, tmp_path):
+    """The pair of a user's last two events, which training never sees, is among what the lists count."""
+    data = world.data(seed=3, items=range(200))
+    made = with_recipe(world, data, COUNTED)
+    opened = Recommender(request(world, made))
+    judged = read_table(data["neighbours"], "transitions")
+    seq = sequences_of(data)
+    ends = seq.offsets_U1[1:]
+    before, last = seq.events_E[ends - 2], seq.events_E[ends - 1]
+    known, held_out = ([b in table.row(a)[0] for a, b in zip(before, last, strict=True)] for table in (opened.counting.transitions, judged))
+    assert all(known)
+    assert not all(held_out)
+
+
+def test_a_new_item_without_id_or_events_gets_into_lists_by_its_text(world, tmp_path):
+    """Item 40 has just arrived: nobody bought it, the champion does not know it. It reads like item 0, so who ended on item 0 is shown it."""
+    like_0 = ItemTable(np.r_[0, np.ones(40, dtype=np.int64), 1], np.array([40], dtype=np.int32), np.array([0.9], dtype=np.float32))
+    later = world.data(seed=4, items=range(41), sold=40, text=like_0)
+    made = with_recipe(world, world.data(), Recipe({"generative": 0.5, "text": 0.5}))
+    rows, found = computed(request(world, {**made, **later}), tmp_path)
+    assert found["counts"]["items_without_id"] == 1
+    seq = sequences_of(later)
+    assert 40 not in seq.events_E
+    listed = set(rows.filter(pc.and_(pc.equal(rows["item_id"], "item-040"), pc.is_valid(rows["score"])))["user_id"].to_pylist())
+    ended_on_0 = {user for user in range(seq.users) if seq.events_E[seq.offsets_U1[user + 1] - 1] == 0}
+    had_0 = {user for user in range(seq.users) if 0 in seq.events_E[seq.offsets_U1[user] : seq.offsets_U1[user + 1]]}
+    assert ended_on_0
+    assert ended_on_0 <= listed <= had_0
 
 
 # Cold start
@@ -153,16 +247,22 @@ def child_of(world: ReleaseWorld, made: dict[str, Any], new: list[str]) -> Any:
 
 def test_new_items_take_part_by_their_cold_start_ids_and_removed_ones_do_not(world, made, tmp_path):
     later = world.data(seed=4, items=range(10, 44))
-    fresh = [item_name(i) for i in range(40, 44)]
-    child = child_of(world, made, fresh)
-    asked = request(world, {**made, "sequences": later["sequences"]}, k=34, beams=200)
+    fresh = {item_name(i) for i in range(40, 44)}
+    child = child_of(world, made, sorted(fresh))
+    asked = request(world, {**made, **later}, k=34, beams=200)
     without, counted = computed(asked, tmp_path / "without")
     assert counted["counts"]["items_without_id"] == 4
-    assert not set(fresh) & set(without["item_id"].to_pylist())
+    assert not fresh & ranked_items(without), "the recipe is the model alone, and it has no ID for them"
     rows, found = computed(dataclasses.replace(asked, cold_start=child.hash), tmp_path / "with")
     assert found["child"]
     assert found["counts"]["items_without_id"] == 0
+    assert fresh <= ranked_items(rows)
     assert set(rows["item_id"].to_pylist()) == {item_name(i) for i in range(10, 44)}
+
+
+def ranked_items(rows: pa.Table) -> set[str]:
+    """Items that somebody's mixture ranks; the rest only fill empty places."""
+    return set(rows.filter(pc.is_valid(rows["score"]))["item_id"].to_pylist())
 
 
 def test_cold_start_of_another_champion_is_not_used(world, made, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict
 
 import numpy as np
@@ -9,18 +10,24 @@ import pyarrow as pa
 import pytest
 import torch
 
-from diger_core.config import EvaluationConfig, RecommenderConfig, TokenizerConfig
-from diger_core.data.sequences import sequences
+from diger_core.config import EvaluationConfig, NeighboursConfig, RecommenderConfig, TokenizerConfig
+from diger_core.data.neighbours import empty_table, transitions
+from diger_core.data.sequences import Sequences, sequences
+from diger_core.data.splits import targets, time_boundaries, up_to
 from diger_core.errors import DigerError
+from diger_core.evaluation.metrics import ranks
+from diger_core.evaluation.recipes import Recipe, ranked
 from diger_core.ids.id_table import IdTable, to_arrow
 from diger_core.recommender.model import Recommender
 from diger_core.store.artefacts import Artefact, Store
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer_state
 from orchestration.champion.model_artefact import write_model
+from orchestration.features.neighbours import read_counts
 from orchestration.params.verdict import ReportConfig
-from orchestration.verdict.evaluation import checked_table, evaluation
+from orchestration.verdict.evaluation import beams_of, checked_table, evaluation
 from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.page import page
+from tests.support.release_world import MODEL_ALONE
 from tests.support.report_material import fake_curves, fake_run
 
 SHAPE = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, history=6)
@@ -28,19 +35,24 @@ CONFIG = EvaluationConfig(beams=20, bootstrap=100)
 ITEMS, CODES, SUFFIXES = 40, 8, 8
 
 
-def made_inputs(root, shuffle: bool = False) -> dict[str, Artefact]:
+def made_inputs(root, shuffle: bool = False, temporal: bool = False) -> dict[str, Artefact]:
     """Sequences of 60 users over 40 items, two untrained models with their tables, and the joint model's table as semantic_ids."""
     store, random = Store(root), np.random.default_rng(3)
     users = np.repeat(np.arange(60), random.integers(2, 12, 60))
     names = pa.array([f"{i:03d}" for i in range(ITEMS)])
     events = pa.table({"user_id": users, "item_id": names.take(pa.array(random.integers(0, ITEMS, len(users)))), "pos": np.arange(len(users))})
-    seq, items, user_table = sequences(events, pa.table({"item_id": names}))
+    if temporal:
+        events = events.append_column("timestamp", pa.array(random.permutation(len(users)) * 86_400))
+    seq, items, user_table = sequences(events, pa.table({"item_id": names}), by_time=temporal)
+    if temporal:
+        seq = dataclasses.replace(seq, boundaries=time_boundaries(seq, 0.6, 0.8))
     made: dict[str, Artefact] = {}
     with store.writer("sequences") as out:
         out.table("items.parquet", items)
         out.table("users.parquet", user_table)
         out.tensors("sequences.safetensors", seq.to_tensors())
         made["sequences"] = store.publish(out)
+    made |= counted(store, seq)
     for seed, name in enumerate(("joint_model", "frozen_model")):
         torch.manual_seed(seed)
         model = Recommender(SHAPE, CODES, 2, SUFFIXES)
@@ -63,6 +75,21 @@ def made_inputs(root, shuffle: bool = False) -> dict[str, Artefact]:
     return made
 
 
+def counted(store: Store, seq: Sequences) -> dict[str, Artefact]:
+    """The tables of the sequences, and a recipe that mixes the model with them."""
+    tables = {"transitions": transitions(seq, NeighboursConfig()), "text": empty_table(seq.items)}
+    if seq.boundaries is not None:
+        tables["transitions_eve"] = transitions(up_to(seq), NeighboursConfig())
+    made = {}
+    with store.writer("neighbours") as out:
+        out.tensors("neighbours.safetensors", {key: tensor for name, table in tables.items() for key, tensor in table.to_tensors(name).items()})
+        made["neighbours"] = store.publish(out)
+    with store.writer("fusion") as out:
+        out.json("fusion.json", dataclasses.replace(MODEL_ALONE, lists=Recipe({"generative": 0.5, "transitions": 0.5})).document())
+        made["fusion"] = store.publish(out)
+    return made
+
+
 def _next(seen: dict[tuple, int], prefix: tuple) -> int:
     seen[prefix] = seen.get(prefix, -1) + 1
     return seen[prefix]
@@ -82,7 +109,7 @@ def run(inputs):
 
 def test_metrics_are_those_of_the_stored_ranks(run):
     metrics, ranks = run.out.files["metrics.json"], run.out.files["per_user.parquet"]
-    assert list(metrics["models"]) == ["joint_model", "frozen_model", "most_popular", "markov"]
+    assert list(metrics["models"]) == ["lists", "joint_model", "frozen_model", "item_item", "most_popular", "markov"]
     assert ranks.num_rows == metrics["users"]
     for name, values in metrics["models"].items():
         rank = ranks[name].to_numpy()
@@ -95,6 +122,35 @@ def test_metrics_are_those_of_the_stored_ranks(run):
     assert run.said["gain_recall_10_mean"] == pytest.approx(
         metrics["models"]["joint_model"]["recall@10"] - metrics["models"]["frozen_model"]["recall@10"]
     )
+
+
+def test_the_lists_are_those_of_the_stored_recipe(inputs, run):
+    """Half model, half counts: neither the one alone nor the other."""
+    recipe = Recipe({"generative": 0.5, "transitions": 0.5})
+    seq = Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors"))
+    users_T, end_T, target_T = targets(seq, "test")
+    items_Tk, _ = ranked(recipe, read_counts(inputs["neighbours"], seq), seq, users_T, end_T, 20, beams_of(run, "joint_model", seq, "test"))
+    stored = run.out.files["per_user.parquet"]
+    assert stored["lists"].to_pylist() == ranks(items_Tk, target_T).tolist()
+    assert stored["lists"].to_pylist() not in (stored["joint_model"].to_pylist(), stored["item_item"].to_pylist())
+
+
+def test_a_temporal_split_also_shows_what_was_counted_up_to_the_test(tmp_path):
+    made = made_inputs(tmp_path, temporal=True)
+    run = fake_run(made, evaluation=CONFIG)
+    evaluation(run)
+    metrics = run.out.files["metrics.json"]
+    assert {"lists", "lists_eve", "item_item", "baseline_eve"} <= set(metrics["models"])
+    stored = run.out.files["per_user.parquet"]
+    assert stored["lists"].to_pylist() != stored["lists_eve"].to_pylist(), "the events between training and test count on its eve alone"
+    seq = Sequences.from_tensors(made["sequences"].tensors("sequences.safetensors"))
+    users_T, end_T, target_T = targets(seq, "test")
+    assert stored["user_index"].to_pylist() == users_T.tolist()
+    ends = dict(zip(users_T.tolist(), zip(end_T.tolist(), target_T.tolist(), strict=True), strict=True))
+    for row in run.out.files["recommendations.parquet"].to_pylist():
+        end, target = ends[row["user_index"]]
+        assert row["history"] == seq.events_E[seq.offsets_U1[row["user_index"]] : end].tolist(), "what lies after the target is not shown as history"
+        assert row["target"] == target
 
 
 def test_facts_are_flat_numbers(run):
@@ -144,7 +200,7 @@ def test_a_table_of_another_catalogue_is_refused(inputs):
 def test_without_the_control_the_rest_is_evaluated(inputs, run):
     alone = fake_run({k: v for k, v in inputs.items() if k != "frozen_model"}, evaluation=CONFIG)
     evaluation(alone)
-    assert list(alone.out.files["metrics.json"]["models"]) == ["joint_model", "most_popular", "markov"]
+    assert list(alone.out.files["metrics.json"]["models"]) == ["lists", "joint_model", "item_item", "most_popular", "markov"]
     assert alone.out.files["per_user.parquet"]["joint_model"].equals(run.out.files["per_user.parquet"]["joint_model"])
     assert "gain_recall_10_mean" not in alone.said
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 from typing import Any
@@ -25,7 +26,7 @@ from orchestration.verdict.gate.servability import servability
 from orchestration.verdict.report.gate import verdict_markdown
 from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.page import page
-from tests.support.release_world import EASY, SUFFIXES, WIDTH, ReleaseWorld, easy, item_name, random_table
+from tests.support.release_world import COUNTED, EASY, MODEL_ALONE, SUFFIXES, WIDTH, ReleaseWorld, easy, item_name, random_table
 from tests.support.report_material import fake_inputs
 
 
@@ -67,6 +68,35 @@ def test_a_first_release_is_judged_on_soundness_alone(world, champion):
     assert verdict["champion"] is None
     assert failed(verdict) == ["most_popular"], "an untrained model is worse than popularity"
     assert judged(world, champion)["verdict"] == "accept"
+
+
+def test_a_model_that_counting_beats_is_refused_with_the_interval(world):
+    """A shop whose users walk round the catalogue in order: counting knows what comes next, an untrained model does not."""
+    made = world.candidate(seed=1, data=world.data(walks=True))
+    verdict = judged(world, made, beat_baseline=True)
+    assert failed(verdict) == ["best_baseline"]
+    metrics = verdict["metrics"]
+    assert metrics["baseline"]["name"] == "item_item"
+    assert metrics["baseline"]["low"] <= metrics["baseline"]["mean"] <= metrics["baseline"]["high"] < 0
+    assert metrics["baseline"]["mean"] == pytest.approx(metrics["models"]["candidate"]["ndcg@10"] - metrics["models"]["baseline"]["ndcg@10"])
+
+
+def test_lists_that_listen_to_the_counts_are_as_good_as_the_counts(world):
+    """The gate judges what would serve: the same untrained model passes where its bundle's recipe is the counting rule."""
+    data = world.data(walks=True)
+    recipe = world.publish("fusion", lambda out: out.json("fusion.json", dataclasses.replace(MODEL_ALONE, lists=COUNTED).document()))
+    verdict = judged(world, world.candidate(seed=1, data=data, fusion=recipe), beat_baseline=True)
+    assert failed(verdict) == []
+    assert verdict["metrics"]["baseline"] == {"name": "item_item", "mean": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_each_bundle_is_judged_by_its_own_recipe(world):
+    data = world.data(walks=True)
+    recipe = world.publish("fusion", lambda out: out.json("fusion.json", dataclasses.replace(MODEL_ALONE, lists=COUNTED).document()))
+    alone, counting = world.candidate(seed=1, data=data), world.candidate(seed=1, data=data, fusion=recipe)
+    verdict = judged(world, alone, counting["bundle"])
+    assert failed(judged(world, alone, counting["bundle"], min_relative_ndcg=0.9)) == ["relative_ndcg"]
+    assert verdict["metrics"]["models"]["champion"]["ndcg@10"] == verdict["metrics"]["models"]["baseline"]["ndcg@10"]
 
 
 def test_a_candidate_equal_to_its_champion_differs_in_nothing(world, champion):
@@ -185,6 +215,8 @@ def test_the_page_tells_the_verdict_with_everything_escaped(world, data, champio
 
 # The rules, each by its number
 
+NDCG = {"candidate": 0.1, "champion": 0.1, "most_popular": 0.02, "baseline": 0.08}
+
 
 def measured(**changes: Any) -> dict[str, Any]:
     """Figures with which every default rule is met."""
@@ -196,7 +228,8 @@ def measured(**changes: Any) -> dict[str, Any]:
     }
     base: dict[str, Any] = {
         "users": 1000,
-        "models": {name: {"ndcg@10": value} for name, value in (("candidate", 0.1), ("champion", 0.1), ("most_popular", 0.02))},
+        "models": {name: {"ndcg@10": value} for name, value in NDCG.items()},
+        "baseline": {"name": "item_item", "mean": 0.02, "low": 0.01, "high": 0.03},
         "coverage": {"candidate": 0.5, "champion": 0.5},
         "ids": {"unique_prefixes": 900, "largest_group": 4, "items": 1000, "unique_prefix_share": 0.9, "duplicates": 0, "reused_tuples": 0},
         "alarm": None,
@@ -231,6 +264,7 @@ def test_sound_figures_meet_every_default_rule():
         ("unique_prefixes", {"ids__unique_prefix_share": 0.29}),
         ("coverage", {"coverage": {"candidate": 0.04, "champion": 0.05}}),
         ("most_popular", {"models__most_popular": {"ndcg@10": 0.11}}),
+        ("best_baseline", {"baseline": {"name": "item_item", "mean": -0.02, "low": -0.03, "high": -0.001}}),
         ("relative_ndcg", {"slices__all__ndcg_at_10__relative": {"mean": 0.96, "low": 0.9, "high": 1.01}}),
         ("relative_coverage", {"coverage": {"candidate": 0.2, "champion": 0.41}}),
         ("common_items", {"churn__common_items": 0.49}),
@@ -246,6 +280,18 @@ def test_which_end_of_the_interval_counts_is_a_choice():
     assert broken(GateConfig(judge="mean"), **worse_on_average) == []
     assert broken(GateConfig(judge="low"), **worse_on_average) == ["relative_ndcg"]
     assert broken(GateConfig(judge="high", min_relative_ndcg=1.03), **worse_on_average) == ["relative_ndcg"]
+
+
+@pytest.mark.parametrize(("low", "high", "refused"), [(-0.03, 0.01, []), (-0.03, 0.0, []), (0.0, 0.0, []), (-0.03, -1e-9, ["best_baseline"])])
+def test_the_best_baseline_refuses_only_where_the_whole_interval_lies_below_zero(low, high, refused):
+    found = {"baseline": {"name": "repeat", "mean": (low + high) / 2, "low": low, "high": high}}
+    assert broken(**found) == refused
+    assert broken(GateConfig(beat_baseline=False), **found) == []
+
+
+def test_the_rule_of_the_best_baseline_names_it_and_the_interval():
+    found = next(rule for rule in rules(measured(), GateConfig()) if rule["name"] == "best_baseline")
+    assert found["message"] == "NDCG@10 0.1000; the best baseline, item_item, reaches 0.0800: +0.0200 (95% interval +0.0100 to +0.0300)"
 
 
 @pytest.mark.parametrize("name", ["head", "tail"])

@@ -26,8 +26,8 @@ from tests.support.snapshot_material import write
 KINDS = ("lamp", "soap", "chair", "tea", "rope", "drum", "sled", "vase", "boot", "kite")
 WORDS = ("red", "blue", "old", "tall", "oak", "iron", "soft", "wide", "pale")
 TO_BUNDLE = (
-    "raw_items", "raw_interactions", "validated_items", "validated_interactions", "sequences", "embeddings",
-    "catalogue_diff", "cold_start", "tokenizer", "frozen_model", "joint_model", "semantic_ids", "id_diff", "bundle",
+    "raw_items", "raw_interactions", "validated_items", "validated_interactions", "sequences", "embeddings", "neighbours",
+    "catalogue_diff", "cold_start", "tokenizer", "frozen_model", "joint_model", "semantic_ids", "id_diff", "fusion", "bundle",
 )  # fmt: skip
 UNTIL_EMBEDDINGS = TO_BUNDLE[:6]
 FIRST, SECOND = range(60), [i for i in range(66) if i != 7]

@@ -204,7 +204,8 @@ def _training(run: list[Row]) -> str:
         peer = rates.get("peer")
         told = {side: f"{rate:,.0f}" + (f" ({rate / peer:.1f})" if peer and side != "peer" else "") for side, rate in rates.items()}
         joint = _cell(cells, side=JOINT, batch=batch)
-        cost = [f"{joint['ms_per_step']:.2f}", f"{joint['peak_memory_gib']:.1f}"] if joint else ["", ""]
+        memory = joint.get("peak_memory_gib") if joint else None  # a processor has no such figure
+        cost = [f"{joint['ms_per_step']:.2f}" if joint else "", "" if memory is None else f"{memory:.1f}"]
         body.append([batch, *(told.get(side, "") for side in SIDES), *cost])
     header = ["batch", *SIDES.values(), "joint, ms a step", "joint, peak GiB"]
     title = (

@@ -154,7 +154,8 @@ def test_the_golden_setting_learns_and_is_not_chaotic(variant: str, monkeypatch:
     wanted = _losses(_trained(VARIANTS[variant], device="cpu"))
     _fast(monkeypatch)
     assert wanted[-1] < wanted[0] - 0.3
-    assert wanted == pytest.approx(_losses(_trained(VARIANTS[variant], device="cpu")), rel=1e-4)
+    # Both add in another order: after four epochs their losses were 1e-5 apart on one processor and 9e-4 on another.
+    assert wanted == pytest.approx(_losses(_trained(VARIANTS[variant], device="cpu")), rel=2e-3)
 
 
 @pytest.mark.gpu

@@ -114,7 +114,7 @@ def test_vectors_of_another_width_and_repeated_items_are_refused(world):
         child_assignment(world.champion, pa.array([900]), np.ones((1, 3), np.float32))
     with pytest.raises(DigerError, match="more than once"):
         child_assignment(world.champion, pa.array([900, 900]), np.ones((2, width(world.champion)), np.float32))
-    with pytest.raises(DigerError, match="item_id is .*string"):
+    with pytest.raises(DigerError, match="item_id: .* text, .* integers: keep one type"):
         child_assignment(world.champion, pa.array(["900"]), np.ones((1, width(world.champion)), np.float32))
 
 

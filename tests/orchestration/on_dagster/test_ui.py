@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.graph import STAGES
+from orchestration.on_dagster.presentation import group_label
 from tests.support.ui_server import Ui, free_port, launch, start, wait_for
 
 __all__ = ["free_port", "wait_for"]
@@ -54,13 +55,13 @@ def test_the_lineage_page_shows_every_asset_in_its_group(ui: Ui, page: Any) -> N
     page.goto(f"{ui.url}/asset-groups")
     page.get_by_text("Materialize all").first.wait_for()
     assert page.get_by_role("dialog").count() == 0  # no first-visit dialog
-    for group in sorted({stage.group for stage in STAGES}, reverse=True):  # from the bottom: what opens moves only what is below
+    for group in sorted({group_label(stage) for stage in STAGES}, reverse=True):  # from the bottom: what opens moves only what is below
         label = page.get_by_text(group, exact=True).first
         label.wait_for()
         box = label.bounding_box()
         page.mouse.click(box["x"] - 40, box["y"] + box["height"] / 2)
         for stage in STAGES:
-            if stage.group == group:
+            if group_label(stage) == group:
                 page.get_by_text(stage.name, exact=True).first.wait_for()
 
 

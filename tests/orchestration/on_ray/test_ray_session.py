@@ -139,6 +139,9 @@ def test_an_interrupted_stage_leaves_no_thread_no_cluster_and_no_process() -> No
         with pytest.raises(KeyboardInterrupt):
             ray_session.alongside("fit-test", lambda: ray.get(actor.sleep.remote()), interrupted, stop=lambda: ray.kill(actor))
     assert started
+    deadline = time.monotonic() + 5  # killed ones go when the kernel gets to it
+    while time.monotonic() < deadline and not all(ended(each) for each in started):
+        time.sleep(0.1)
     assert [each for each in started if not ended(each)] == []
     assert not ray.is_initialized()
     assert "fit-test" not in {thread.name for thread in threading.enumerate()}

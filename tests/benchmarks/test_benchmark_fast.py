@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +98,14 @@ def test_the_report_reads_what_a_run_wrote(measured, results):
     results("fast", measured["fast"])
     made = results("scale", measured["scale"])
     text = report_speed.fast()
-    for row in ("T5 peer, eager | 8 |", "frozen, captured | 16 |", "joint (FrqUD), captured | 16 |", "over fused kernels | trie | 8 |", "| 1,000 | "):
+    for row in (
+        "| T5 peer, eager | frozen, captured | joint (FrqUD), captured |",
+        "\n| 8 | ",
+        "\n| 16 | ",
+        "| over fused kernels, real items only | ",
+    ):
         assert row in text
-    assert "| beams | 12 | 200 |" in report_speed.scale()
+    assert re.search(r"A joint step takes [\d.]+ ms with 200 items and [\d.]+ ms with 400", report_speed.scale())
     assert (made / "results" / report_speed.PLOT).stat().st_size < 200_000
 
 
@@ -139,4 +145,4 @@ def test_the_cpu_bench_measures_both_sides_in_turns(tmp_path, results, monkeypat
     found = [json.loads(line) for line in (tmp_path / "results" / "cpu_train.jsonl").read_text().splitlines()]
     assert [row["side"] for row in found] == ["peer", "frozen", "joint"]
     assert all(len(row["repeats"]) == 2 and min(row["repeats"]) > 0 for row in found)
-    assert "| joint | 16 | 2 |" in report.cpu()
+    assert "| joint | 16 | " in report.cpu()

@@ -89,7 +89,8 @@ def training_ends(seq: Sequences) -> Int64:
 
 def _ends(seq: Sequences, until: int) -> Int64:
     """[U]: where each user's events at or before `until` end (exclusive, absolute): its events are in the order of time."""
-    assert seq.timestamps_E is not None
+    if seq.timestamps_E is None:
+        return seq.offsets_U1[1:]  # of `to_the_end`, where all events are training
     before_E1 = np.r_[0, np.cumsum(seq.timestamps_E <= until)]
     ends_U: Int64 = seq.offsets_U1[:-1] + before_E1[seq.offsets_U1[1:]] - before_E1[seq.offsets_U1[:-1]]
     return ends_U
@@ -168,8 +169,7 @@ def training_counts(seq: Sequences) -> Int64:
 def to_the_end(seq: Sequences) -> Sequences:
     """The same events, all of them training: what is refitted before a release. It has no held-out targets."""
     end = int(np.iinfo(np.int64).max)
-    times_E = seq.timestamps_E if seq.timestamps_E is not None else np.zeros(len(seq.events_E), dtype=np.int64)
-    return replace(seq, timestamps_E=times_E, boundaries=(end, end))
+    return replace(seq, boundaries=(end, end))
 
 
 def up_to(seq: Sequences, split: Literal["test"] = "test") -> Sequences:

@@ -15,6 +15,7 @@ from diger_core.config import NeighboursConfig
 from diger_core.data import neighbours
 from diger_core.data.neighbours import ItemTable, empty_table, history_weights, scored, transitions, vector_neighbours
 from diger_core.data.sequences import Sequences
+from diger_core.data.splits import to_the_end
 from diger_core.errors import DigerError
 
 DAY = 86_400
@@ -131,3 +132,8 @@ def test_a_table_survives_its_tensors_and_a_missing_one_is_named():
 def test_half_lives_need_times_and_without_them_all_pairs_count_the_same():
     seq = replace(of_rows([[0, 1, 2, 3]], None), boundaries=None)
     assert transitions(seq, NeighboursConfig(half_life_days=1)).row(0)[0].tolist() == [1]
+
+
+def test_counted_to_the_end_pairs_keep_their_direction_where_there_are_no_times():
+    seq = to_the_end(of_rows([[0, 1, 2]], None))
+    assert [transitions(seq, NeighboursConfig()).row(item)[0].tolist() for item in (0, 1, 2)] == [[1, 2], [2], []]

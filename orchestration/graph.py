@@ -141,7 +141,8 @@ STAGES: tuple[Stage, ...] = (
         inputs=("validated_items", "validated_interactions"),
         params=("sequences",),
         kinds=("parquet", "numpy"),
-        description="Each user's events in order, as item indices. Leave-one-out: the last event is the test target, the one before it validates.",
+        description="Each user's events in order, as item indices, and what is held out: the first event after a date, else the last one.",
+        version="2",
     ),
     Stage(
         name="embeddings",
@@ -284,6 +285,7 @@ STAGES: tuple[Stage, ...] = (
         params=("fusion", "evaluation"),
         kinds=("numpy", "pytorch"),
         description="The released lists' recipe: weights of the generative model, transitions, text, repeats and popularity, chosen on validation.",
+        presented=Hook(_PRESENT + "fusion"),
     ),
     Stage(
         name="evaluation",
@@ -294,7 +296,7 @@ STAGES: tuple[Stage, ...] = (
         params=("evaluation",),
         kinds=("pytorch",),
         description="Full ranking of the test events, item by item: the released lists, the models alone, and every counting baseline.",
-        version="2",
+        version="3",
         presented=Hook(_PRESENT + "evaluation"),
         checks=Hook(_CHECKS + "evaluation"),
         preview=Preview("per_user.parquet"),
@@ -361,7 +363,7 @@ STAGES: tuple[Stage, ...] = (
         description=(
             "One self-contained page: verdict, metrics with intervals, what changed, curves, code usage, the ID tree, slices, examples, lineage."
         ),
-        version="4",
+        version="5",
         presented=Hook(_PRESENT + "report"),
         checks=Hook(_CHECKS + "report"),
     ),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diger_core.config import EvaluationConfig
 from diger_core.data.sequences import Float32, Int32, Int64, Sequences
-from diger_core.data.splits import Split, targets, training_counts
+from diger_core.data.splits import Split, same_time, targets, training_counts
 from diger_core.evaluation.baselines import CHUNK, compacted, markov, most_popular
 from diger_core.evaluation.metrics import Estimates, Float64, Metrics, ndcg, ranks, recall
 from diger_core.fast.inference import FastRecommender, fast_recommender
@@ -148,15 +148,17 @@ def evaluation(results: Mapping[str, EvaluationResult], seq: Sequences, config: 
     """The content of metrics.json: models, slices, differences, users, slice_users (docs/architecture.md).
 
     Each model: {"recall@k", "ndcg@k", "intervals": {metric: [low, high]}, "invalid_rate"}. Slices by the target's training events: `head` (among
-    the `head_share` most popular items), `tail` (all others), `new_items` (at most `new_item_events` events; part of the tail, as a rule); a
-    slice without users is left out. differences: {"a - b": {metric: {"mean", "low", "high"}}} for every pair, in the order of `results`.
-    Intervals: 95%, percentile bootstrap over users; one set of draws for all models, metrics and slices, so that differences are paired.
+    the `head_share` most popular items), `tail` (all others), `new_items` (at most `new_item_events` events; part of the tail, as a rule); where
+    events have times also `same_time` and `other_time`. A slice without users is left out. differences: {"a - b": {metric: {"mean", "low",
+    "high"}}} for every pair, in the order of `results`. Intervals: 95%, percentile bootstrap over users; one set of draws for all models, metrics
+    and slices, so that differences are paired.
     """
     first = next(iter(results.values()))
     for name, result in results.items():
         if not np.array_equal(result.users_T, first.users_T) or not np.array_equal(result.target_T, first.target_T):
             raise ValueError(f"evaluation: {name} was ranked for other users or targets than {next(iter(results))}")
-    slices = {"all": np.ones(len(first.target_T), dtype=bool), **target_slices(seq, first.target_T, config)}
+    parts = {**target_slices(seq, first.target_T, config), **time_slices(seq, first.users_T)}
+    slices = {"all": np.ones(len(first.target_T), dtype=bool), **parts}
     slices = {name: mask_T for name, mask_T in slices.items() if name == "all" or mask_T.any()}
     metrics = [("recall", k) for k in config.recall_at] + [("ndcg", k) for k in config.ndcg_at]
     columns = [_metric(kind, k, result.rank_T) for result in results.values() for kind, k in metrics]
@@ -171,7 +173,7 @@ def evaluation(results: Mapping[str, EvaluationResult], seq: Sequences, config: 
         for a in range(len(names))
         for b in range(a + 1, len(names))
     }
-    slice_users = {name: int(mask_T.sum()) for name, mask_T in target_slices(seq, first.target_T, config).items()}
+    slice_users = {name: int(mask_T.sum()) for name, mask_T in parts.items()}
     return {"models": models, "slices": described, "differences": differences, "users": len(first.users_T), "slice_users": slice_users}
 
 
@@ -181,6 +183,19 @@ def target_slices(seq: Sequences, target_T: Int32, config: EvaluationConfig) -> 
     head_N = np.zeros(seq.items, dtype=bool)
     head_N[np.argsort(-counts_N, kind="stable")[: max(1, round(config.head_share * seq.items))]] = True
     return {"head": head_N[target_T], "tail": ~head_N[target_T], "new_items": counts_N[target_T] <= config.new_item_events}
+
+
+def time_slices(seq: Sequences, users_T: Int64) -> dict[str, npt.NDArray[np.bool_]]:
+    """{"same_time", "other_time"}: masks [T] of these users' test targets by whether the event before has the same time; {} without times.
+
+    The order of events at one time is not known: what a model gains there may be the order of the file.
+    """
+    tied_T = same_time(seq, "test")
+    if tied_T is None:
+        return {}
+    all_T = targets(seq, "test")[0]
+    chosen_T = tied_T[np.searchsorted(all_T, users_T)]
+    return {"same_time": chosen_T, "other_time": ~chosen_T}
 
 
 class _Histories:

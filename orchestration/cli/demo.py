@@ -65,6 +65,8 @@ def cycle(summary: dict[str, Any], store_url: str) -> dict[str, Any]:
 
 def show_cycle(later: dict[str, Any]) -> None:
     """A few lines for a person: the difference, the IDs, the verdict, the champion."""
+    from orchestration.cli.run import show_verdict
+
     found, champion = later["cycle"], later["champion"]
     print("\nThe next snapshot")
     print(f"  Catalogue: {found['decision']}: {found['reason']}")
@@ -75,7 +77,7 @@ def show_cycle(later: dict[str, Any]) -> None:
         row, gain = found["ndcg_10"], found["ndcg_10"]["difference"]
         interval = f"{gain['mean']:+.4f}, 95% interval {gain['low']:+.4f} to {gain['high']:+.4f}"
         print(f"  NDCG@10 on the same users: {row['candidate']:.4f}, the champion {row['champion']:.4f} ({interval})")
-    print(f"  {later['gate']}")
+    show_verdict(later["verdict"])
     print(f"  Champion: bundle {champion['bundle'][:12]}, entry {champion['number']} (diger champion --history; diger rollback --reason TEXT)")
     print(f"  Report: {later.get('report')}")
     print(f"  Done in {later['seconds']} s; snapshot {later['snapshot']}")

@@ -75,7 +75,7 @@ def _tell(found: dict[str, Any]) -> None:
             [f"{row['label']}, same users", f"{row['a']:.4f}", f"{row['b']:.4f}", f"{row['mean']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"]
             for row in found["paired"]["rows"]
         ]
-    print_table(f"Joint models of A {found['a'][:12]} and B {found['b'][:12]}", ["", "A", "B", "B minus A (95% interval)"], rows)
+    print_table(f"Released lists of A {found['a'][:12]} and B {found['b'][:12]}", ["", "A", "B", "B minus A (95% interval)"], rows)
     if found["other_data"]:
         print("A and B are of different data: only the rows of the same users compare" if found["paired"] else "A and B are of different data")
     print(f"{len(found['params'])} parameters differ" + (": " + ", ".join(key for key, *_ in found["params"][:6]) if found["params"] else ""))

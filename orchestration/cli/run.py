@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from dataclasses import asdict
 from typing import Any
@@ -61,17 +62,18 @@ def run_snapshot(
         "artefacts": {name: result.artefact.hash for name, result in results.items()},
         "seconds": round(time.monotonic() - started, 1),
     }
+    stored: GateVerdict | None = results["gate"].artefact.json(VERDICT) if "gate" in results else None
     if "evaluation" in results:
+        from orchestration.verdict.report.verdict import verdict
+
         summary["metrics"] = results["evaluation"].artefact.json("metrics.json")
+        summary["verdict"] = verdict(summary["metrics"], stored).plain()
     if "report" in results:
         summary["report"] = str(results["report"].artefact.path("report.html"))
-    if "gate" in results:
+    if stored is not None:
         from orchestration.verdict.report.gate import conclusion
-        from orchestration.verdict.report.opening import against
 
-        stored: GateVerdict = results["gate"].artefact.json(VERDICT)
         summary["gate"] = conclusion(stored)
-        summary["against_champion"] = against(stored) if stored["champion"] else None
         champion = current(store)
         summary["champion"] = asdict(champion) if champion else None
     if refused is not None:
@@ -80,21 +82,20 @@ def run_snapshot(
 
 
 def show(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
-    """The metrics table and the report's path, or JSON; quiet: without the table, the champion and the time."""
+    """The table of models, the verdict and the report's path, or JSON; quiet: the verdict and the path alone."""
     from orchestration.engine.console import print_json, print_table
+    from orchestration.verdict.models import NAMES, ordered
 
     if as_json:
         print_json(summary)
         return
     if "metrics" in summary and not quiet:
         models = summary["metrics"]["models"]
-        names = [n for n in ("recall@5", "recall@10", "ndcg@10") if all(n in m for m in models.values())]
-        rows = [[model.replace("_", " "), *(_cell(values, name) for name in names)] for model, values in models.items()]
+        names = [n for n in ("recall@10", "ndcg@10") if all(n in m for m in models.values())]
+        rows = [[NAMES.get(model, model), *(_cell(models[model], name) for name in names)] for model in ordered(models)]
         print_table(f"Test events, full ranking, {summary['metrics']['users']:,} users (± half of the 95% interval)", ["", *names], rows)
-    if "gate" in summary:
-        print(summary["gate"])
-    if summary.get("against_champion") and not quiet:
-        print(summary["against_champion"])
+    if "verdict" in summary:
+        show_verdict(summary["verdict"], quiet)
     if "champion" in summary and not quiet:
         champion = summary["champion"]
         print(f"Champion: {'none' if champion is None else champion['bundle'][:12] + ', entry ' + str(champion['number']) + ' of the log'}")
@@ -102,6 +103,19 @@ def show(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
         print(f"Report: {summary['report']}")
     if not quiet:
         print(f"Done in {summary['seconds']} s; snapshot {summary['snapshot']}")
+
+
+def show_verdict(found: dict[str, Any], quiet: bool = False) -> None:
+    """The first line is the verdict; below it a sentence for each question, and what to look at."""
+    print(f"Verdict: {found['title']}")
+    for part in () if quiet else found["parts"]:
+        print(
+            textwrap.fill(
+                f"{part['label']}: {part['word']}: {part['sentence']}", 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False
+            )
+        )
+    for warning in () if quiet else found["warnings"]:
+        print(textwrap.fill(f"Look at: {warning}", 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False))
 
 
 def _cell(values: dict[str, Any], name: str) -> str:

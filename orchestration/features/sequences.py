@@ -23,7 +23,7 @@ def sequences(run: StageRun) -> None:
     known = run.inputs["validated_items"].table("items.parquet", ["item_id"])
     seq, items, users, why = _split(interactions, known, config)
     if why:
-        run.progress.message(f"warning: {why}")
+        run.progress.message(f"warning: leave-one-out is used, which flatters: {why}")
     training, _ = splits.training_rows(seq)
     tied = splits.same_time(seq, "test")
     run.out.table("items.parquet", items)
@@ -35,6 +35,8 @@ def sequences(run: StageRun) -> None:
         "same_time_targets": None if tied is None else round(float(tied.mean()), 4),
         **splits.without_rows(seq),
     }
+    if why:
+        facts["why_leave_one_out"] = why
     if seq.boundaries is not None:
         facts |= {"train_until": splits.date_of(seq.boundaries[0]), "validate_until": splits.date_of(seq.boundaries[1])}
     evaluated = len(splits.targets(seq, "test")[0])
@@ -53,7 +55,7 @@ def _split(interactions: pa.Table, known: pa.Table, config: SequencesConfig) -> 
         except splits.NoTemporalSplit as error:
             if config.split == "temporal":
                 raise
-            why = f"leave-one-out is used, which flatters: {error}"
+            why = str(error)
     seq, items, users = core.sequences(interactions, known, use_weights=config.use_weights)
     splits.require_rows(seq, config.min_test_users)
     return seq, items, users, why

@@ -14,7 +14,6 @@ from orchestration.on_dagster.check_texts import check_text
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 if TYPE_CHECKING:
-    from diger_core.evaluation.metrics import Metrics
     from orchestration.validation.quarantine import Check, Checks
 
 _SEVERITY = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN, "info": dg.AssetCheckSeverity.WARN}
@@ -27,13 +26,15 @@ def _no_alarm(artefact: Artefact) -> dg.AssetCheckResult:
 
 
 def _beats_baselines(artefact: Artefact) -> dg.AssetCheckResult:
-    metrics: Metrics = artefact.json("metrics.json")
-    models = metrics["models"]
-    metric = "ndcg@10" if "ndcg@10" in models["joint_model"] else min(m for m in models["joint_model"] if m.startswith("ndcg@"))
-    found = {name: values[metric] for name, values in models.items()}
-    passed = found["joint_model"] > max(found["most_popular"], found["markov"])
-    shown = {name: float(value) for name, value in found.items()}
-    return dg.AssetCheckResult(passed=passed, check_name="beats_baselines", severity=_WARN, metadata=shown)
+    from orchestration.verdict.report.verdict import verdict
+
+    found = verdict(artefact.json("metrics.json"))
+    row = found.baseline
+    shown: dict[str, str | float] = {}
+    if row is not None:
+        shown = {"baseline": row.theirs, row.theirs: row.base, "lists": row.value, "difference": row.mean, "low": row.low, "high": row.high}
+    passed = row is not None and row.tone == "better"
+    return dg.AssetCheckResult(passed=passed, check_name="beats_baselines", severity=_WARN, description=found.headline, metadata=shown)
 
 
 def _ids_mean_the_same(artefact: Artefact) -> dg.AssetCheckResult:
@@ -117,7 +118,11 @@ def trained() -> Signal:
 
 
 def evaluation() -> Signal:
-    return Signal("beats_baselines", "The joint model's NDCG@10 is above most popular and Markov.", _beats_baselines)
+    return Signal(
+        "beats_baselines",
+        "The released lists' NDCG@10 is above the strongest counting baseline's, with the whole 95% interval of the difference.",
+        _beats_baselines,
+    )
 
 
 def gate() -> Signal:

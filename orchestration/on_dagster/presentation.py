@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from diger_core.store.artefacts import Artefact
+from orchestration.champion.bundle import FUSION
 from orchestration.engine.runner import Result
 from orchestration.graph import GROUPS, Preview, Stage
 from orchestration.verdict.gate.document import VERDICT
+from orchestration.verdict.models import NAMES
 
 if TYPE_CHECKING:
     from diger_core.evaluation.metrics import Metrics
@@ -72,7 +74,7 @@ _COLUMNS = {
     "pos": "Its place in the user's history.",
     "rank": "1 is the best.",
     "score": "The model's log-probability; null where the most popular items fill a list.",
-    **{name: "The test item's rank in this model's list; 0: not found." for name in ("joint_model", "frozen_model", "markov", "most_popular")},
+    **{name: f"The test item's rank by {told}; 0: not found." for name, told in NAMES.items()},
 }
 
 
@@ -136,6 +138,12 @@ def evaluation(artefact: Artefact) -> Metadata:
     metrics: Metrics = artefact.json("metrics.json")
     picture = picture_markdown(figures.metrics_bars(metrics), "The models' headline metrics with their 95% intervals")
     return {"metrics": dg.MetadataValue.md(f"{metrics_markdown(metrics)}\n\n{picture}")}
+
+
+def fusion(artefact: Artefact) -> Metadata:
+    from orchestration.verdict.report.listens import markdown
+
+    return {"weights": dg.MetadataValue.md(markdown(artefact.json(FUSION)))}
 
 
 def _change(artefact: Artefact, text: str, picture: str, alt: str) -> Metadata:

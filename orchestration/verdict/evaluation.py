@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
 
 SAMPLE = 50  # users whose recommendations are kept
+SAMPLED = ("lists", "joint_model", "frozen_model")
 HISTORY = 50  # of their events that are kept with them
 
 
@@ -153,7 +154,7 @@ def _recommendations(results: dict[str, EvaluationResult], seq: Sequences, end_T
         "earlier": pa.array((starts - seq.offsets_U1[first.users_T[rows]]).astype(np.int32)),
         "target": pa.array(first.target_T[rows].astype(np.int32)),
     }
-    for name in ("joint_model", "frozen_model"):
+    for name in SAMPLED:
         if name in results:
             columns[name] = pa.array([items[items >= 0] for items in results[name].items_Tk[rows]], lists)
     return pa.table(columns)

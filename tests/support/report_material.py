@@ -10,11 +10,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from diger_core.data.sequences import Sequences
+from diger_core.evaluation.recipes import Fitted, Recipe
 from diger_core.progress import Silent
 from diger_core.store.artefacts import Artefact, Store
 
 WORDS = ("Trail", "Copper", "Linen", "Compact", "Quiet", "Folding", "Ceramic", "Travel", "Daily", "Winter")
 THINGS = ("kettle", "jacket", "lamp", "notebook", "speaker", "backpack", "chair", "knife", "blanket", "bottle")
+SPLIT = {
+    "split": "temporal",
+    "train_until": "2026-03-01 11:59:59",
+    "validate_until": "2026-04-01 08:30:00",
+    "same_time_targets": 0.1896,
+    "users_without_events_after_validation": 812,
+    "users_new_after_validation": 95,
+}
 HOSTILE = (
     "<script>alert('x')</script>",
     '"><img src=x onerror=alert(1)>',
@@ -26,8 +36,25 @@ HOSTILE = (
 )
 
 
-def fake_metrics(models: dict[str, float], gain: tuple[float, float, float] = (0.005, 0.001, 0.009)) -> dict[str, Any]:
-    """metrics.json whose recall@10 are the given ones; `gain`: the difference from the control with its interval."""
+Gain = tuple[float, float, float]  # a difference with the ends of its interval
+MODELS = {
+    "lists": 0.16,
+    "joint_model": 0.12,
+    "frozen_model": 0.115,
+    "item_item_text": 0.14,
+    "item_item": 0.13,
+    "text": 0.08,
+    "markov": 0.07,
+    "recent_popular": 0.035,
+    "most_popular": 0.03,
+    "lists_eve": 0.19,
+    "baseline_eve": 0.17,
+}  # recall@10; NDCG@10 is half of it
+BEATEN: Gain = (0.01, 0.006, 0.014)  # the lists above the strongest of these baselines
+
+
+def fake_metrics(models: dict[str, float] = MODELS, gain: Gain = (0.005, 0.001, 0.009), beats: Gain = BEATEN) -> dict[str, Any]:
+    """metrics.json whose recall@10 are the given ones. `gain`: joint minus frozen; `beats`: the lists minus each of the other models."""
 
     def row(value: float) -> dict[str, Any]:
         values = {f"recall@{k}": value * s for k, s in ((1, 0.2), (5, 0.6), (10, 1.0), (20, 1.5))} | {
@@ -35,17 +62,19 @@ def fake_metrics(models: dict[str, float], gain: tuple[float, float, float] = (0
         }
         return {**values, "intervals": {k: [v * 0.95, v * 1.05] for k, v in values.items()}}
 
-    def difference(name: str) -> dict[str, Any]:
-        middle, low, high = gain if name == "frozen_model" else (models["joint_model"] - models[name], 0.01, 0.2)
+    def difference(ours: str, theirs: str) -> dict[str, Any]:
+        plain = (models[ours] - models[theirs], 0.01, 0.2)
+        middle, low, high = gain if (ours, theirs) == ("joint_model", "frozen_model") else beats if ours == "lists" else plain
         return {k: {"mean": middle, "low": low, "high": high} for k in row(1.0)["intervals"]}
 
-    slices = {s: {n: row(v * f) for n, v in models.items()} for s, f in (("head", 1.3), ("tail", 0.6))}
+    names = list(models)
+    slices = {s: {n: row(v * f) for n, v in models.items()} for s, f in (("head", 1.3), ("tail", 0.6), ("same_time", 1.4), ("other_time", 0.7))}
     return {
         "models": {n: row(v) for n, v in models.items()},
         "slices": slices,
-        "differences": {f"joint_model - {n}": difference(n) for n in models if n != "joint_model"},
+        "differences": {f"{a} - {b}": difference(a, b) for place, a in enumerate(names) for b in names[place + 1 :]},
         "users": 1234,
-        "slice_users": {"head": 800, "tail": 434, "new_items": 0},
+        "slice_users": {"head": 800, "tail": 434, "new_items": 0, "same_time": 234, "other_time": 1000},
     }
 
 
@@ -86,13 +115,28 @@ def fake_usage(codes_NM: np.ndarray, codes: int, epochs: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=kinds)
 
 
-def fake_verdict(gain: tuple[float, float, float] | None, refused: str | None = None) -> dict[str, Any]:
+def fake_fusion(fallback: str | None = None) -> dict[str, Any]:
+    """fusion.json of a mixture, or of a baseline that serves because no mixture beat it."""
+    counting = {
+        "most_popular": Recipe({"popular": 1.0}, raw=True, ndcg=0.016),
+        "item_item": Recipe({"transitions": 1.0}, {"transitions": 5.0}, True, 0.066),
+        "item_item_text": Recipe({"transitions": 1.0, "text": 0.7}, {"transitions": 5.0, "text": 5.0}, True, 0.071),
+    }
+    weights = {"generative": 0.42, "transitions": 0.31, "text": 0.18, "repeat": 0.0, "recent": 0.07, "popular": 0.02}
+    halves = ({**weights, "generative": 0.5, "transitions": 0.23}, {**weights, "generative": 0.36, "transitions": 0.37})
+    mixture = Recipe(weights, {"transitions": 5.0, "text": 5.0, "repeat": 5.0}, ndcg=0.082)
+    return Fitted(counting, counting[fallback] if fallback else mixture, fallback, halves, 0.14, 0.012).document()
+
+
+def fake_verdict(gain: Gain | None, refused: str | None = None) -> dict[str, Any]:
     """verdict.json against a champion with the given difference in NDCG@10 and its interval; None: a first release. `refused`: a rule not met."""
     rules = [
         {"name": name, "passed": name != refused, "observed": 0.3, "wanted": 0.05, "message": f"{name} as measured"}
-        for name in ("servable", "coverage", "relative_ndcg")
+        for name in ("servable", "coverage", "best_baseline", "relative_ndcg")
     ]
-    metrics: dict[str, Any] = {"users": 900, "models": {"candidate": {"ndcg@10": 0.08, "intervals": {"ndcg@10": [0.07, 0.09]}}}}
+    row: dict[str, Any] = {"ndcg@10": 0.08, "intervals": {"ndcg@10": [0.07, 0.09]}}
+    beats = dict(zip(("mean", "low", "high"), BEATEN, strict=True))
+    metrics: dict[str, Any] = {"users": 900, "models": {"candidate": row, "baseline": row}, "baseline": {"name": "item_item_text", **beats}}
     if gain is not None:
         row = {"candidate": 0.08, "champion": 0.08 - gain[0], "difference": dict(zip(("mean", "low", "high"), gain, strict=True))}
         metrics |= {"slices": {name: {"users": users, "ndcg@10": row} for name, users in (("all", 900), ("head", 500))}, "fresh_targets": None}
@@ -112,9 +156,12 @@ def fake_inputs(
     codes: int = 16,
     frozen: bool = True,
     titles: dict[int, str] | None = None,
-    gain: tuple[float, float, float] = (0.005, 0.001, 0.009),
+    gain: Gain = (0.005, 0.001, 0.009),
+    beats: Gain = BEATEN,
     verdict: dict[str, Any] | None = None,
     epochs: int = 12,
+    fallback: str | None = None,
+    models: dict[str, float] = MODELS,
 ) -> dict[str, Artefact]:
     """Artefacts of every stage before `report`, published to a store under `root`. Events and codes are random with a fixed seed."""
     store, random = Store(root), np.random.default_rng(0)
@@ -150,7 +197,8 @@ def fake_inputs(
             pa.table({"user_index": pa.array(range(users), pa.int32()), "user_id": [f"secret-user-{u}" for u in range(users)]}),
             sort_by=("user_index",),
         )
-        out.tensors("sequences.safetensors", {"events": torch.from_numpy(events), "offsets": torch.from_numpy(offsets)})
+        out.tensors("sequences.safetensors", Sequences(events, offsets, items).to_tensors())
+        out.facts.update(SPLIT)
 
     def model(out: Any, scale: float, learns: bool = False) -> None:
         out.tensors(
@@ -162,8 +210,7 @@ def fake_inputs(
             out.table("code_usage.parquet", fake_usage(code_NM, codes, epochs), sort_by=("epoch", "level"))
 
     def evaluation(out: Any) -> None:
-        models = {"joint_model": 0.12, "frozen_model": 0.115, "markov": 0.07, "most_popular": 0.03}
-        out.json("metrics.json", fake_metrics({n: v for n, v in models.items() if frozen or n != "frozen_model"}, gain))
+        out.json("metrics.json", fake_metrics({n: v for n, v in models.items() if frozen or n != "frozen_model"}, gain, beats))
         chosen = list(range(min(8, users)))
         lists = pa.list_(pa.int32())
         recommended = [random.choice(items, min(10, items), replace=False).tolist() for _ in chosen]
@@ -171,6 +218,7 @@ def fake_inputs(
             "user_index": pa.array(chosen, pa.int32()),
             "history": pa.array([events[offsets[u] : offsets[u + 1]].tolist() for u in chosen], lists),
             "target": pa.array([r[min(2, items - 1)] for r in recommended], pa.int32()),
+            "lists": pa.array([r[1:] + r[:1] for r in recommended], lists),
             "joint_model": pa.array(recommended, lists),
         }
         if frozen:
@@ -194,6 +242,7 @@ def fake_inputs(
         publish("frozen_model", lambda out: model(out, 0.95))
     publish("joint_model", lambda out: model(out, 1.0, learns=True))
     publish("semantic_ids", lambda out: out.table("semantic_ids.parquet", table, sort_by=("item_id",)))
+    publish("fusion", lambda out: out.json("fusion.json", fake_fusion(fallback)))
     publish("evaluation", evaluation)
     if verdict is not None:
         publish("gate", lambda out: out.json("verdict.json", verdict))

@@ -143,8 +143,11 @@ def _champion(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking
 
 
 def _baselines(candidate: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig) -> dict[str, EvaluationResult]:
-    """Every counting baseline that the candidate's recipe was chosen against."""
-    return {name: _listed(recipe, None, catalogue, users_T, ranking) for name, recipe in candidate.fitted.baselines.items()}
+    """Every counting baseline that the evaluation ranks: those that the candidate's recipe was chosen against, and last-item Markov."""
+    from diger_core.evaluation.ranking import baseline_results
+
+    found = {name: _listed(recipe, None, catalogue, users_T, ranking) for name, recipe in candidate.fitted.baselines.items()}
+    return {**found, "markov": baseline_results(catalogue.seq, "test", ranking, users_T)["markov"]}
 
 
 def _ndcg(result: EvaluationResult) -> np.ndarray:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestration.verdict.models import NAMES, ordered
 from orchestration.verdict.report import code_figures, drawing, figures, text
 from orchestration.verdict.report.drawing import BLUE, VERMILLION, Panel, draw_lines, series, whole_epochs
 from orchestration.verdict.report.found import Found
-from orchestration.verdict.report.opening import opening
-from orchestration.verdict.report.page import ORDER, THIRD, asset, environment, pictures
-from orchestration.verdict.report.verdict import NAMES, verdict
+from orchestration.verdict.report.page import THIRD, asset, environment, pictures
+from orchestration.verdict.report.verdict import verdict
 
 if TYPE_CHECKING:
     from orchestration.verdict.report.material import Material
@@ -59,7 +59,7 @@ def side(name: str, found: Found) -> dict[str, Any]:
         "hash": found.hash,
         "snapshot": found.made.snapshot or "unknown",
         "at": found.made.at[:16].replace("T", " "),
-        "opening": opening(material.gate, verdict(material.metrics)),
+        "verdict": verdict(material.metrics, material.gate),
         "items": len(material.item_ids),
         "users": material.metrics["users"],
         "events": int(material.offsets[-1]),
@@ -77,21 +77,21 @@ def usage(material: Material) -> list[Panel]:
 
 def metric_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row for each model that either side measured."""
-    names = [name for name in ORDER if name in a["models"] or name in b["models"]]
+    names = ordered({*a["models"], *b["models"]})
     return [{"model": name, "a": a["models"].get(name), "b": b["models"].get(name)} for name in names]
 
 
 def slice_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The joint model on each slice of either side."""
+    """The released lists on each slice of either side."""
     names = sorted({*a.get("slices", {}), *b.get("slices", {})})
     return [
-        {"name": name.replace("_", " "), **{key: side.get("slices", {}).get(name, {}).get("joint_model") for key, side in (("a", a), ("b", b))}}
+        {"name": name.replace("_", " "), **{key: side.get("slices", {}).get(name, {}).get("lists") for key, side in (("a", a), ("b", b))}}
         for name in names
     ]
 
 
 def paired(a: Material, b: Material) -> dict[str, Any] | None:
-    """B minus A of the joint models on the users whose target is the same item in both; None where there are too few, or ranks were not stored."""
+    """B minus A of the released lists on the users whose target is the same item in both; None where there are too few, or ranks were not stored."""
     from diger_core.evaluation.metrics import ndcg, paired_bootstrap, recall
 
     if not all(m.has("evaluation", "per_user.parquet") for m in (a, b)):
@@ -111,16 +111,18 @@ def paired(a: Material, b: Material) -> dict[str, Any] | None:
 
 
 def _targets(material: Material) -> Any:
-    """user, target item (as text) and rank of the joint model."""
+    """user, target item (as text) and its rank in the released lists."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ranks = material.inputs["evaluation"].table("per_user.parquet", columns=["user_index", "joint_model"])
-    users = ranks["user_index"].to_numpy()
-    names = material.inputs["sequences"].table("users.parquet")["user_id"].take(pa.array(users))
-    last = material.events[material.offsets[users + 1] - 1]
-    target = material.item_ids.take(pa.array(last))
-    return pa.table({"user": pc.cast(names, pa.string()), "target": pc.cast(target, pa.string()), "rank": ranks["joint_model"]})
+    from diger_core.data.splits import targets
+
+    ranks = material.inputs["evaluation"].table("per_user.parquet", columns=["user_index", "lists"])
+    users_T, _, target_T = targets(material.seq, "test")
+    rows = np.searchsorted(users_T, ranks["user_index"].to_numpy())
+    names = material.inputs["sequences"].table("users.parquet")["user_id"].take(pa.array(users_T[rows]))
+    target = material.item_ids.take(pa.array(target_T[rows]))
+    return pa.table({"user": pc.cast(names, pa.string()), "target": pc.cast(target, pa.string()), "rank": ranks["lists"]})
 
 
 # ---- pictures ----
@@ -205,7 +207,7 @@ def cost_rows(a: Found, b: Found) -> list[dict[str, Any]]:
 def summary(a: Found, b: Found) -> dict[str, Any]:
     """The comparison in plain values, for the terminal and for scripts."""
     both = paired(a.material, b.material)
-    models = [found.material.metrics["models"]["joint_model"] for found in (a, b)]
+    models = [found.material.metrics["models"]["lists"] for found in (a, b)]
     names = figures.headline_metrics(a.material.metrics)
     return {
         "a": a.hash,

@@ -6,7 +6,8 @@ import string
 from dataclasses import dataclass
 from typing import Any
 
-from orchestration.verdict.report.material import MODELS, Material
+from orchestration.verdict.evaluation import SAMPLED
+from orchestration.verdict.report.material import Material
 
 HISTORY, RECOMMENDED = 8, 10
 
@@ -38,7 +39,7 @@ def _example(material: Material, row: dict[str, Any], letter: str) -> Example:
     target = row["target"]
     lists = [
         (model, tuple(Line(material.title(item), item == target) for item in row[model][:RECOMMENDED]))
-        for model in MODELS
+        for model in SAMPLED
         if row.get(model) is not None
     ]
     history = row["history"]

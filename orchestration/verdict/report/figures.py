@@ -5,22 +5,24 @@ matplotlib is imported inside functions; the same numbers give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestration.verdict.models import EVE, NAMES, ordered
 from orchestration.verdict.report.drawing import (
     BLUE,
     GREEN,
     GREY,
+    HEIGHT,
     ORANGE,
-    PURPLE,
     VERMILLION,
     Panel,
     Rows,
     draw_lines,
     empty,
+    percent,
     plain_logarithmic,
     png,
     series,
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 
     from diger_core.evaluation.metrics import Metrics
 
-MODEL_COLOURS = {"joint_model": BLUE, "frozen_model": VERMILLION, "markov": GREEN, "most_popular": GREY}
-MODEL_NAMES = {"joint_model": "joint", "frozen_model": "frozen", "markov": "Markov", "most_popular": "most popular"}
+# One colour a meaning: what is released, the generative model with and without joint training, and everything that only counts.
+COLOURS = {"lists": GREEN, "lists_eve": GREEN, "joint_model": BLUE, "frozen_model": VERMILLION}
+LINES = {"joint_model": "joint", "frozen_model": "frozen"}  # at the end of a line there is room for one word
 
 # ---- learning curves ----
 
@@ -45,7 +48,7 @@ def learning_panels(curves: Mapping[str, Rows]) -> list[Panel]:
 
 def _ndcg(curves: Mapping[str, Rows]) -> Panel:
     def draw(ax: Axes) -> str:
-        lines = [(MODEL_NAMES.get(name, name), MODEL_COLOURS.get(name, BLUE), *series(rows, "validation_ndcg_10")) for name, rows in curves.items()]
+        lines = [(LINES.get(name, name), COLOURS.get(name, BLUE), *series(rows, "validation_ndcg_10")) for name, rows in curves.items()]
         draw_lines(ax, lines)
         whole_epochs(ax)
         ax.set_ylabel("validation NDCG@10")
@@ -80,7 +83,7 @@ def _sigma(rows: Rows) -> Panel:
 
 def _loss(curves: Mapping[str, Rows]) -> Panel:
     def draw(ax: Axes) -> str:
-        lines = [(MODEL_NAMES.get(name, name), MODEL_COLOURS.get(name, BLUE), *series(rows, "loss_gen")) for name, rows in curves.items()]
+        lines = [(LINES.get(name, name), COLOURS.get(name, BLUE), *series(rows, "loss_gen")) for name, rows in curves.items()]
         draw_lines(ax, lines)
         whole_epochs(ax)
         ax.set_ylabel("training loss (nats per token)")
@@ -135,6 +138,11 @@ def headline_metrics(metrics: Metrics) -> list[str]:
     return chosen
 
 
+def judged_metric(metrics: Metrics) -> str:
+    """The one metric that verdicts are about: NDCG@10, or the nearest that was measured."""
+    return headline_metrics(metrics)[-1]
+
+
 def metric_label(metric: str) -> str:
     kind, _, cut = metric.partition("@")
     return f"{ {'recall': 'Recall', 'ndcg': 'NDCG'}.get(kind, kind) }@{cut}"
@@ -142,28 +150,69 @@ def metric_label(metric: str) -> str:
 
 def _dots(models: Mapping[str, Mapping[str, Any]], metric: str) -> Panel:
     def draw(ax: Axes) -> str:
-        names = [name for name in (*MODEL_COLOURS, *sorted(set(models) - set(MODEL_COLOURS))) if metric in models.get(name, {})]
+        names = [name for name in ordered(models) if metric in models[name] and name not in EVE]
         for row, name in enumerate(names):
-            value, colour = models[name][metric], MODEL_COLOURS.get(name, PURPLE)
+            value, colour = models[name][metric], COLOURS.get(name, GREY)
             low, high = models[name].get("intervals", {}).get(metric, (value, value))
             ax.plot([low, high], [row, row], color=colour, linewidth=3)
             ax.plot([value], [row], marker="o", markersize=8, color=colour, linestyle="")
             ax.annotate(f"{value:.4f}", (high, row), xytext=(8, 0), textcoords="offset points", va="center", color=colour, fontweight="bold")
-        ax.set_yticks(range(len(names)), [MODEL_NAMES.get(name, name) for name in names])
+        ax.set_yticks(range(len(names)), [NAMES.get(name, name) for name in names])
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.set_xlim(left=0)
         ax.margins(x=0.2)
         ax.grid(visible=False, axis="y")
         ax.set_xlabel(f"{metric_label(metric)} on test targets (95% interval)")
         best = max(names, key=lambda name: models[name][metric])
-        return f"{metric_label(metric)}: {MODEL_NAMES.get(best, best)} is highest, {models[best][metric]:.4f}"
+        return f"{metric_label(metric)}: {NAMES.get(best, best)}{' are' if best == 'lists' else ' is'} highest, {models[best][metric]:.4f}"
 
     return draw
 
 
+def metrics_height(metrics: Metrics) -> float:
+    """Inches: a quarter for each model."""
+    return max(HEIGHT, 0.9 + 0.24 * len(metrics["models"]))
+
+
 def metrics_bars(metrics: Metrics) -> bytes:
-    """PNG of the headline metrics of every model with their intervals."""
-    return png(metrics_panels(metrics))
+    """PNG of the headline metrics of every model with their intervals; a row a model, however many there are."""
+    return png(metrics_panels(metrics), height=metrics_height(metrics))
+
+
+# ---- what the lists listen to ----
+
+
+def weights_panel(weights: Mapping[str, float], halves: Sequence[Mapping[str, float]], names: Mapping[str, str], shares: bool) -> Panel:
+    """A bar a part, the largest first, and a mark where each half of the validation users would have put it. `shares`: the weights sum to 1."""
+
+    def draw(ax: Axes) -> str:
+        parts = sorted(weights, key=lambda part: -weights[part])
+        ax.barh(range(len(parts)), [weights[part] for part in parts], color=GREEN, height=0.62)
+        for row, part in enumerate(parts):
+            end = max(weights[part], *(half.get(part, 0.0) for half in halves), 0.0)
+            number = f"{weights[part]:.0%}" if shares else f"{weights[part]:g}"
+            ax.annotate(number, (end, row), xytext=(8, 0), textcoords="offset points", va="center", fontweight="bold")
+        for half in halves:
+            ax.plot(
+                [half.get(part, 0.0) for part in parts], range(len(parts)), linestyle="", marker="|", markersize=13, markeredgewidth=2, color=ORANGE
+            )
+        ax.set_yticks(range(len(parts)), [names.get(part, part) for part in parts])
+        ax.set_ylim(len(parts) - 0.4, -0.6)
+        ax.set_xlim(left=0)
+        ax.margins(x=0.15)
+        ax.grid(visible=False, axis="y")
+        if shares:
+            percent(ax.xaxis)
+        ax.set_xlabel("share of the mixture" if shares else "weight of the part's score")
+        first = parts[0]
+        told = f"{weights[first]:.0%}" if shares else f"weight {weights[first]:g}"
+        return f"The lists listen most to {names.get(first, first)}: {told}"
+
+    return draw
+
+
+def weights_bars(weights: Mapping[str, float], halves: Sequence[Mapping[str, float]], names: Mapping[str, str], shares: bool) -> bytes:
+    return png([weights_panel(weights, halves, names, shares)], width=6.4)
 
 
 # ---- data ----

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestration.verdict.gate.document import GateVerdict
-from orchestration.verdict.report.drawing import BLUE, GREY, VERMILLION, Panel, png
+from orchestration.verdict.gate.document import NDCG, Comparison, GateVerdict
+from orchestration.verdict.models import NAMES
+from orchestration.verdict.report.drawing import BLUE, GREEN, GREY, VERMILLION, Panel, png
 from orchestration.verdict.report.text import decimal, markdown_escape, printable
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ RULES = {
     "unique_prefixes": "unique prefixes",
     "coverage": "catalogue coverage",
     "most_popular": "at least most popular",
+    "best_baseline": "not below the best counting baseline",
     "relative_ndcg": "NDCG@10 against the champion",
     "head": "head items",
     "tail": "tail items",
@@ -44,6 +46,28 @@ def conclusion(verdict: GateVerdict) -> str:
     if not failed:
         return f"The gate accepts bundle {verdict['candidate'][:12]} {beside} ({len(verdict['rules'])} rules, {users})."
     return f"The gate refuses bundle {verdict['candidate'][:12]} {beside} ({users}): {', '.join(failed)}."
+
+
+def overall(verdict: GateVerdict) -> Comparison | None:
+    """Candidate, champion and their difference over all users; None without a champion."""
+    found = verdict["metrics"].get("slices", {}).get("all")
+    return None if found is None else found.get(NDCG)
+
+
+def against(verdict: GateVerdict) -> str | None:
+    """NDCG@10 of candidate and champion with the interval of the paired difference; None without a champion."""
+    row = overall(verdict)
+    if row is None:
+        return None
+    gain = row["difference"]
+    says = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "a difference that may be chance"
+    relative = f", {100 * gain['mean'] / row['champion']:+.1f}%" if row["champion"] > 0 else ""
+    users = verdict["metrics"]["slices"]["all"]["users"]
+    return (
+        f"On the same {users:,} users the new model reaches NDCG@10 {row['candidate']:.4f}, "
+        f"the champion it was compared with {row['champion']:.4f}: {says} "
+        f"({gain['mean']:+.4f}{relative}; 95% interval {gain['low']:+.4f} to {gain['high']:+.4f})."
+    )
 
 
 def verdict_markdown(verdict: GateVerdict) -> str:
@@ -128,8 +152,9 @@ def slices_panel(verdict: GateVerdict) -> Panel:
 
 
 def models_panel(verdict: GateVerdict) -> Panel:
-    """NDCG@10 of candidate, champion and most popular."""
-    colours = {"candidate": BLUE, "champion": VERMILLION, "most_popular": GREY}
+    """NDCG@10 of candidate, champion, the best counting baseline and most popular."""
+    colours = {"candidate": BLUE, "champion": VERMILLION, "baseline": GREEN, "most_popular": GREY}
+    shown = {"baseline": NAMES.get(verdict["metrics"]["baseline"]["name"], "baseline")}
 
     def draw(ax: Axes) -> str:
         models = verdict["metrics"]["models"]
@@ -138,7 +163,7 @@ def models_panel(verdict: GateVerdict) -> Panel:
             low, high = models[name]["intervals"]["ndcg@10"]
             ax.plot([low, high], [place, place], color=colours[name], linewidth=3)
             ax.plot([models[name]["ndcg@10"]], [place], marker="o", markersize=8, color=colours[name], linestyle="")
-        ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+        ax.set_yticks(range(len(names)), [shown.get(name, name.replace("_", " ")) for name in names])
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.set_xlim(left=0)
         ax.grid(visible=False, axis="y")

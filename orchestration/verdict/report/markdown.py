@@ -6,36 +6,44 @@ import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from orchestration.verdict.models import NAMES, ordered
 from orchestration.verdict.report import drawing, figures
+from orchestration.verdict.report.figures import headline_metrics, judged_metric, metric_label
 from orchestration.verdict.report.text import decimal, markdown_escape, printable
-from orchestration.verdict.report.verdict import NAMES, verdict
+from orchestration.verdict.report.verdict import lists_minus, verdict
 
 if TYPE_CHECKING:
     from diger_core.evaluation.metrics import Metrics, ModelMetrics
     from orchestration.validation.quarantine import Checks
+    from orchestration.verdict.gate.document import GateVerdict
 
 PICTURE_BYTES = 60_000  # the UI renders Markdown metadata whole
-ORDER = ("joint_model", "frozen_model", "markov", "most_popular")
 
 
-def metrics_markdown(metrics: Metrics) -> str:
-    """The verdict and one row a model: every metric, and the interval of the headline metrics."""
-    models = metrics["models"]
-    names = [m for m in ORDER if m in models] + sorted(set(models) - set(ORDER))
-    columns = sorted({k for m in names for k in models[m] if "@" in k}, key=lambda k: (not k.startswith("recall"), int(k.split("@")[1])))
-    headline = set(figures.headline_metrics(metrics))
-    lines = ["| model | " + " | ".join(map(figures.metric_label, columns)) + " |", "|---|" + "---:|" * len(columns)]
-    for name in names:
-        cells = [_cell(models[name], column, column in headline) for column in columns]
+def metrics_markdown(metrics: Metrics, stored: GateVerdict | None = None) -> str:
+    """The verdict's sentences and one row a model: the headline metrics with their intervals, and what the lists gain over it."""
+    models, judged, headline = metrics["models"], judged_metric(metrics), headline_metrics(metrics)
+    titles = [*map(metric_label, headline), f"lists minus this, {metric_label(judged)}"]
+    lines = ["| model | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
+    for name in ordered(models):
+        cells = [*(_cell(models[name], column) for column in headline), gain(metrics, name, judged)]
         lines.append(f"| {markdown_escape(printable(NAMES.get(name, name)))} | " + " | ".join(cells) + " |")
+    found = verdict(metrics, stored)
+    told = [f"- **{part.label}: {markdown_escape(part.word)}**: {markdown_escape(part.sentence)}" for part in found.parts]
+    told += [f"- {markdown_escape(warning)}" for warning in found.warnings]
     users = f"{metrics['users']:,} users, full ranking, item-level; in brackets the 95% interval."
-    return f"**{markdown_escape(verdict(metrics).sentence)}**\n\n" + "\n".join(lines) + f"\n\n{users}"
+    return f"**{markdown_escape(found.title)}**\n\n" + "\n".join(told) + "\n\n" + "\n".join(lines) + f"\n\n{users}"
 
 
-def _cell(model: ModelMetrics, metric: str, with_interval: bool) -> str:
+def gain(metrics: Metrics, name: str, metric: str) -> str:
+    """The lists minus this model, with the interval; an en dash for the lists themselves."""
+    row = lists_minus(metrics, name, metric)
+    return "–" if row is None else f"{row.mean:+.4f} ({row.low:+.4f} to {row.high:+.4f})"
+
+
+def _cell(model: ModelMetrics, metric: str) -> str:
     interval = model.get("intervals", {}).get(metric)
-    ending = f" ({decimal(interval[0])} to {decimal(interval[1])})" if with_interval and interval else ""
-    return decimal(model.get(metric)) + ending
+    return decimal(model.get(metric)) + (f" ({decimal(interval[0])} to {decimal(interval[1])})" if interval else "")
 
 
 def picture_markdown(png: bytes, description: str) -> str:

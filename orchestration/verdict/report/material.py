@@ -17,7 +17,9 @@ from orchestration.verdict.report.text import printable
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from diger_core.data.sequences import Sequences
     from diger_core.evaluation.metrics import Metrics
+    from diger_core.evaluation.recipes import Fitted
     from diger_core.store.artefacts import Artefact
     from orchestration.validation.quarantine import Checks
 
@@ -49,6 +51,14 @@ class Material:
     def gate(self) -> GateVerdict | None:
         """The gate's verdict; None where the run had none."""
         return self.inputs["gate"].json(VERDICT) if self.has("gate", VERDICT) else None
+
+    @cached_property
+    def fusion(self) -> Fitted | None:
+        """What the lists are mixed from; None where the run had no such stage."""
+        from diger_core.evaluation.recipes import Fitted
+        from orchestration.champion.bundle import FUSION
+
+        return Fitted.from_document(self.inputs["fusion"].json(FUSION)) if self.has("fusion", FUSION) else None
 
     @cached_property
     def curves(self) -> dict[str, list[dict[str, Any]]]:
@@ -96,22 +106,19 @@ class Material:
         return seen
 
     @cached_property
-    def _sequences(self) -> dict[str, np.ndarray]:
-        return {name: tensor.numpy() for name, tensor in self.inputs["sequences"].tensors("sequences.safetensors").items()}
+    def seq(self) -> Sequences:
+        from diger_core.data.sequences import Sequences
 
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        return self._sequences["offsets"]
+        return Sequences.from_tensors(self.inputs["sequences"].tensors("sequences.safetensors"))
 
     @property
-    def events(self) -> np.ndarray:
-        """Item indices of all users' events, one user after the other."""
-        return self._sequences["events"]
+    def offsets(self) -> np.ndarray:
+        return self.seq.offsets_U1
 
     @cached_property
     def visits(self) -> np.ndarray:
         """Events of each item, [N]."""
-        return np.bincount(self._sequences["events"], minlength=len(self.item_ids))
+        return np.bincount(self.seq.events_E, minlength=len(self.item_ids))
 
     @cached_property
     def vectors(self) -> np.ndarray:

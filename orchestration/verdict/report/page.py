@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestration.graph import BY_NAME
 from orchestration.params.verdict import ReportConfig
-from orchestration.verdict.report import code_figures, drawing, figures, text
+from orchestration.verdict.models import EVE, NAMES, ordered
+from orchestration.verdict.report import code_figures, drawing, figures, listens, split, text
 from orchestration.verdict.report.examples import examples
 from orchestration.verdict.report.material import MODELS, Material
-from orchestration.verdict.report.opening import opening
 from orchestration.verdict.report.tree import TITLE_LIMIT, tree
-from orchestration.verdict.report.verdict import NAMES, verdict
+from orchestration.verdict.report.verdict import lists_minus, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from orchestration.verdict.report.found import Cost
 
 HERE = Path(__file__).parent
-ORDER = ("joint_model", "frozen_model", "markov", "most_popular")
 THIRD = {"width": 3.5, "height": 2.4}  # inches: three beside each other with letters of the page's size
-SLICES = ("head", "tail", "new_items")
+SLICES = ("head", "tail", "new_items", "same_time", "other_time")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Picture:
 
 def page(material: Material, config: ReportConfig, costs: Sequence[Cost] = (), overrides: Sequence[str] = ()) -> str:
     """The whole HTML page; the same inputs give the same bytes. `costs`, `overrides`: from the records, for a copy beside the stored page."""
-    conclusion = verdict(material.metrics)
     context = {
         "config": config,
         "css": asset("style.css"),
@@ -51,10 +49,10 @@ def page(material: Material, config: ReportConfig, costs: Sequence[Cost] = (), o
         "names": NAMES,
         "what": {stage.name: stage.title for stage in BY_NAME.values()},
         "material": material,
-        "opening": opening(material.gate, conclusion),
-        "verdict": conclusion,
+        "verdict": verdict(material.metrics, material.gate),
         "gate": gate_part(material),
         "evaluation": evaluation_section(material),
+        "listens": listens_section(material),
         "training": training_section(material),
         "change": change_section(material),
         "ids": ids_section(material, config),
@@ -92,14 +90,14 @@ def pictures(panels: list[drawing.Panel], name: str, **size: float) -> list[Pict
 
 
 def gate_part(material: Material) -> dict[str, Any] | None:
-    """What the verdict section says of the gate: a sentence, the rules, and the slices; None where the run had no gate."""
+    """The gate's rules and slices; None where the run had no gate."""
     if material.gate is None:
         return None
     from orchestration.verdict.report import gate
 
     rules = [{**rule, "label": gate.RULES.get(rule["name"], rule["name"])} for rule in material.gate["rules"]]
     slices, note = gate.slice_rows(material.gate), gate.freshness(material.gate)
-    return {"sentence": gate.conclusion(material.gate), "rules": rules, "slices": slices, "note": note}
+    return {"rules": rules, "slices": slices, "note": note}
 
 
 def change_section(material: Material) -> dict[str, Any] | None:
@@ -111,9 +109,9 @@ def change_section(material: Material) -> dict[str, Any] | None:
 
 
 def evaluation_section(material: Material) -> dict[str, Any]:
-    """Models by metrics with intervals, the slices, and the two headline pictures."""
+    """The one table of models, the split in words, all cut-offs, the slices, and the two headline pictures."""
     metrics = material.metrics
-    models = [m for m in ORDER if m in metrics["models"]] + sorted(set(metrics["models"]) - set(ORDER))
+    models, judged = ordered(metrics["models"]), figures.judged_metric(metrics)
     columns = sorted({k for m in models for k in metrics["models"][m] if "@" in k}, key=lambda k: (not k.startswith("recall"), int(k.split("@")[1])))
     headline = figures.headline_metrics(metrics)
     sizes_of = metrics.get("slice_users", {})
@@ -121,7 +119,7 @@ def evaluation_section(material: Material) -> dict[str, Any]:
         {
             "name": name.replace("_", " "),
             "users": sizes_of.get(name),
-            "rows": [(m, metrics["slices"][name][m]) for m in models if m in metrics["slices"][name]],
+            "rows": [(m, metrics["slices"][name][m]) for m in models if m in metrics["slices"][name] and m not in EVE],
         }
         for name in sorted(metrics.get("slices", {}), key=lambda name: (SLICES.index(name) if name in SLICES else len(SLICES), name))
     ]
@@ -130,12 +128,30 @@ def evaluation_section(material: Material) -> dict[str, Any]:
         "users": metrics["users"],
         "columns": columns,
         "headline": headline,
+        "judged": judged,
+        "split": split.sentences(material.inputs["sequences"].facts, metrics["users"]),
+        "groups": [[(m, metrics["models"][m], lists_minus(metrics, m, judged)) for m in part] for part in _groups(models) if part],
         "rows": [(m, metrics["models"][m]) for m in models],
-        "best": {c: max((metrics["models"][m].get(c) or 0.0) for m in models) for c in columns},
+        "best": {c: max((metrics["models"][m].get(c) or 0.0) for m in models if m not in EVE) for c in columns},
         "slices": slices,
         "empty": empty,
-        "pictures": pictures(figures.metrics_panels(metrics), "metrics"),
+        "pictures": pictures(figures.metrics_panels(metrics), "metrics", height=figures.metrics_height(metrics)),
     }
+
+
+def _groups(models: Sequence[str]) -> list[list[str]]:
+    """Lists and models, what only counts, and the rows counted up to the test."""
+    alone = ("lists", *MODELS)
+    return [[m for m in models if m in alone], [m for m in models if m not in alone and m not in EVE], [m for m in models if m in EVE]]
+
+
+def listens_section(material: Material) -> dict[str, Any] | None:
+    """The recipe's weights; None where the run had no such stage."""
+    fitted = material.fusion
+    if fitted is None:
+        return None
+    drawn = pictures([listens.panel(fitted)], "weights", width=6.4, height=2.6)
+    return {"pictures": drawn, "rows": listens.rows(fitted), "sentences": listens.sentences(fitted), "halves": not fitted.lists.raw}
 
 
 def training_section(material: Material) -> dict[str, Any]:
@@ -210,12 +226,14 @@ def sizes(material: Material) -> list[tuple[str, str]]:
     """What the run cost in sizes that the content determines; times are in the records, not in the content."""
     import numpy as np
 
+    from diger_core.data.splits import training_rows
+
     lengths = np.diff(material.offsets)
     rows = [
         ("Items", text.count(len(material.item_ids))),
         ("Users", text.count(len(lengths))),
         ("Events", text.count(int(lengths.sum()))),
-        ("Training rows for each epoch", text.count(int(np.maximum(lengths - 3, 0).sum()))),
+        ("Training rows for each epoch", text.count(len(training_rows(material.seq)[0]))),
     ]
     for model in MODELS:
         if not material.has(model):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestration.verdict.report import code_figures, figures
-from orchestration.verdict.report.gate import conclusion as gated
 from orchestration.verdict.report.gate import verdict_markdown
 from orchestration.verdict.report.markdown import metrics_markdown
 from orchestration.verdict.report.material import MODELS, Material
 from orchestration.verdict.report.page import page
-from orchestration.verdict.report.verdict import verdict
+from orchestration.verdict.report.verdict import facts, verdict
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
@@ -23,15 +22,13 @@ def report(run: StageRun) -> None:
     run.progress.message("writing the report")
     html = page(material, config).encode()
     run.out.bytes("report.html", html)
-    conclusion = verdict(material.metrics)
+    found = verdict(material.metrics, material.gate)
     gate = f"\n\n{verdict_markdown(material.gate)}" if material.gate is not None else "\n"
-    run.out.bytes("report.md", f"# {conclusion.sentence}\n\n{metrics_markdown(material.metrics)}{gate}".encode())
+    run.out.bytes("report.md", f"# {found.title}\n\n{metrics_markdown(material.metrics, material.gate)}{gate}".encode())
     run.out.bytes("metrics.png", figures.metrics_bars(material.metrics))
     curves = {m: material.curves[m] for m in MODELS if material.curves.get(m)}
     if curves:
         run.out.bytes("learning_curves.png", figures.learning_curves(curves))
     if material.has("semantic_ids"):
         run.out.bytes("code_usage.png", code_figures.code_usage(material.semantic_ids[0], material.code_count))
-    run.facts(verdict=conclusion.tone, verdict_sentence=conclusion.sentence, page_bytes=len(html))
-    if material.gate is not None:
-        run.facts(gate_verdict=material.gate["verdict"], gate=gated(material.gate))
+    run.facts(**facts(found, material.gate), page_bytes=len(html))

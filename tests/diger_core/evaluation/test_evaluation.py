@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from diger_core.config import EvaluationConfig
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import targets
-from diger_core.evaluation.ranking import EvaluationResult, baseline_results, evaluation, rank_targets, target_slices
+from diger_core.evaluation.ranking import EvaluationResult, baseline_results, evaluation, rank_targets, target_slices, time_slices
 from diger_core.recommender.beam import beam_search
 from diger_core.recommender.model import Recommender
 from diger_core.recommender.trie import Trie
@@ -137,6 +138,20 @@ def test_the_metrics_table_has_all_models_slices_and_paired_differences(setting)
         if mask.any():
             assert table["slices"][name]["most_popular"]["recall@5"] == pytest.approx((first.rank_T[mask] > 0).mean())
     assert evaluation({"joint_model": perfect, **base}, seq, CONFIG, seed=3) == evaluation({"joint_model": perfect, **base}, seq, CONFIG, seed=3)
+
+
+def test_where_there_are_times_targets_at_the_time_of_the_event_before_are_a_slice(setting):
+    seq = of_histories([[0, 1, 2], [1, 2, 3], [0, 1, 3], [1, 2]], 5)
+    assert time_slices(seq, targets(seq, "test")[0]) == {}
+    timed = replace(seq, timestamps_E=np.array([1, 2, 2, 1, 2, 3, 7, 7, 7, 1, 1]))
+    found = time_slices(timed, targets(timed, "test")[0])
+    assert {name: mask.tolist() for name, mask in found.items()} == {"same_time": [True, False, True], "other_time": [False, True, False]}
+    assert time_slices(timed, np.array([1, 2]))["same_time"].tolist() == [False, True], "a sample of the users"
+    base = baseline_results(timed, "test", CONFIG)
+    table = evaluation(base, timed, CONFIG)
+    assert (table["slice_users"]["same_time"], table["slice_users"]["other_time"]) == (2, 1)
+    ranks = base["most_popular"].rank_T
+    assert table["slices"]["same_time"]["most_popular"]["recall@5"] == pytest.approx((ranks[[0, 2]] > 0).mean())
 
 
 def test_models_ranked_on_other_users_are_refused(setting):

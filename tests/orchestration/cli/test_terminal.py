@@ -11,6 +11,9 @@ import pytest
 from diger_core.progress import Silent
 from orchestration.cli.run import show
 from orchestration.engine.console import Lines, _rate, console_progress
+from orchestration.verdict.models import NAMES, ordered
+from orchestration.verdict.report.verdict import verdict
+from tests.support.report_material import MODELS, fake_metrics, fake_verdict
 
 TABLE = """
 from orchestration.engine.console import console_progress, print_table
@@ -25,12 +28,13 @@ with console_progress() as progress:
     progress.update("joint_model", 1, 1580, loss_gen=1.25, sigma=0.5, perplexity="62/54/46", rows_per_second=928)
     progress.update("joint_model", 790, 1580, loss_gen=1.25, sigma=0.5, perplexity="62/54/46", rows_per_second=928)
 """
+BEATEN = fake_metrics({**MODELS, "lists": 0.11}, beats=(-0.015, -0.02, -0.01))
 SUMMARY = {
     "snapshot": "monday-1",
     "seconds": 3.2,
-    "metrics": {"users": 10, "models": {"joint_model": {"recall@10": 0.5, "ndcg@10": 0.25, "intervals": {"recall@10": [0.4, 0.6]}}}},
+    "metrics": BEATEN,
+    "verdict": verdict(BEATEN, fake_verdict((0.01, 0.002, 0.018))).plain(),
     "gate": "The gate accepts it.",
-    "against_champion": "On the same 10 users it is better.",
     "champion": None,
     "report": "/store/report.html",
 }
@@ -79,18 +83,32 @@ def test_quiet_progress_says_nothing(capsys):
 
 def test_a_quiet_summary_is_the_verdict_and_the_report(capsys):
     show(SUMMARY, as_json=False, quiet=True)
-    assert capsys.readouterr().out.splitlines() == ["The gate accepts it.", "Report: /store/report.html"]
+    title = "Accepted, better than the champion; lists below item-item + text"
+    assert capsys.readouterr().out.splitlines() == [f"Verdict: {title}", "Report: /store/report.html"]
 
 
 def test_a_full_summary_has_metrics_champion_and_time(capsys):
     show(SUMMARY, as_json=False)
     told = capsys.readouterr().out
-    assert all(word in told for word in ("0.5000 ±0.1000", "On the same 10 users", "Champion: none", "Done in 3.2 s"))
+    assert all(word in told for word in ("0.0550 ±0.0028", "Champion: none", "Done in 3.2 s"))
+    flat = " ".join(told.split())
+    assert "On the same 900 users" in flat
+    assert "Lists against counting: Lists below item-item + text: " in flat
+    assert "-0.0150 (95% interval -0.0200 to -0.0100, 1,234 users)" in flat
+
+
+def test_the_summary_has_every_model_in_order_and_fits_eighty_columns(capsys):
+    show(SUMMARY, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line for line in lines if line.startswith("│")]
+    assert [row.split("│")[1].strip() for row in rows] == [NAMES[name] for name in ordered(MODELS)]
+    assert "recall@5" not in " ".join(lines)
 
 
 def test_json_is_the_summary_and_nothing_else(capsys):
     show(SUMMARY, as_json=True, quiet=True)
-    assert json.loads(capsys.readouterr().out) == SUMMARY
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(SUMMARY))
 
 
 def test_plain_progress_tells_rate_and_time_left():

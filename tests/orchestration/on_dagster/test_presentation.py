@@ -14,7 +14,7 @@ from orchestration.engine.runner import Result
 from orchestration.graph import BY_NAME
 from orchestration.on_dagster.checks import check_results, remedies
 from orchestration.on_dagster.presentation import PREVIEW_ROWS, PREVIEW_TEXT, present
-from tests.support.report_material import fake_metrics
+from tests.support.report_material import fake_fusion, fake_metrics
 
 SECRET = "anna.karenina@example.org"
 CHECKS = {"passed": True, "checks": [], "counts": {}}
@@ -77,7 +77,7 @@ def test_semantic_ids_come_with_a_map_of_their_codes_and_columns_that_are_explai
 
 
 def test_numbers_are_few_enough_to_be_read_and_short(tmp_path: Path) -> None:
-    metrics = fake_metrics({"joint_model": 0.1, "frozen_model": 0.09, "markov": 0.05, "most_popular": 0.01})
+    metrics = fake_metrics()
     per_user = pa.table({"user_index": [0], "joint_model": [1]})
     facts = {"users": 1234, "joint_model_recall_10": 0.123456789, "joint_model_recall_1": 0.02, "gain_ndcg_10_mean": 0.005, "gain_ndcg_20_low": 0.1}
     found = shown(artefact(tmp_path, "evaluation", {"per_user.parquet": per_user}, {"metrics.json": metrics}, **facts))
@@ -87,6 +87,26 @@ def test_numbers_are_few_enough_to_be_read_and_short(tmp_path: Path) -> None:
     facts = {"quarantined": 0, "quarantined_long_text": 0, "quarantined_duplicate_id": 2}
     found = shown(artefact(tmp_path, "validated_items", {"items.parquet": items}, {"checks.json": CHECKS}, **facts))
     assert {name for name in found if name.startswith("quarantined")} == {"quarantined", "quarantined_duplicate_id"}
+
+
+@pytest.mark.parametrize(
+    ("beats", "passed", "word"),
+    [((0.01, 0.006, 0.014), True, "above every"), ((0.01, -0.001, 0.02), False, "not distinguishable"), ((-0.01, -0.02, -0.001), False, "below")],
+)
+def test_the_check_of_the_baselines_judges_the_lists_by_the_interval(tmp_path: Path, beats: Any, passed: bool, word: str) -> None:
+    made = artefact(tmp_path, "evaluation", {}, {"metrics.json": fake_metrics(beats=beats)})
+    (result,) = check_results(BY_NAME["evaluation"], made)
+    assert (result.passed, result.check_name, result.severity) == (passed, "beats_baselines", dg.AssetCheckSeverity.WARN)
+    assert word in result.description
+    assert result.metadata["baseline"].value == "item_item_text"
+    assert (result.metadata["low"].value, result.metadata["high"].value) == beats[1:]
+
+
+def test_the_recipe_shows_its_weights(tmp_path: Path) -> None:
+    found = shown(artefact(tmp_path, "fusion", {}, {"fusion.json": fake_fusion()}, weight_generative=0.42))
+    assert "| generative model | 42.0% |" in found["weights"].value
+    assert "data:image/png;base64," in found["weights"].value
+    assert found["weight_generative"] == 0.42
 
 
 def test_a_refused_candidate_is_told_what_to_do_and_an_accepted_one_nothing(tmp_path: Path) -> None:

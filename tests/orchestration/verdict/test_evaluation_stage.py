@@ -33,6 +33,7 @@ from tests.support.report_material import fake_curves, fake_run
 SHAPE = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, history=6)
 CONFIG = EvaluationConfig(beams=20, bootstrap=100)
 ITEMS, CODES, SUFFIXES = 40, 8, 8
+NAMES = ["lists", "joint_model", "frozen_model", "item_item", "most_popular", "markov"]
 
 
 def made_inputs(root, shuffle: bool = False, temporal: bool = False) -> dict[str, Artefact]:
@@ -167,9 +168,26 @@ def test_recommendations_agree_with_the_ranks_and_the_sequences(run, inputs):
         user = row["user_index"]
         assert row["history"] == events[offsets[user] : offsets[user + 1] - 1].tolist()
         assert row["target"] == events[offsets[user + 1] - 1]
-        for model in ("joint_model", "frozen_model"):
+        for model in ("lists", "joint_model", "frozen_model"):
             place = row[model].index(row["target"]) + 1 if row["target"] in row[model] else 0
             assert place == ranks[user][model]
+
+
+def test_with_a_split_by_time_histories_end_before_the_test_and_counts_up_to_it_are_rows(tmp_path):
+    inputs = made_inputs(tmp_path, temporal=True)
+    made = fake_run(inputs, evaluation=CONFIG)
+    evaluation(made)
+    metrics = made.out.files["metrics.json"]
+    assert list(metrics["models"]) == [*NAMES[:4], "lists_eve", "baseline_eve", *NAMES[4:]]
+    assert "lists_eve - baseline_eve" in metrics["differences"]
+    seq = Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors"))
+    ends = dict(zip(*(array.tolist() for array in targets(seq, "test")[:2]), strict=True))
+    assert metrics["users"] == len(ends)
+    for row in made.out.files["recommendations.parquet"].to_pylist():
+        user = row["user_index"]
+        assert row["history"] == seq.events_E[seq.offsets_U1[user] : ends[user]].tolist()
+        assert seq.timestamps_E[ends[user] - 1] <= 400 < seq.timestamps_E[ends[user]]
+        assert row["target"] == seq.events_E[ends[user]]
 
 
 def test_the_row_order_of_the_table_does_not_matter(run, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from orchestration.verdict.report import code_figures, drawing, figures
 from tests.support.report_material import fake_curves, fake_metrics
 
-METRICS = fake_metrics({"joint_model": 0.12, "frozen_model": 0.115, "markov": 0.07, "most_popular": 0.03})
+METRICS = fake_metrics()
 CODES = np.random.default_rng(0).integers(0, 200, (3000, 3))
 PICTURES = {
     "learning_curves": lambda: figures.learning_curves({"joint_model": fake_curves(), "frozen_model": fake_curves(scale=0.9)}),

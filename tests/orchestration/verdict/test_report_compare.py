@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from diger_core.data.splits import targets
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
 from orchestration.audit.index import Index
@@ -76,10 +77,11 @@ def world(tmp_path_factory):
 
 
 def ranked(inputs: dict, store: Store, ranks: np.ndarray) -> Material:
-    """The inputs with a stored rank of each user, the users numbered from 0."""
+    """The inputs with a stored rank in the released lists of the first users that have a test target."""
+    users = targets(Material(inputs).seq, "test")[0][: len(ranks)]
     with store.writer("evaluation") as out:
         out.json("metrics.json", inputs["evaluation"].json("metrics.json"))
-        table = pa.table({"user_index": pa.array(np.arange(len(ranks)), pa.int32()), "joint_model": pa.array(ranks, pa.int32())})
+        table = pa.table({"user_index": pa.array(users, pa.int32()), "lists": pa.array(ranks[: len(users)], pa.int32())})
         out.table("per_user.parquet", table, sort_by=("user_index",))
         return Material({**inputs, "evaluation": store.publish(out)})
 
@@ -128,14 +130,15 @@ def test_the_paired_difference_takes_users_with_the_same_target_only(tmp_path):
     inputs, store = fake_inputs(tmp_path / "store", users=100), Store(tmp_path / "store")
     a, b = (ranked(inputs, store, np.full(100, rank)) for rank in (3, 1))
     found = paired(a, b)
-    assert found["users"] == 100
+    judged = len(targets(a.seq, "test")[0])  # the others have fewer than three events
+    assert found["users"] == judged > 80
     ndcg = next(row for row in found["rows"] if row["label"] == "NDCG@10")
     assert (ndcg["a"], ndcg["b"]) == pytest.approx((0.5, 1.0))
     assert ndcg["low"] == pytest.approx(0.5)
-    events = b.events.copy()
-    events[b.offsets[1:51] - 1] = (events[b.offsets[1:51] - 1] + 1) % len(b.item_ids)  # half of B's users end elsewhere
-    b.__dict__["_sequences"] = {**b._sequences, "events": events}
-    assert paired(a, b)["users"] == 50
+    events, ends = b.seq.events_E.copy(), targets(b.seq, "test")[1][:50]
+    events[ends] = (events[ends] + 1) % len(b.item_ids)  # fifty of B's users end elsewhere
+    b.__dict__["seq"] = replace(b.seq, events_E=events)
+    assert paired(a, b)["users"] == judged - 50
     assert paired(Material(inputs), b) is None  # ranks were not stored
 
 

@@ -1,0 +1,78 @@
+"""What the released lists listen to: the recipe's weights as a picture and in words, for the page and the UI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diger_core.evaluation.recipes import REPEATS, Fitted
+from orchestration.verdict.models import NAMES
+from orchestration.verdict.report import figures
+from orchestration.verdict.report.drawing import Panel
+from orchestration.verdict.report.markdown import picture_markdown
+from orchestration.verdict.report.text import decimal, markdown_escape
+
+PARTS = {
+    "generative": "generative model",
+    "transitions": "what follows what (item-item)",
+    "text": "similar text",
+    "repeat": "what the user had before",
+    "recent": "recent popularity",
+    "popular": "popularity",
+}
+UNSTABLE = 0.3  # of the weights: two halves of the validation users that differ by more do not choose the same recipe
+
+
+def panel(fitted: Fitted) -> Panel:
+    return figures.weights_panel(fitted.lists.weights, _halves(fitted), PARTS, not fitted.lists.raw)
+
+
+def sentences(fitted: Fitted) -> list[str]:
+    """Fallback or mixture, how stable the weights are, and whether people repeat."""
+    return [_chosen(fitted), _stable(fitted), _repeats(fitted)]
+
+
+def rows(fitted: Fitted) -> list[tuple[str, str, str, str]]:
+    """(part, weight, range between the two halves of the validation users, age scale), the largest first."""
+    shares, found = not fitted.lists.raw, fitted.lists.weights
+    told = []
+    for part in sorted(found, key=lambda name: -found[name]):
+        ends = sorted(half.get(part, 0.0) for half in fitted.halves)
+        between = f"{ends[0]:.1%} to {ends[1]:.1%}" if shares else "–"
+        tau = fitted.lists.tau.get(part)
+        told.append((PARTS.get(part, part), f"{found[part]:.1%}" if shares else f"{found[part]:g}", between, "–" if tau is None else f"{tau:g}"))
+    return told
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The weights as a table and a picture, and the sentences; from fusion.json."""
+    fitted = Fitted.from_document(document)
+    lines = [" ".join(map(markdown_escape, sentences(fitted))), "", "| part | weight | two halves | events to 1/e |", "|---|---:|---:|---:|"]
+    lines += ["| " + " | ".join(map(markdown_escape, row)) + " |" for row in rows(fitted)]
+    picture = figures.weights_bars(fitted.lists.weights, _halves(fitted), PARTS, not fitted.lists.raw)
+    return "\n".join(lines) + "\n\n" + picture_markdown(picture, "Weights of the parts that the released lists are mixed from")
+
+
+def _halves(fitted: Fitted) -> tuple[Mapping[str, float], ...]:
+    """Marks of the two halves; a fallback was not searched by halves."""
+    return () if fitted.lists.raw else fitted.halves
+
+
+def _chosen(fitted: Fitted) -> str:
+    best = NAMES.get(fitted.best, fitted.best)
+    base = f"{best}, {decimal(fitted.baselines[fitted.best].ndcg)}"
+    if fitted.fallback:
+        return f"No mixture with the generative model beat the best baseline on validation targets (NDCG@10 of {base}), so it serves alone."
+    return f"The weights were chosen on validation targets, where the lists reach NDCG@10 {decimal(fitted.lists.ndcg)} and the best baseline, {base}."
+
+
+def _stable(fitted: Fitted) -> str:
+    told = f"Chosen on either half of the validation users alone, {fitted.moved:.0%} of the weight would lie elsewhere"
+    return f"{told}: the choice is not stable." if fitted.moved > UNSTABLE else f"{told}."
+
+
+def _repeats(fitted: Fitted) -> str:
+    told = f"{fitted.repeat_share:.1%} of the validation targets are items that the user had before"
+    if "repeat" in fitted.baselines:
+        return f"{told}: people repeat, so the repeat rule stands among the baselines."
+    return f"{told}, {'so' if fitted.repeat_share < REPEATS else 'but seen items are left out, and'} the repeat rule is no baseline here."

@@ -186,7 +186,7 @@ def test_with_a_split_by_time_histories_end_before_the_test_and_counts_up_to_it_
     for row in made.out.files["recommendations.parquet"].to_pylist():
         user = row["user_index"]
         assert row["history"] == seq.events_E[seq.offsets_U1[user] : ends[user]].tolist()
-        assert seq.timestamps_E[ends[user] - 1] <= 400 < seq.timestamps_E[ends[user]]
+        assert seq.timestamps_E[ends[user] - 1] <= seq.boundaries[1] < seq.timestamps_E[ends[user]]
         assert row["target"] == seq.events_E[ends[user]]
 
 

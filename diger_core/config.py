@@ -12,6 +12,8 @@ from typing import ClassVar, Literal
 Forward = Literal["cached", "sampled"]
 TableMethod = Literal["argmin", "sinkhorn"]
 Precision = Literal["fp32", "bf16"]
+HistoryInput = Literal["hard", "soft"]
+ItemTokens = Literal["all", "one"]
 
 # The uncertainty decays: name -> module:class. Adding one is one new file and one line here. Names only, so that a wrong one in params.yaml is an
 # error before torch is loaded.
@@ -87,14 +89,39 @@ class RecommenderConfig:
     d_head: int = 16
     dropout: float = 0.1
     history: int = 20  # L, items
+    history_input: HistoryInput = "hard"  # soft: mixtures of token tables by the codes' distances
+    history_tau: float = 1.0  # tau_in of soft input
+    item_tokens: ItemTokens = "all"  # encoder tokens of an item: all its codes and the suffix, or one, their sum
     relative_buckets: int = 32
     relative_max_distance: int = 128
 
     def __post_init__(self) -> None:
         for key in ("encoder_layers", "decoder_layers", "d_model", "d_ff", "heads", "d_head", "history"):
             check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        check(self.history_tau > 0, "history_tau", self.history_tau, "positive")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         check(self.relative_buckets >= 4, "relative_buckets", self.relative_buckets, "at least 4")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """What the item-to-item tables teach the recommender (diger_core/data/teacher.py); a run that is given no tables has no teacher."""
+
+    __pydantic_config__: ClassVar = STRICT
+    share: float = 0.5  # of the training rows' targets that are drawn from the tables; 0: none
+    synthetic: float = 0.1  # synthetic histories for each training row; 0: none
+    text: float = 0.7  # weight of the neighbours by text beside the transitions
+    tau: float = 5.0  # an event with a later ones counts exp(-a / tau)
+    temperature: float = 1.0  # below 1: the likeliest items more often
+    candidates: int = 50  # items that a target is drawn from
+
+    def __post_init__(self) -> None:
+        check(0 <= self.share <= 1, "share", self.share, "in [0, 1]")
+        check(0 <= self.synthetic <= 10, "synthetic", self.synthetic, "between 0 and 10")
+        check(self.text >= 0, "text", self.text, "at least 0")
+        check(self.tau > 0, "tau", self.tau, "positive")
+        check(self.temperature > 0, "temperature", self.temperature, "positive")
+        check(1 <= self.candidates <= 1000, "candidates", self.candidates, "between 1 and 1000")
 
 
 @dataclass(frozen=True)
@@ -108,6 +135,7 @@ class TrainingConfig:
     weight_decay: float = 0.05
     warmup_steps: int = 500  # at most 5% of all steps
     crop: float = 0.0  # share of an epoch's rows whose history is cut to a random length
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     gradient_clip: float = 1.0
     gradient_alarm: float = 1000.0  # stop where the gradient's norm grows to so many times its usual size; 0: off
     patience: int = 15  # evaluations without a better validation NDCG@10

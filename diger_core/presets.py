@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TokenizerConfig, TrainingConfig
+from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TeacherConfig, TokenizerConfig, TrainingConfig
 from diger_core.errors import DigerError
 
 PAPER_TOKENIZER = TokenizerConfig(levels=3, codes=256, code_dim=256, hidden=(2048, 1024, 512), alpha=1.0, epochs=500, item_factors=0)
 PAPER_RECOMMENDER = RecommenderConfig(encoder_layers=6, decoder_layers=6, d_model=128, d_ff=512, heads=4, d_head=64, dropout=0.1, history=50)
-PAPER_TRAINING = TrainingConfig(batch_size=256, learning_rate=1e-3, weight_decay=0.05, warmup_steps=500, patience=15, precision="bf16")
+NO_TEACHER = TeacherConfig(share=0.0, synthetic=0.0)
+PAPER_TRAINING = TrainingConfig(
+    batch_size=256, learning_rate=1e-3, weight_decay=0.05, warmup_steps=500, patience=15, precision="bf16", teacher=NO_TEACHER
+)
 
 
 @dataclass(frozen=True)

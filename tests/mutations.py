@@ -35,7 +35,7 @@ ASSIGN, NOISE, STEP, STATE, RESUME = (f"training/{name}.py" for name in ("assign
 TABLE, BEAM = "ids/id_table.py", "recommender/beam.py"
 FRQUD, SDUD, CONSTANT = (f"training/schedules/{name}.py" for name in ("frqud", "sdud", "constant"))
 NOISY = "torch.addcmul(logits_VK, sigma_V[:, None], noise_MVK[level])"
-SOFT = "soft_V if paths.history else hard_V, soft_V if paths.teacher else hard_V, batch"
+SOFT = "history_V, soft_V if paths.teacher else hard_V, batch"
 ZEROS = "\n\n    def sigma_level(self, state: State, level: int, det_Vj: Tensor) -> Tensor:\n        return torch."
 BRUTE_FORCE = "recommender/test_beam.py::test_as_many_beams_as_items_gives_the_order_of_brute_force"
 RESUMED = "training/test_training.py::test_killed_and_resumed_equals_uninterrupted[joint-7]"
@@ -72,7 +72,7 @@ MUTATIONS = [
     Mutation("... the last one, too", ASSIGN, "(noisy_VK / tau).softmax(1), codes_V",
              "((noisy_VK if level < tok.levels - 1 else noisy_VK.detach()) / tau).softmax(1), codes_V",
              "training/test_assignment.py::test_every_codebook_gets_a_finite_gradient_from_the_recommendation_loss"),
-    Mutation("path history alone is open", STEP, SOFT, SOFT.replace("soft_V if paths.history", "soft_V.detach() if paths.history"),
+    Mutation("path history alone is open", STEP, "history_V = soft_V if paths.history", "history_V = soft_V.detach() if paths.history",
              "training/test_training.py::test_each_path_alone_gives_every_codebook_a_gradient"),
     Mutation("path teacher alone is open", STEP, SOFT, SOFT.replace("soft_V if paths.teacher", "soft_V.detach() if paths.teacher"),
              "training/test_training.py::test_each_path_alone_gives_every_codebook_a_gradient"),

@@ -19,10 +19,9 @@ from safetensors.torch import load_file, save_file
 from benchmarks.common import Data, at_once, device, record, wait
 from diger_core.data.distillation import DistillationTargets
 from diger_core.data.splits import training_rows
-from diger_core.data.transitions import Transitions, TransitionsConfig
 from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.progress import Progress
-from diger_core.recommender.sasrec import Mixture, SasRec, SasRecConfig, candidates, rank, sasrec
+from diger_core.recommender.sasrec import SasRec, SasRecConfig, candidates, rank, sasrec
 
 CANDIDATES = 20
 
@@ -37,7 +36,6 @@ class TeacherConfig:
     factors: int = 0
     factors_weight: float = 1.0
     name: str = "teacher"
-    transitions: float = 0.0  # of an ensemble: weight of log(p + floor) of the directed transitions
 
 
 class Shown(Progress):
@@ -62,34 +60,30 @@ def run(data: Data, given: argparse.Namespace, changed: Any) -> None:
 
 
 def ensemble(data: Data, given: argparse.Namespace, changed: Any) -> None:
-    """One teacher of the references of all `--seeds`, for each seed: "ensemble", or "mixed2" where transitions of weight 2 stand beside them."""
+    """One teacher of the references of all `--seeds`, for each seed: "ensemble"."""
     config, teaching = changed(SasRecConfig(history=given.history), "sasrec", given.set), changed(TeacherConfig(), "teacher", given.set)
     models = []
     for seed in given.seeds:
         model = SasRec(config, data.sequences.items).to(device())
         model.load_state_dict(load_file(given.data / f"{teaching.name}-{seed}.model"))
         models.append(model.eval())
-    beside = Mixture(Transitions(data.sequences, TransitionsConfig(), device()), teaching.transitions) if teaching.transitions else None
-    what = f"sasrec x {len(models)}" + (f" and transitions {teaching.transitions:g}" if beside else "")
-    _written(data, given, models, what, given.seeds[0], {}, beside)
+    _written(data, given, models, f"sasrec x {len(models)}", given.seeds[0], {})
     for seed in given.seeds:
-        _teach(data, given.data, f"mixed{teaching.transitions:g}" if beside else "ensemble", seed, models, beside)
+        _teach(data, given.data, "ensemble", seed, models)
 
 
-def _written(
-    data: Data, given: argparse.Namespace, models: list[SasRec], variant: str, seed: int, told: dict[str, Any], beside: Mixture | None = None
-) -> None:
-    rank_T = rank(models, data.sequences, "test", device(), beside)
+def _written(data: Data, given: argparse.Namespace, models: list[SasRec], variant: str, seed: int, told: dict[str, Any]) -> None:
+    rank_T = rank(models, data.sequences, "test", device())
     figures = {f"recall@{k}": float(recall(rank_T, k).mean()) for k in (1, 5, 10)} | {f"ndcg@{k}": float(ndcg(rank_T, k).mean()) for k in (5, 10)}
-    figures["validation_ndcg@10"] = float(ndcg(rank(models, data.sequences, "validation", device(), beside), 10).mean())
+    figures["validation_ndcg@10"] = float(ndcg(rank(models, data.sequences, "validation", device()), 10).mean())
     of = {"data": data.name, "label": given.label, "variant": variant, "seed": seed, "history": given.history}
     record("quality", {**of, "changes": given.set, "alarm": None, "at_once": at_once(), **figures, **told}, given.out)
 
 
-def _teach(data: Data, folder: Path, name: str, seed: int, models: list[SasRec], beside: Mixture | None = None) -> None:
+def _teach(data: Data, folder: Path, name: str, seed: int, models: list[SasRec]) -> None:
     user_R, position_R = training_rows(data.sequences)
     begin_R = data.sequences.offsets_U1[user_R]
-    items_Rk, share_Rk = candidates(models, data.sequences, begin_R, position_R, CANDIDATES, 1.0, device(), beside)
+    items_Rk, share_Rk = candidates(models, data.sequences, begin_R, position_R, CANDIDATES, 1.0, device())
     kept = {"items": torch.from_numpy(items_Rk), "log_share": torch.from_numpy(np.log(np.maximum(share_Rk, 1e-7))).half()}
     save_file({**kept, "embeddings": models[0].items.weight.detach().float().cpu().contiguous()}, _path(folder, name, seed))
 

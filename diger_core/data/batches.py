@@ -16,6 +16,7 @@ from torch import Tensor
 from diger_core.data.distillation import DistillationTargets
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import training_rows
+from diger_core.data.teacher import SyntheticHistories
 from diger_core.errors import DigerError
 from diger_core.training.distributed import Distributed
 
@@ -60,10 +61,21 @@ def padded_length(longest: int, history: int) -> int:
     return min(history, next((length for length in LENGTHS if length >= longest), history))
 
 
+@dataclass(frozen=True)
+class EpochRows:
+    """What one epoch shows. event_X int64: the events, then the synthetic histories; length_R: items of each row's history, which end before its
+    place; item_R: what the row is to predict."""
+
+    event_X: np.ndarray
+    length_R: np.ndarray
+    item_R: np.ndarray
+
+
 class Batches:
     """The training rows of `sequences` in batches of `batch_size` (over all ranks), histories cut to their last `history` items.
 
-    `distillation`: draws some of an epoch's targets instead of the items that followed. `crop`: the share of an epoch's rows whose history is cut to
+    `distillation`: draws some of an epoch's targets instead of the items that followed. `synthetic`: rows of their own behind the training rows, with
+    other histories in every epoch. `crop`: the share of an epoch's rows whose history is cut to
     a random length, its newest items: what came long before is then not always there to be remembered by heart.
     """
 
@@ -75,6 +87,7 @@ class Batches:
         seed: int,
         distillation: DistillationTargets | None = None,
         crop: float = 0.0,
+        synthetic: SyntheticHistories | None = None,
     ) -> None:
         self.batch_size, self.history, self.seed = batch_size, history, seed
         user_R, position_R = training_rows(sequences)
@@ -88,7 +101,11 @@ class Batches:
             raise DigerError(
                 f"distillation: candidates of {len(distillation.items_Rk)} rows for {len(position_R)} training rows; make them again from these"
             )
-        self.distillation, self.crop = distillation, crop
+        self.distillation, self.crop, self.synthetic, self.real = distillation, crop, synthetic, len(position_R)
+        self.place_R = self.target_R  # of all rows: where the history ends
+        if synthetic is not None:
+            self.place_R = np.r_[self.target_R, len(self.events_E) + history * np.arange(1, synthetic.rows + 1)]
+            self.weight_R = np.r_[self.weight_R, np.ones(synthetic.rows, dtype=np.float32)]
 
     def _weights(self, sequences: Sequences) -> np.ndarray:
         """float32 [R], mean 1: L_gen stays in nats (SDUD compares it with lambda^2) while rows keep their proportions across batches."""
@@ -102,50 +119,56 @@ class Batches:
 
     @property
     def rows(self) -> int:
-        return len(self.target_R)
+        """Of an epoch: training rows, then synthetic ones."""
+        return len(self.place_R)
 
     def __len__(self) -> int:
         """Batches of one epoch; the last partial one counts."""
         return -(-self.rows // self.batch_size)
 
-    def order(self, epoch: int) -> list[np.ndarray]:
+    def order(self, epoch: int, length_R: np.ndarray | None = None) -> list[np.ndarray]:
         """The epoch's batches as row numbers: a permutation keyed by (seed, epoch), sorted by length in windows, batches shuffled again."""
         random = np.random.Generator(np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)))
+        length_R = self.drawn(epoch).length_R if length_R is None else length_R
         rows = random.permutation(self.rows)
         window = np.arange(self.rows) // (WINDOW * self.batch_size)
-        rows = rows[np.lexsort((self.lengths(epoch)[rows], window))]  # stable: equal lengths keep their random order
+        rows = rows[np.lexsort((length_R[rows], window))]  # stable: equal lengths keep their random order
         batches = [rows[start : start + self.batch_size] for start in range(0, self.rows, self.batch_size)]
         return [batches[b] for b in random.permutation(len(batches))]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from batch `start` on: the same ones, whether or not those before were asked for."""
-        order, item_R, length_R = self.order(epoch), self.target_items(epoch), self.lengths(epoch)
+        drawn = self.drawn(epoch)
+        order = self.order(epoch, drawn.length_R)
         for index in range(start, len(order)):
-            yield self.batch(order[index], index, item_R, length_R)
+            yield self.batch(order[index], drawn, index)
 
-    def target_items(self, epoch: int) -> np.ndarray:
-        """int64 [R]: the item that each row is to predict in this epoch."""
-        item_R = self.events_E[self.target_R]
-        return item_R if self.distillation is None else self.distillation.draw(item_R, self.seed, epoch)
+    def drawn(self, epoch: int) -> EpochRows:
+        """The epoch's histories and targets."""
+        item_R, length_R = self.events_E[self.target_R], self._lengths(epoch)
+        if self.distillation is not None:
+            item_R = self.distillation.draw(item_R, self.seed, epoch)
+        if self.synthetic is None:
+            return EpochRows(self.events_E, length_R, item_R)
+        items_SL, length_S, item_S = self.synthetic.draw(self.events_E, self.target_R, self.length_R, self.history, self.seed, epoch)
+        return EpochRows(np.r_[self.events_E, items_SL.ravel()], np.r_[length_R, length_S], np.r_[item_R, item_S])
 
-    def lengths(self, epoch: int) -> np.ndarray:
-        """int64 [R]: how many items of its history each row shows in this epoch."""
+    def _lengths(self, epoch: int) -> np.ndarray:
+        """int64: how many items of its history each training row shows in this epoch."""
         if not self.crop:
             return self.length_R
         random = np.random.Generator(np.random.Philox(key=np.array([self.seed ^ (_CROP << 32), epoch], dtype=np.uint64)))
-        cropped_R = random.random(self.rows) < self.crop
+        cropped_R = random.random(self.real) < self.crop
         length_R: np.ndarray = np.where(cropped_R, random.integers(1, self.length_R + 1), self.length_R)
         return length_R
 
-    def batch(self, rows: np.ndarray, index: int = 0, item_R: np.ndarray | None = None, length_R: np.ndarray | None = None) -> Batch:
-        """The rows with these numbers as one batch; `item_R`: the rows' targets, if not the items that followed; `length_R`: their histories'
-        lengths, if not the full ones."""
-        count, length_B, target_B = len(rows), (self.length_R if length_R is None else length_R)[rows], self.target_R[rows]
+    def batch(self, rows: np.ndarray, drawn: EpochRows, index: int = 0) -> Batch:
+        """The rows with these numbers, as the epoch shows them, in one batch."""
+        count, length_B, place_B = len(rows), drawn.length_R[rows], self.place_R[rows]
         time_T = np.arange(padded_length(int(length_B.max()), self.history))
         present_BT = time_T < length_B[:, None]
-        history_BT = self.events_E[np.where(present_BT, (target_B - length_B)[:, None] + time_T, 0)]
-        target = self.events_E[target_B] if item_R is None else item_R[rows]
-        items_V, inverse = np.unique(np.concatenate([history_BT[present_BT], target]), return_inverse=True)
+        history_BT = drawn.event_X[np.where(present_BT, (place_B - length_B)[:, None] + time_T, 0)]
+        items_V, inverse = np.unique(np.concatenate([history_BT[present_BT], drawn.item_R[rows]]), return_inverse=True)
         history_BT[present_BT] = inverse[:-count]
         history_BT[~present_BT] = -1
         arrays = (history_BT, inverse[-count:], self.weight_R[rows] / np.float32(count), items_V)

@@ -88,15 +88,34 @@ def transitions(seq: Sequences, config: NeighboursConfig, progress: Progress | N
 
 def _by_item(seq: Sequences, config: NeighboursConfig) -> tuple[Int64, Int64, Float32]:
     """(training events in the order of their items; for each event where its user's training events end; its weight)."""
-    mask_E = training_mask(seq)
-    events = np.flatnonzero(mask_E)
+    events = np.flatnonzero(training_mask(seq))
     order_e = events[np.argsort(seq.events_E[events], kind="stable")]
     end_E = np.repeat(training_ends(seq), np.diff(seq.offsets_U1))
-    weight_E = np.ones(len(mask_E), dtype=np.float32)
-    if config.half_life_days is not None and seq.timestamps_E is not None and len(events):
-        age_E = (seq.timestamps_E[events].max() - seq.timestamps_E) / (DAY * config.half_life_days)
-        weight_E = np.exp2(-np.maximum(age_E, 0)).astype(np.float32)
-    return order_e, end_E, weight_E
+    return order_e, end_E, recency(seq, config)
+
+
+def recency(seq: Sequences, config: NeighboursConfig) -> Float32:
+    """[E]: what a pair that begins with the event counts, by the half-life: 1 at the newest training event."""
+    mask_E = training_mask(seq)
+    if config.half_life_days is None or seq.timestamps_E is None or not mask_E.any():
+        return np.ones(len(mask_E), dtype=np.float32)
+    age_E = (seq.timestamps_E[mask_E].max() - seq.timestamps_E) / (DAY * config.half_life_days)
+    return np.exp2(-np.maximum(age_E, 0)).astype(np.float32)
+
+
+def outgoing(seq: Sequences, config: NeighboursConfig) -> npt.NDArray[np.float64]:
+    """[N]: sum_j c_ij of every item, before rows are cut."""
+    order_e, end_E, weight_E = _by_item(seq, config)
+    sums_N = np.zeros(seq.items)
+    for gap in range(1, config.window + 1):
+        here = order_e[order_e + gap < end_E[order_e]]
+        here = here[seq.events_E[here] != seq.events_E[here + gap]]
+        tied = np.zeros(len(here), dtype=bool) if seq.timestamps_E is None else seq.timestamps_E[here] == seq.timestamps_E[here + gap]
+        share = np.exp(-(gap - 1) / config.gap)
+        sums_N += share * np.bincount(seq.events_E[here], weight_E[here] * np.where(tied, 0.5, 1), minlength=seq.items)
+        there = here[tied] + gap
+        sums_N += share * np.bincount(seq.events_E[there], weight_E[there] * 0.5, minlength=seq.items)
+    return sums_N
 
 
 def _block(

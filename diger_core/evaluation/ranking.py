@@ -56,6 +56,7 @@ def rank_targets(
     progress: Progress | None = None,
     trie: Trie | None = None,
     fused: bool = True,
+    tokens_NTd: Tensor | None = None,
 ) -> EvaluationResult:
     """Rank each user's held-out target against all items by beam search; rows in the order of `targets(seq, split)`.
 
@@ -63,13 +64,15 @@ def rank_targets(
     `users`: user indices to evaluate (None: all). `trie`: made from the table unless given. With `config.remove_seen` the items of the user's
     whole history leave the W beams before the first k are taken, the target too if it is a repetition. The recommender is evaluated in eval
     mode and left in the mode it came in. Precision follows the caller's autocast. `fused`: encoder and beams over fused kernels (`fast/inference.py`)
-    where the device and the precision allow it: about twice as fast.
+    where the device and the precision allow it: about twice as fast. `tokens_NTd`: the items' tokens in a history (`history_input.table_tokens`),
+    which soft history input needs.
     """
     users_T, end_T, target_T = _chosen(targets(seq, split), users)
     top = cut_off(config)
     items_Tk, scores_Tk = recommended(
         recommender, codes_NM, suffix_N, seq, users_T, end_T, top, beams=config.beams, constrained=config.constrained, remove_seen=config.remove_seen,
-        batch_size=config.batch_size, device=device, progress=progress, trie=trie, fused=fused, what=f"ranking ({split})",
+        batch_size=config.batch_size, device=device, progress=progress, trie=trie, fused=fused, tokens_NTd=tokens_NTd,
+        what=f"ranking ({split})",
     )  # fmt: skip
     wrong = int(((items_Tk == -1) & np.isfinite(scores_Tk)).sum())
     return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk, wrong / max(1, items_Tk.size))
@@ -92,15 +95,18 @@ def recommended(
     progress: Progress | None = None,
     trie: Trie | None = None,
     fused: bool = True,
+    tokens_NTd: Tensor | None = None,
     what: str = "recommending",
 ) -> tuple[Int32, Float32]:
     """(items int32 [T, top], scores float32 [T, top]), best first, after each user's events before `end_T` (absolute, exclusive; at least one).
 
     -1 where there is no item, or where an unconstrained tuple is no item's; its score then is -inf, or finite. Otherwise as in `rank_targets`.
     """
+    if (recommender.config.history_input == "soft") != (tokens_NTd is not None):
+        raise ValueError("recommended: soft history input, and no other, takes the items' tokens (history_input.table_tokens)")
     progress = progress or Silent()
     trie = trie or Trie.from_table(codes_NM, suffix_N, recommender.codes, recommender.suffixes, device)
-    history = _Histories(seq, codes_NM, suffix_N, recommender.config.history, device)
+    history = _Histories(seq, codes_NM, suffix_N, tokens_NTd, device)
     seen = _Seen(seq, device) if remove_seen else None
     begin_T = np.maximum(seq.offsets_U1[users_T], end_T - recommender.config.history)
     if (begin_T >= end_T).any():
@@ -199,19 +205,23 @@ def time_slices(seq: Sequences, users_T: Int64) -> dict[str, npt.NDArray[np.bool
 
 
 class _Histories:
-    """Semantic IDs of the last L items before a target, gathered on the device."""
+    """The last L items before a target as embedded tokens, gathered on the device: looked up by their IDs, or in `tokens_NTd`."""
 
-    def __init__(self, seq: Sequences, codes_NM: Tensor, suffix_N: Tensor, length: int, device: torch.device | str) -> None:
+    def __init__(self, seq: Sequences, codes_NM: Tensor, suffix_N: Tensor, tokens_NTd: Tensor | None, device: torch.device | str) -> None:
+        self.tokens_NTd = None if tokens_NTd is None else tokens_NTd.to(device)
         self.events_E = torch.from_numpy(seq.events_E).to(device)
         self.table_NQ = torch.cat((torch.as_tensor(codes_NM).long(), torch.as_tensor(suffix_N).long()[:, None]), dim=1).to(device)
-        self.length = length
 
-    def __call__(self, begin_B: Tensor, end_B: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-        """(codes [B, longest, M+1], mask [B, longest (M+1)]), padded at the end."""
+    def __call__(self, recommender: Recommender | FastRecommender, begin_B: Tensor, end_B: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+        """(tokens [B, longest t, d], mask [B, longest t]), padded at the end; t tokens an item."""
         place_BL = begin_B[:, None] + torch.arange(longest, device=begin_B.device)
         real_BL = place_BL < end_B[:, None]
         items_BL = self.events_E[place_BL.where(real_BL, begin_B[:, None])].long()
-        return self.table_NQ[items_BL], real_BL.repeat_interleave(self.table_NQ.shape[1], dim=1)
+        if self.tokens_NTd is None:
+            tokens_BLTd = recommender.merged(recommender.embed_codes(self.table_NQ[items_BL]))
+        else:
+            tokens_BLTd = torch.nn.functional.embedding(items_BL, self.tokens_NTd.flatten(1)).unflatten(-1, self.tokens_NTd.shape[1:])
+        return tokens_BLTd.flatten(1, 2), real_BL.repeat_interleave(tokens_BLTd.shape[2], dim=1)
 
 
 class _Seen:
@@ -253,8 +263,8 @@ def _recommend(
     constrained: bool,
 ) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        codes_BLQ, mask_BT = history(begin_B, end_B, longest)
-        memory_BTd = recommender.encode(recommender.embed_codes(codes_BLQ).flatten(1, 2), mask_BT)
+        history_BTd, mask_BT = history(recommender, begin_B, end_B, longest)
+        memory_BTd = recommender.encode(history_BTd, mask_BT)
         return beam_search(recommender, memory_BTd, mask_BT, trie, beams, constrained=constrained)
 
 

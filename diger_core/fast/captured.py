@@ -18,9 +18,11 @@ from torch import Tensor
 from diger_core.data.batches import padded_length
 from diger_core.fast.codes import Codes, FastAssignment
 from diger_core.fast.flat import FlatParameters
+from diger_core.fast.history import ItemTokens
 from diger_core.fast.kernels import BETAS, AdamW
 from diger_core.fast.program import Beside, Program, RowsInput, RowsOutput
-from diger_core.fast.rows import DeviceRows, EpochRows, UniqueItems, unique_items
+from diger_core.fast.rows import DeviceRows, RowsOnDevice, UniqueItems, unique_items
+from diger_core.recommender.history_input import input_weights
 from diger_core.training.distributed import Distributed
 from diger_core.training.joint_step import frozen_figures
 from diger_core.training.optimisation import learning_rate_factor
@@ -40,7 +42,7 @@ def obstacle(state: TrainingState, context: StepContext, ranks: Distributed) -> 
     head = context.config.recommender.d_head
     if head < 16 or head & (head - 1):
         return "recommender.d_head is not a power of two of at least 16"
-    if context.config.recommender.history * (state.recommender.levels + 1) > 256:
+    if context.config.recommender.history * state.recommender.tokens_per_item > 256:
         return "a history of more than 256 tokens"
     return None
 
@@ -55,7 +57,8 @@ class FastStep:
         self.key = torch.zeros((), dtype=torch.int64, device=device)
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.program = Program(recommender, self.flat, self.key, fused=device.type == "cuda")
-        self.rows = EpochRows(context.batches, device)
+        self.history = ItemTokens(recommender, self.flat)
+        self.rows = RowsOnDevice(context.batches, device)
         self.beside = Beside(device)
         self.table = _step_table(state.optimisation.warmup, context.total_steps).to(device)
         sizes = [recommender.codes] * recommender.levels + [recommender.suffixes]
@@ -63,7 +66,8 @@ class FastStep:
         # frozen: the table never changes, so its tokens are made once
         self.token_NQ = torch.empty(0) if learns else torch.cat((items.codes_NM, items.suffix_N[:, None]), 1) + self.offset_Q
         self.zero, self.frozen_3M = torch.zeros((), device=device), frozen_figures(items.codes_NM)
-        self.codes = Codes(state.tokenizer, items, context.config.joint, context.schedule, training.seed) if learns else None
+        input_tau = recommender.config.history_tau if self.history.soft else None
+        self.codes = Codes(state.tokenizer, items, context.config.joint, context.schedule, training.seed, input_tau) if learns else None
         if learns:
             state.tokenizer.codebooks.grad = torch.zeros_like(state.tokenizer.codebooks)
         self.adamw = self._flat_adamw()
@@ -75,7 +79,7 @@ class FastStep:
         torch.add(self.step * _KEYS, self.seed_key, out=self.key)
         rows = self.rows.gather(length)
         if self.codes is None:
-            out = self._recommend(rows, self.token_NQ, rows.item_BL, rows.target_B, False)
+            out = self._frozen(rows)
             losses, figures_3M = [out.loss_gen, out.loss_gen, self.zero, self.zero], self.frozen_3M
         else:
             losses, figures_3M = self._joint(rows, self.codes)
@@ -84,11 +88,30 @@ class FastStep:
         self.step += 1
         self.rows.cursor += 1
 
-    def _recommend(self, rows: DeviceRows, token_VQ: Tensor, history_BL: Tensor, target_B: Tensor, soft_labels: bool) -> RowsOutput:
-        tokens = token_VQ.shape[1]
+    def _frozen(self, rows: DeviceRows) -> RowsOutput:
+        """Look-ups in the whole table where that is all; otherwise the tokens of the batch's unique items."""
+        if self.history.plain:
+            return self._recommend(rows, self.token_NQ, rows.item_BL, rows.target_B, False)
+        items, tok, tau = self.context.items, self.state.tokenizer, self.state.recommender.config.history_tau
+        unique, p_MVK = unique_items(rows, len(items.codes_NM)), None
+        if self.history.soft and items.z_Ne is not None:
+            p_MVK = input_weights(tok, items.z_Ne[unique.items_V], items.codes_NM[unique.items_V], tau).transpose(0, 1).contiguous()
+        token_VQ = self.token_NQ[unique.items_V]
+        out = self._recommend(rows, token_VQ, unique.history_BL, unique.target_B, False, p_MVK)
+        self.history.backward(out.d_history, token_VQ, p_MVK, unique.history_BL)
+        return out
+
+    def _recommend(
+        self, rows: DeviceRows, token_VQ: Tensor, history_BL: Tensor, target_B: Tensor, soft_labels: bool, p_MVK: Tensor | None = None
+    ) -> RowsOutput:
+        plain = self.history.plain
         given = RowsInput(
-            token_VQ[history_BL].flatten(), (rows.length_B * tokens).int(), token_VQ[target_B].T.contiguous(), rows.weight_B
-        )  # fmt: skip
+            token_VQ[history_BL].flatten() if plain else None,
+            (rows.length_B * self.history.tokens).int(),
+            token_VQ[target_B].T.contiguous(),
+            rows.weight_B,
+            None if plain else self.history.gather(token_VQ, p_MVK, history_BL),
+        )
         return self.program.run(given, soft_labels)
 
     def _joint(self, rows: DeviceRows, codes: Codes) -> tuple[list[Tensor], Tensor]:
@@ -98,32 +121,39 @@ class FastStep:
         with self.beside():
             given = codes.forward(unique.items_V, unique.mask_V, state.schedule)
             figures_3M = self._figures(given, unique)
-        if joint.forward == "cached":  # the table says what is fed forward: the recommender need not wait for the assignment
+        if (
+            joint.forward == "cached" and not self.history.soft
+        ):  # the table says what is fed forward: the recommender need not wait for the assignment
             codes_VM = items.codes_NM[unique.items_V]
         else:
             self.beside.join()
-            codes_VM = given.codes_VM
+            codes_VM = given.codes_VM  # with `forward: cached` the table's
         token_VQ = torch.cat((codes_VM, items.suffix_N[unique.items_V][:, None]), 1) + self.offset_Q
-        out = self._recommend(rows, token_VQ, unique.history_BL, unique.target_B, joint.paths.labels)
+        out = self._recommend(rows, token_VQ, unique.history_BL, unique.target_B, joint.paths.labels, given.p_MVK)
         self.beside.join()
-        state.tokenizer.codebooks.grad.copy_(self._codebook_gradient(codes, given, out, unique))  # type: ignore[union-attr]
+        state.tokenizer.codebooks.grad.copy_(self._codebook_gradient(codes, given, out, unique, token_VQ))  # type: ignore[union-attr]
         loss = out.loss_gen + joint.weight_vq * given.loss_vq + joint.weight_recon * given.loss_recon
         following = self.context.schedule.update(state.schedule, out.loss_gen, given.det_VM, unique.mask_V)
         torch._foreach_copy_([state.schedule[name] for name in following], list(following.values()))
         return [loss, out.loss_gen, given.loss_vq, given.loss_recon], figures_3M
 
-    def _codebook_gradient(self, codes: Codes, given: FastAssignment, out: RowsOutput, unique: UniqueItems) -> Tensor:
-        paths = self.context.config.joint.paths
+    def _codebook_gradient(self, codes: Codes, given: FastAssignment, out: RowsOutput, unique: UniqueItems, token_VQ: Tensor) -> Tensor:
+        paths, history, dp = self.context.config.joint.paths, self.history, None
+        d_tokens_VQd = None if history.plain else history.backward(out.d_history, token_VQ, given.p_MVK, unique.history_BL)
         if not (paths.history or paths.teacher or paths.labels):
             return given.d_codebooks
         recommender = self.state.recommender
         levels = recommender.levels
         tables_MKd = self.flat.masters["tables"][: levels * recommender.codes].view(levels, recommender.codes, -1)
+        if paths.history and d_tokens_VQd is None:
+            d_tokens_VQd = history.gathered(out.d_history, unique.history_BL, token_VQ)
+        if history.soft and paths.history and d_tokens_VQd is not None:
+            dp = history.weights_gradient(d_tokens_VQd)
         dP = codes.soft_gradient(
-            out.d_history if paths.history else None, out.d_decoder if paths.teacher else None, out.d_labels if paths.labels else None,
-            unique.history_BL, unique.target_B, tables_MKd, len(unique.items_V),
+            d_tokens_VQd if paths.history and not history.soft else None,
+            out.d_decoder if paths.teacher else None, out.d_labels if paths.labels else None, unique.target_B, tables_MKd, len(unique.items_V),
         )  # fmt: skip
-        return codes.backward(given, dP, self.state.schedule)
+        return codes.backward(given, dP, self.state.schedule, dp)
 
     def _figures(self, given: FastAssignment, unique: UniqueItems) -> Tensor:
         """PER_LEVEL [3, M]."""

@@ -33,13 +33,18 @@ class FastAssignment:
     residual_MVe: Tensor
     loss_vq: Tensor
     loss_recon: Tensor
+    p_MVK: Tensor | None  # weights of soft history input
     d_codebooks: Tensor  # of the weighted L_vq and L_recon [M, K, e]
 
 
 class Codes:
     """Assignments of the unique items and the codebooks' gradient."""
 
-    def __init__(self, tokenizer: Tokenizer, items: ItemTensors, config: JointModelConfig, schedule: Schedule, seed: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, items: ItemTensors, config: JointModelConfig, schedule: Schedule, seed: int, input_tau: float | None = None
+    ) -> None:
+        """input_tau: tau_in of soft history input; None where it is hard."""
+        self.input_tau = input_tau
         self.tokenizer, self.items, self.config, self.schedule, self.seed = tokenizer, items, config, schedule, seed
         self.offset_M = torch.arange(tokenizer.levels, device=tokenizer.codebooks.device) * tokenizer.codes
 
@@ -59,10 +64,11 @@ class Codes:
             y_MVK, sampled_VM = self._noisy(l_MVK, sigma_VM, items_V, state, tau, 0)
             codes_VM = table_VM
         else:
-            r_MVe, y_MVK, det_VM, sigma_VM, sampled_VM = self._sampled(z_Ve, items_V, state, tau, square_M1K)
+            r_MVe, l_MVK, y_MVK, det_VM, sigma_VM, sampled_VM = self._sampled(z_Ve, items_V, state, tau, square_M1K)
             codes_VM, q_VMe = sampled_VM, self._embed(sampled_VM)
-        losses = self._losses(z_Ve, r_MVe, q_VMe, codes_VM, sampled_VM, mask_V)
-        return FastAssignment(codes_VM, sampled_VM, det_VM, sigma_VM, y_MVK, r_MVe, *losses)
+        p_MVK = None if self.input_tau is None else (l_MVK / self.input_tau).softmax(-1)
+        loss_vq, loss_recon, d_books = self._losses(z_Ve, r_MVe, q_VMe, codes_VM, sampled_VM, mask_V)
+        return FastAssignment(codes_VM, sampled_VM, det_VM, sigma_VM, y_MVK, r_MVe, loss_vq, loss_recon, p_MVK, d_books)
 
     def _embed(self, codes_VM: Tensor) -> Tensor:
         return F.embedding(codes_VM + self.offset_M, self.tokenizer.codebooks.detach().flatten(0, 1))
@@ -80,17 +86,18 @@ class Codes:
     def _sampled(self, z_Ve: Tensor, items_V: Tensor, state: State, tau: Tensor, square_M1K: Tensor) -> tuple[Tensor, ...]:
         """The levels one after the other: each residual follows the code that was sampled before."""
         books, residual = self.tokenizer.codebooks.detach(), z_Ve
-        residuals, ys, det, sigmas, sampled = [], [], [], [], []
+        residuals, ls, ys, det, sigmas, sampled = [], [], [], [], [], []
         for level in range(self.tokenizer.levels):
             logits = torch.addmm(square_M1K[level], residual, books[level].T, beta=-1, alpha=2).mul_(self.tokenizer.alpha)
             det.append(logits.argmax(1))
             sigmas.append(self.schedule.sigma_level(state, level, torch.stack(det, 1)))
             y_1VK, sampled_V1 = self._noisy(logits[None], sigmas[-1][:, None], items_V, state, tau, level)
             residuals.append(residual)
+            ls.append(logits)
             ys.append(y_1VK)
             sampled.append(sampled_V1)
             residual = residual - books[level][sampled_V1[:, 0]]
-        return torch.stack(residuals), torch.cat(ys), torch.stack(det, 1), torch.stack(sigmas, 1), torch.cat(sampled, 1)
+        return torch.stack(residuals), torch.stack(ls), torch.cat(ys), torch.stack(det, 1), torch.stack(sigmas, 1), torch.cat(sampled, 1)
 
     def _losses(
         self, z_Ve: Tensor, r_MVe: Tensor, q_VMe: Tensor, codes_VM: Tensor, sampled_VM: Tensor, mask_V: Tensor
@@ -110,11 +117,16 @@ class Codes:
         flat.index_add_(0, (codes_VM + self.offset_M).flatten(), d_recon[:, None].expand_as(away_VMe).flatten(0, 1))
         return vq, recon, d_books
 
-    def backward(self, given: FastAssignment, dP_MVK: Tensor, state: State) -> Tensor:
-        """The codebooks' gradient [M, K, e] from dP and the tokenizer's own losses. dl = y (dP - y . dP) / tau; l = alpha (2 r.E - |E|^2)."""
-        y = given.y_MVK
-        scale = self.tokenizer.alpha / self.schedule.tau(state["step"])
+    def backward(self, given: FastAssignment, dP_MVK: Tensor, state: State, dp_MVK: Tensor | None = None) -> Tensor:
+        """The codebooks' gradient [M, K, e] from dP, dp (of soft history input) and the tokenizer's own losses.
+
+        dl = y (dP - y . dP) / tau + p (dp - p . dp) / tau_in;  l = alpha (2 r.E - |E|^2).
+        """
+        y, tau = given.y_MVK, self.schedule.tau(state["step"])
+        scale = self.tokenizer.alpha / tau
         dl_MVK = torch._softmax_backward_data(dP_MVK, y, -1, torch.float32)
+        if dp_MVK is not None and given.p_MVK is not None and self.input_tau is not None:
+            dl_MVK = dl_MVK + torch._softmax_backward_data(dp_MVK, given.p_MVK, -1, torch.float32) * (tau / self.input_tau)
         books = self.tokenizer.codebooks.detach()
         levels, places, _ = dl_MVK.shape
         parts = next(n for n in (8, 4, 2, 1) if places % n == 0)  # a sum over thousands of items for few results: in parts, for more parallel work
@@ -124,23 +136,21 @@ class Codes:
 
     def soft_gradient(
         self,
-        d_history: Tensor | None,
+        d_tokens_VQd: Tensor | None,
         d_decoder: Tensor | None,
         d_labels: Tensor | None,
-        history_BL: Tensor,
         target_B: Tensor,
         tables_MKd: Tensor,
         places: int,
     ) -> Tensor:
-        """dP [M, V, K]. d_history [B L (M+1), d] and d_decoder [(M+1) B, d]: gradients of the embedded tokens; d_labels [M, B, K]."""
+        """dP [M, V, K]. d_tokens_VQd: gradient of the items' tokens in histories; d_decoder [(M+1) B, d]: of the decoder's; d_labels [M, B, K]."""
         levels, codes, width = tables_MKd.shape
-        if d_history is None and d_decoder is None:
+        if d_tokens_VQd is None and d_decoder is None:
             dP = torch.zeros(levels, places, codes, device=tables_MKd.device)
         else:
-            tokens_VQd = torch.zeros(places, (levels + 1) * width, device=tables_MKd.device)
-            if d_history is not None:
-                tokens_VQd.index_add_(0, history_BL.flatten(), d_history.view(history_BL.numel(), -1))
-            tokens_MVd = tokens_VQd.view(places, levels + 1, width)[:, :levels].transpose(0, 1)
+            if d_tokens_VQd is None:
+                d_tokens_VQd = torch.zeros(places, levels + 1, width, device=tables_MKd.device)
+            tokens_MVd = d_tokens_VQd[:, :levels].transpose(0, 1)
             if d_decoder is not None:
                 tokens_MVd = tokens_MVd.index_add(1, target_B, d_decoder.view(levels + 1, len(target_B), width)[1:])
             dP = torch.bmm(tokens_MVd, tables_MKd.transpose(1, 2))

@@ -24,7 +24,7 @@ def fast_recommender(recommender: Recommender, device: torch.device | str) -> Re
     head = config.d_head
     if kind != "cuda" or not torch.is_autocast_enabled("cuda") or torch.get_autocast_dtype("cuda") != torch.bfloat16:
         return recommender
-    if head < 16 or head & (head - 1) or config.history * (recommender.levels + 1) > 256:
+    if head < 16 or head & (head - 1) or config.history * recommender.tokens_per_item > 256:
         return recommender
     return FastRecommender(recommender, torch.bfloat16)
 
@@ -70,6 +70,9 @@ class FastRecommender:
 
     def embed_codes(self, codes: Tensor) -> Tensor:
         return self.recommender.embed_codes(codes)
+
+    def merged(self, tokens_VQd: Tensor) -> Tensor:
+        return self.recommender.merged(tokens_VQd)
 
     def start_B1d(self, rows: int) -> Tensor:
         return self.recommender.start_B1d(rows)

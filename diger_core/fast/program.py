@@ -31,13 +31,21 @@ _SITES = 8  # dropout sites a layer may use; each is two numbers of the key apar
 class RowsInput:
     """One batch as the program reads it, indices into the concatenated token tables [M K + S, d].
 
-    history_n int64 [B T] (any valid index on padding), lengths_B int32: tokens that count, target_QB int64: the target's codes and suffix,
+    history_n int64 [B T] (any valid index on padding), or, where tokens are no look-ups, history_nd [B T, d]: embedded ones; lengths_B int32: tokens that count, target_QB int64: the target's codes and suffix,
     weight_B: the rows' weights (their sum over a whole batch is about 1)."""
 
-    history_n: Tensor
+    history_n: Tensor | None
     lengths_B: Tensor
     target_QB: Tensor
     weight_B: Tensor
+    history_nd: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        given = self.history_n if self.history_nd is None else self.history_nd
+        assert given is not None
+        return len(given) // len(self.weight_B)
 
 
 @dataclass
@@ -84,14 +92,14 @@ class Program:
         self.drop = Dropout(config.dropout, key, fused)
         self.future = recommender.future
         self.encoder_one_hot, self.decoder_one_hot = recommender.encoder_bias.one_hot, recommender.decoder_bias.one_hot
-        device, positions = recommender.start.device, config.history * (self.levels + 1)
+        device, positions = recommender.start.device, config.history * recommender.tokens_per_item
         sizes = (config.relative_buckets, config.relative_max_distance)
         self.encoder_buckets = relative_buckets(positions, positions, True, *sizes).to(device)
         self.decoder_buckets = relative_buckets(self.levels + 1, self.levels + 1, False, *sizes).to(device)
 
     def run(self, rows: RowsInput, soft_labels: bool) -> RowsOutput:
         encoder, decoder = _Stack(self, "encoder", rows), _Stack(self, "decoder", rows)
-        memory = encoder.forward(F.embedding(rows.history_n, self.flat.masters["tables"]))
+        memory = encoder.forward(self._history(rows))
         kv = memory @ self.flat.weights["cross_kv"][0].T
         state = decoder.forward(self._decoder_input(rows), kv)
         loss, d_state, d_labels = self._loss(state, rows, soft_labels)
@@ -104,6 +112,13 @@ class Program:
         self.beside.join()
         self._embedding_gradients(rows, d_history, d_decoder)
         return RowsOutput(loss, d_history, d_decoder, d_labels)
+
+    def _history(self, rows: RowsInput) -> Tensor:
+        """[B T, d] float32."""
+        if rows.history_nd is not None:
+            return rows.history_nd
+        assert rows.history_n is not None
+        return F.embedding(rows.history_n, self.flat.masters["tables"])
 
     def _decoder_input(self, rows: RowsInput) -> Tensor:
         """[Q B, d] float32: start, then all tokens of the target but the last."""
@@ -142,7 +157,8 @@ class Program:
     def _embedding_gradients(self, rows: RowsInput, d_history: Tensor, d_decoder: Tensor) -> None:
         """Adds the look-ups' gradients to the token tables' (which hold the logits' already), and writes that of the start token."""
         batch, tables = len(rows.weight_B), self.flat.gradients["tables"]
-        tables.index_add_(0, rows.history_n, d_history)
+        if rows.history_n is not None:  # otherwise `history.ItemTokens` does it
+            tables.index_add_(0, rows.history_n, d_history)
         tables.index_add_(0, rows.target_QB[:-1].flatten(), d_decoder[batch:])
         torch.sum(d_decoder[:batch], 0, keepdim=True, out=self.flat.gradients["start"])
 
@@ -157,7 +173,7 @@ class _Stack:
         self.layers = config.decoder_layers if self.decoder else config.encoder_layers
         self.parts = 3 if self.decoder else 2  # sub-layers, each followed by one drop_add_norm
         self.batch, self.inner = len(rows.weight_B), program.inner
-        self.history = len(rows.history_n) // self.batch
+        self.history = rows.tokens
         self.positions = program.levels + 1 if self.decoder else self.history
         self.tokens, self.device = self.batch * self.positions, rows.weight_B.device
         self.norms = self.flat.masters[f"{name}_norms"]

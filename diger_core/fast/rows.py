@@ -35,13 +35,13 @@ class UniqueItems:
     target_B: Tensor
 
 
-class EpochRows:
+class RowsOnDevice:
     """The events and one epoch's order of rows on the device; `cursor` counts the epoch's batches, on the device, too."""
 
     def __init__(self, batches: Batches, device: torch.device) -> None:
         self.batches, self.batch_size, self.device = batches, batches.batch_size, device
-        self.event_E = torch.from_numpy(np.ascontiguousarray(batches.events_E, dtype=np.int64)).to(device)
-        self.place_R = torch.from_numpy(np.ascontiguousarray(batches.target_R, dtype=np.int64)).to(device)
+        self.event_X = torch.from_numpy(np.ascontiguousarray(batches.drawn(0).event_X, dtype=np.int64)).to(device)
+        self.place_R = torch.from_numpy(np.ascontiguousarray(batches.place_R, dtype=np.int64)).to(device)
         self.length_R = torch.zeros(batches.rows, dtype=torch.int64, device=device)
         slots = len(batches) * self.batch_size
         self.order = torch.zeros(slots, dtype=torch.int64, device=device)
@@ -51,19 +51,20 @@ class EpochRows:
 
     def start(self, epoch: int, first: int) -> list[tuple[int, int]]:
         """Uploads the epoch's order; returns (rows, longest history) of its batches. A short batch repeats its first row with weight 0."""
-        order = self.batches.order(epoch)
+        drawn, real = self.batches.drawn(epoch), len(self.batches.events_E)
+        order = self.batches.order(epoch, drawn.length_R)
+        self.event_X[real:].copy_(torch.from_numpy(drawn.event_X[real:]), non_blocking=True)  # the synthetic histories
         size = self.batch_size
         rows = np.concatenate([np.concatenate([r, np.repeat(r[:1], size - len(r))]) for r in order])
         counts = np.array([len(r) for r in order])
-        real = np.arange(size) < counts[:, None]
-        weight = np.where(real, self.batches.weight_R[rows].reshape(real.shape) / counts[:, None].astype(np.float32), np.float32(0))
+        inside = np.arange(size) < counts[:, None]
+        weight = np.where(inside, self.batches.weight_R[rows].reshape(inside.shape) / counts[:, None].astype(np.float32), np.float32(0))
         self.order.copy_(torch.from_numpy(rows), non_blocking=True)
-        self.target.copy_(torch.from_numpy(self.batches.target_items(epoch)[rows]), non_blocking=True)
+        self.target.copy_(torch.from_numpy(drawn.item_R[rows]), non_blocking=True)
         self.weight.copy_(torch.from_numpy(weight.astype(np.float32).ravel()), non_blocking=True)
         self.cursor.fill_(first)
-        length_R = self.batches.lengths(epoch)
-        self.length_R.copy_(torch.from_numpy(np.ascontiguousarray(length_R, dtype=np.int64)), non_blocking=True)
-        longest = length_R[rows].reshape(real.shape).max(axis=1)
+        self.length_R.copy_(torch.from_numpy(np.ascontiguousarray(drawn.length_R, dtype=np.int64)), non_blocking=True)
+        longest = drawn.length_R[rows].reshape(inside.shape).max(axis=1)
         return list(zip(counts.tolist(), longest.tolist(), strict=True))
 
     def gather(self, length: int) -> DeviceRows:
@@ -74,7 +75,7 @@ class EpochRows:
         time_L = torch.arange(length, device=self.device)
         present_BL = time_L < length_B[:, None]
         at_BL = torch.where(present_BL, (place_B - length_B)[:, None] + time_L, 0)
-        return DeviceRows(self.event_E[at_BL] * present_BL, present_BL, self.target[slot_B], self.weight[slot_B], length_B)
+        return DeviceRows(self.event_X[at_BL] * present_BL, present_BL, self.target[slot_B], self.weight[slot_B], length_B)
 
 
 SPARSE = 64  # a catalogue of more than so many items for each place in the batch: sorting the batch beats flags for all items

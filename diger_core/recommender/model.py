@@ -1,6 +1,6 @@
 """The generative recommender: a T5-shaped encoder-decoder over semantic IDs, trained from scratch (docs/method.md, section 3).
 
-B rows, L history items, T = L(M+1) history tokens, Q = M+1 decoder positions, W beams, d d_model, H heads, e d_head, M levels, K codes, S suffixes.
+B rows, L history items, T = L(M+1) history tokens (L with one token an item), Q = M+1 decoder positions, W beams, d d_model, H heads, e d_head, M levels, K codes, S suffixes.
 
 T5's shape: RMS norm before every sub-layer and at the end of each stack, no biases in linear maps, attention scores not scaled by sqrt(e)
 (the queries' initialisation carries that factor), one learned relative position bias per stack, shared by its layers, none in the cross-attention.
@@ -173,7 +173,8 @@ class Recommender(nn.Module):
         width = config.d_model
         self.token_tables = nn.ParameterList([torch.empty(size, width) for size in [codes] * levels + [suffixes]])
         self.start = nn.Parameter(torch.empty(width))
-        self.encoder_bias = RelativeBias(config, config.history * (levels + 1), bidirectional=True)
+        self.tokens_per_item = 1 if config.item_tokens == "one" else levels + 1
+        self.encoder_bias = RelativeBias(config, config.history * self.tokens_per_item, bidirectional=True)
         self.decoder_bias = RelativeBias(config, levels + 1, bidirectional=False)
         self.encoder_layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.encoder_layers)])
         self.decoder_layers = nn.ModuleList([DecoderLayer(config) for _ in range(config.decoder_layers)])
@@ -209,6 +210,10 @@ class Recommender(nn.Module):
         """[..., M+1] codes and suffixes -> [..., M+1, d], by hard look-ups. -1 is not allowed: clamp padding and mask it."""
         return torch.stack([F.embedding(codes_VQ[..., level], table) for level, table in enumerate(self.token_tables)], dim=-2)
 
+    def merged(self, tokens_VQd: Tensor) -> Tensor:
+        """[..., M+1, d] tokens of items -> [..., t, d] as histories hold them: all of them, or their sum."""
+        return tokens_VQd.sum(-2, keepdim=True) if self.config.item_tokens == "one" else tokens_VQd
+
     def start_B1d(self, rows: int) -> Tensor:
         """[rows, 1, d]: the first decoder input of every row."""
         return self.start.expand(rows, 1, -1)
@@ -218,7 +223,7 @@ class Recommender(nn.Module):
         return torch.cat((self.start_B1d(len(target_BQd)).to(target_BQd.dtype), target_BQd[:, :-1]), dim=1)
 
     def encode(self, history_BTd: Tensor, mask_BT: Tensor) -> Tensor:
-        """Memory [B, T, d] of embedded history tokens; `mask_BT` is True on real tokens, padding stands at the end. T is at most L(M+1)."""
+        """Memory [B, T, d] of embedded history tokens; `mask_BT` is True on real tokens, padding stands at the end."""
         bias_BHTT = self.encoder_bias(history_BTd.shape[1]) + _mask_bias(mask_BT)
         x_BTd = self.dropout(history_BTd)
         for layer in self.encoder_layers:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from diger_core.config import STRICT
 from diger_core.data.sequences import Int32, Int64, Sequences
 from diger_core.data.splits import Split, targets, training_ends
-from diger_core.data.transitions import Transitions
 from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.progress import Progress, Silent
 
@@ -163,20 +162,11 @@ def _step(model: SasRec, optimizer: torch.optim.Optimizer, history_BL: Tensor, p
     return loss.detach()
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """Log-linear: log p = log p_SASRec + weight log(p_transitions + floor) + constant; p_SASRec is the geometric mean of the models."""
-
-    transitions: Transitions
-    weight: float
-    floor: float = 1e-4  # what an item is worth that never followed: without it, nothing could outweigh that
-
-
-def rank(models: Sequence[SasRec], seq: Sequences, split: Split, device: torch.device | str, mixture: Mixture | None = None) -> Int32:
+def rank(models: Sequence[SasRec], seq: Sequences, split: Split, device: torch.device | str) -> Int32:
     """[T]: the targets' ranks among all items, 1 the best; seen items are not removed. Rows in the order of `targets(seq, split)`."""
     users_T, end_T, target_T = targets(seq, split)
     found = []
-    for scores_CN, rows in _scored(models, seq, seq.offsets_U1[users_T], end_T, device, mixture):
+    for scores_CN, rows in _scored(models, seq, seq.offsets_U1[users_T], end_T, device):
         own_C1 = scores_CN.gather(1, torch.from_numpy(target_T[rows].astype(np.int64)).to(scores_CN.device)[:, None])
         found.append((scores_CN > own_C1).sum(1) + 1)
     return torch.cat(found).cpu().numpy().astype(np.int32)
@@ -190,11 +180,10 @@ def candidates(
     count: int,
     temperature: float,
     device: torch.device | str,
-    mixture: Mixture | None = None,
 ) -> tuple[Int32, npt.NDArray[np.float32]]:
     """(items [R, k], probabilities [R, k]): the k likeliest next items after each history, softmax(log p / temperature) over these k."""
     items, shares = [], []
-    for scores_CN, _ in _scored(models, seq, begin_R, end_R, device, mixture):
+    for scores_CN, _ in _scored(models, seq, begin_R, end_R, device):
         best = scores_CN.topk(count, dim=1)
         items.append(best.indices.int().cpu())
         shares.append((best.values / temperature).softmax(1).cpu())
@@ -202,9 +191,7 @@ def candidates(
 
 
 @torch.no_grad()
-def _scored(
-    models: Sequence[SasRec], seq: Sequences, begin_R: Int64, end_R: Int64, device: torch.device | str, mixture: Mixture | None
-) -> Iterator[tuple[Tensor, slice]]:
+def _scored(models: Sequence[SasRec], seq: Sequences, begin_R: Int64, end_R: Int64, device: torch.device | str) -> Iterator[tuple[Tensor, slice]]:
     """(log p float32 [C, N] of all items, the rows they belong to), chunk by chunk."""
     for start in range(0, len(end_R), CHUNK):
         rows = slice(start, start + CHUNK)
@@ -213,7 +200,4 @@ def _scored(
             history = torch.from_numpy(histories(seq, begin_R[rows], end_R[rows], model.config.history)).to(device)
             total_CN = model.eval().scores(model(history)[:, -1]).float().log_softmax(1) + total_CN.to(device)
         log_p_CN = total_CN / len(models)
-        if mixture is not None:
-            follows_CN = mixture.transitions.probabilities(begin_R[rows], end_R[rows])
-            log_p_CN = log_p_CN + mixture.weight * (follows_CN + mixture.floor).log()
         yield log_p_CN, rows

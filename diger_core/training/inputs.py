@@ -12,6 +12,7 @@ from torch import Tensor
 from diger_core.config import ModelConfig
 from diger_core.data.distillation import DistillationTargets
 from diger_core.data.sequences import Sequences
+from diger_core.data.teacher import SyntheticHistories
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable
 from diger_core.ids.stability import Hold
@@ -26,7 +27,7 @@ class TrainingInputs:
     `tokenizer`: warmed up; training learns on a copy of it (joint) or keeps its codes (frozen). The rest is for a retraining: `previous`, the last
     released ID table in the order of `item_ids`, -1 in the rows of new items; `reserved`, tuples of released tables, whose suffixes no other item
     gets; `held`, how far items may move from `previous` (None: freely); `start`, a trained recommender's tensors to continue from. `distillation`
-    draws some of the rows' targets.
+    draws some of the rows' targets, `synthetic` adds rows of its own.
     """
 
     vectors_ND: Tensor  # float, in the order of `item_ids`
@@ -38,6 +39,7 @@ class TrainingInputs:
     held: Hold | None = None
     start: Mapping[str, Tensor] | None = None
     distillation: DistillationTargets | None = None
+    synthetic: SyntheticHistories | None = None
 
     def __post_init__(self) -> None:
         items = len(self.item_ids)
@@ -55,8 +57,14 @@ def fingerprint(inputs: TrainingInputs, config: ModelConfig) -> str:
     arrays = [np.ascontiguousarray(sequences.events_E).tobytes(), np.ascontiguousarray(sequences.offsets_U1).tobytes()]
     arrays += [] if sequences.weights_E is None else [np.ascontiguousarray(sequences.weights_E).tobytes()]
     arrays += [] if drawn is None else [drawn.items_Rk.tobytes(), drawn.cumulative_Rk.tobytes(), str(drawn.share).encode()]
+    arrays += [] if inputs.synthetic is None else _synthetic_parts(inputs.synthetic)
     weights = [_bytes(value) for _, value in sorted(inputs.tokenizer.state_dict().items())]
     return digest(canonical_json(configs), *arrays, *weights, str(len(inputs.item_ids)), *_warm_parts(inputs))
+
+
+def _synthetic_parts(synthetic: SyntheticHistories) -> list[bytes]:
+    tables = (synthetic.tables.transitions, synthetic.tables.text)
+    return [canonical_json([asdict(synthetic.config), synthetic.rows]), *(t.items_P.tobytes() + t.weights_P.tobytes() for t in tables)]
 
 
 def _warm_parts(inputs: TrainingInputs) -> list[bytes]:

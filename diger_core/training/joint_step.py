@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diger_core.config import JointModelConfig
 from diger_core.data.batches import Batch
+from diger_core.recommender.history_input import input_weights, soft_tokens
 from diger_core.recommender.model import Recommender
 from diger_core.tokenizer.rqvae import Tokenizer
 from diger_core.training.assignment import Assignment, assign
@@ -38,7 +39,8 @@ def statistics(sums: Sequence[float], levels: int, steps: int) -> dict[str, Any]
 
 @dataclass
 class ItemTensors:
-    """What the step reads of the items, on its device: z_Ne, encoded once (or vectors_ND where the encoder learns), and the current ID table."""
+    """What the step reads of the items, on its device: z_Ne, encoded once (or vectors_ND where the encoder learns; neither where codes are all
+    that is read), and the current ID table."""
 
     codes_NM: Tensor
     suffix_N: Tensor
@@ -119,20 +121,27 @@ def joint_outcome(
     suffix_V = items.suffix_N[batch.items_V]
     soft_V = embed_items(recommender, given, suffix_V, soft=True) if paths.history or paths.teacher else None
     hard_V = embed_items(recommender, given, suffix_V, soft=False) if not (paths.history and paths.teacher) else None
+    history_V = soft_V if paths.history else hard_V
+    if recommender.config.history_input == "soft":
+        weights_VMK = input_weights(tokenizer, given.z, given.codes_VM, recommender.config.history_tau)
+        history_V = soft_tokens(recommender, weights_VMK if paths.history else weights_VMK.detach(), suffix_V)
     with torch.autocast(batch.items_V.device.type, torch.bfloat16, enabled=bf16):
-        logits = forward_rows(recommender, soft_V if paths.history else hard_V, soft_V if paths.teacher else hard_V, batch)
+        logits = forward_rows(recommender, history_V, soft_V if paths.teacher else hard_V, batch)
     loss_gen = generation_loss(logits, given, suffix_V, batch, soft=paths.labels)
     loss = loss_gen + (config.weight_vq * given.loss_vq + config.weight_recon * given.loss_recon) / world
     figures_3M = torch.stack((given.sigma_VM, (given.sigma_VM > 0).float(), (given.sampled_VM == table_VM).float())).mean(1)
     return Outcome(loss, loss_gen.detach(), given.loss_vq.detach(), given.loss_recon.detach(), figures_3M, given.det_VM)
 
 
-def frozen_outcome(recommender: Recommender, items: ItemTensors, batch: Batch, *, bf16: bool = False) -> Outcome:
+def frozen_outcome(recommender: Recommender, tokenizer: Tokenizer, items: ItemTensors, batch: Batch, *, bf16: bool = False) -> Outcome:
     """The losses of one step with the tokenizer frozen: look-ups of the ID table, no assignment (docs/method.md, section 7)."""
     codes_VQ = torch.cat((items.codes_NM[batch.items_V], items.suffix_N[batch.items_V, None]), dim=1)
-    items_V = recommender.embed_codes(codes_VQ)
+    items_V = history_V = recommender.embed_codes(codes_VQ)
+    if recommender.config.history_input == "soft":
+        z_Ve = items.encode(tokenizer, batch.items_V)
+        history_V = soft_tokens(recommender, input_weights(tokenizer, z_Ve, codes_VQ, recommender.config.history_tau), codes_VQ[:, -1])
     with torch.autocast(batch.items_V.device.type, torch.bfloat16, enabled=bf16):
-        logits = forward_rows(recommender, items_V, items_V, batch)
+        logits = forward_rows(recommender, history_V, items_V, batch)
     target_BQ = codes_VQ[batch.target_B]
     loss_gen = _share(torch.stack([_hard(level, target_BQ[:, j]) for j, level in enumerate(logits)]).mean(0), batch)
     zero = torch.zeros_like(loss_gen.detach())
@@ -160,11 +169,11 @@ def forward_rows(recommender: Recommender, history_V: Tensor | None, target_V: T
     """Gathers the unique items' tokens [V, M+1, d] to histories and decoder inputs; logits ([B, K] for each level, [B, S])."""
     if history_V is None or target_V is None:
         raise ValueError("forward_rows: one of the two look-ups is missing")
-    tokens, width = history_V.shape[1:]
+    history_V, (tokens, width) = recommender.merged(history_V), target_V.shape[1:]
     present_BT = batch.history_BT >= 0
     rows = len(present_BT)
     history = F.embedding(batch.history_BT.clamp_min(0), history_V.flatten(1)).view(rows, -1, width)
-    mask = present_BT.repeat_interleave(tokens, dim=1)
+    mask = present_BT.repeat_interleave(history_V.shape[1], dim=1)
     target_BQd = F.embedding(batch.target_B, target_V.flatten(1)).view(rows, tokens, width)
     logits: tuple[Tensor, ...] = recommender(history, mask, recommender.decoder_input(target_BQd))
     return logits

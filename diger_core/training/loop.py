@@ -23,6 +23,7 @@ from diger_core.errors import CollapseError
 from diger_core.fast.captured import CapturedStep, obstacle
 from diger_core.ids.id_table import IdTable
 from diger_core.progress import Progress, Silent
+from diger_core.recommender.history_input import table_tokens
 from diger_core.recommender.model import Recommender
 from diger_core.tokenizer.rqvae import Tokenizer
 from diger_core.training.checkpoint import Checkpoint
@@ -55,6 +56,7 @@ class Trained:
     alarm: str | None
     best_ndcg: float = -1.0  # validation NDCG@10 of that state
     rows_per_second: float = 0.0
+    z_Ne: Tensor | None = None  # float32: the encoded items of that state, where the history input is soft and needs them
     usage_EMK: Tensor | None = None  # int32: items on each code of each level, in the table before training and after each epoch; None: frozen codes
 
 
@@ -127,7 +129,7 @@ class Loop:
         usage_EMK = torch.stack(state.usage) if self.config.learns else None
         return Trained(
             state.recommender.eval(), state.tokenizer.eval(), table, state.curves, state.best.epoch, alarm, state.best.ndcg, speed,
-            usage_EMK,
+            self.refresh.z(state.tokenizer), usage_EMK,
         )  # fmt: skip
 
     def evaluate_start(self) -> None:
@@ -136,7 +138,7 @@ class Loop:
         if self.inputs.start is None or state.position.step or state.best.ndcg >= 0:
             return
         state.train(False)
-        figures = self.validation(state.recommender, state.table)
+        figures = self.validation(state.recommender, state.table, self.history_tokens())
         state.keep_best(0, figures["validation_ndcg_10"])
         told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         self.progress.message(f"{self.name}: the start, before any training: {told}")
@@ -192,7 +194,7 @@ class Loop:
                 seed=self.training.seed, world=self.ranks.world, bf16=bf16,
             )  # fmt: skip
         else:
-            outcome = frozen_outcome(state.recommender, context.items, batch, bf16=bf16)
+            outcome = frozen_outcome(state.recommender, state.tokenizer, context.items, batch, bf16=bf16)
         state.optimisation.zero_grad()
         outcome.loss.backward()
         loss, loss_gen = outcome.loss.detach().clone(), outcome.loss_gen.clone()
@@ -206,6 +208,11 @@ class Loop:
     def use_table(self) -> None:
         """Gives the current ID table to the step."""
         self.context.items.set_table(*self.refresh.on_device(self.state.table))
+
+    def history_tokens(self) -> Tensor | None:
+        """The items' tokens in a history by the present state, where they are no look-ups."""
+        state = self.state
+        return table_tokens(state.recommender, state.table, state.tokenizer, self.refresh.z(state.tokenizer))
 
     def guard(self) -> list[float]:
         """The epoch's sums so far; CollapseError where one is not finite. Waits for the device: between steps only, and not at each."""
@@ -247,7 +254,7 @@ class Loop:
         state.usage.append(state.code_usage())
         self.refresh.check(row)
         if epoch % self.training.evaluate_every == 0 or epoch == self.training.epochs:
-            row |= self.validation(state.recommender, state.table)
+            row |= self.validation(state.recommender, state.table, self.history_tokens())
             self._keep_best(epoch, row["validation_ndcg_10"])
         state.sums.zero_()
         state.gradients.new_epoch()

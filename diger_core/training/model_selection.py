@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diger_core.config import EvaluationConfig, TrainingConfig
 from diger_core.data.sequences import Sequences
@@ -35,13 +36,13 @@ class ModelSelection:
             rows = np.sort(random.choice(len(self.users_T), config.evaluation_users, replace=False))
             self.users_T, self.target_T = self.users_T[rows], self.target_T[rows]
 
-    def __call__(self, recommender: Recommender, table: IdTable) -> dict[str, float]:
+    def __call__(self, recommender: Recommender, table: IdTable, tokens_NTd: Tensor | None = None) -> dict[str, float]:
         """The figures, equal on every rank and for every number of ranks: what travels are the users' ranks, and the means are taken of them all."""
         bf16 = self.config.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             found = rank_targets(
                 recommender, table.codes_NM, table.suffix_N, self.sequences, "validation", self.ranking, self.device,
-                users=self.users_T[self.ranks.share(len(self.users_T))], fused=True,
+                users=self.users_T[self.ranks.share(len(self.users_T))], fused=True, tokens_NTd=tokens_NTd,
             )  # fmt: skip
         rank_T = self.ranks.gather_rows(found.rank_T, len(self.users_T), self.device)
         return {"validation_recall_10": float(recall(rank_T, 10).mean()), "validation_ndcg_10": float(ndcg(rank_T, 10).mean())}

@@ -113,7 +113,13 @@ def begin(inputs: TrainingInputs, config: ModelConfig, refresh: TableRefresh, de
     """The state before the first step, its models on `device` and its ID table by the tokenizer's codebooks, and what its steps read."""
     training, tokenizer = config.training, learning_copy(inputs.tokenizer, config.joint).to(device)
     batches = Batches(
-        inputs.sequences, training.batch_size, config.recommender.history, training.seed, distillation=inputs.distillation, crop=training.crop
+        inputs.sequences,
+        training.batch_size,
+        config.recommender.history,
+        training.seed,
+        distillation=inputs.distillation,
+        crop=training.crop,
+        synthetic=inputs.synthetic,
     )
     total_steps = training.epochs * len(batches)
     recommender = built_recommender(config.recommender, inputs.tokenizer, training.seed, inputs.start).to(device)

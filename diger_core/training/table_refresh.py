@@ -29,6 +29,7 @@ class TableRefresh:
 
     def __init__(self, inputs: TrainingInputs, config: ModelConfig, device: torch.device) -> None:
         self.vectors_ND, self.table, self.joint, self.device = inputs.vectors_ND, config.table, config.joint, device
+        self.soft = config.recommender.history_input == "soft"
         self.previous, self.reserved, self.held = inputs.previous, inputs.reserved, inputs.held
         self.order_N = item_hash_order(inputs.item_ids)
         self.z_Ne: Tensor | None = None
@@ -45,6 +46,10 @@ class TableRefresh:
                 z_Ne[start : start + size] = tokenizer.encode(self.vectors_ND[start : start + size].to(self.device, torch.float32))
             self.z_Ne = z_Ne
         return self.z_Ne
+
+    def z(self, tokenizer: Tokenizer) -> Tensor | None:
+        """What soft history input reads of the items; None where it is hard."""
+        return self.encoded(tokenizer) if self.soft else None
 
     def __call__(self, tokenizer: Tokenizer, before: IdTable | None) -> IdTable:
         """The table by the present codebooks; suffixes follow the last released table, and where an item has left that, the epoch before."""
@@ -73,10 +78,11 @@ class TableRefresh:
             raise CollapseError(told)
 
     def item_tensors(self, tokenizer: Tokenizer, table: IdTable) -> ItemTensors:
-        """What the step reads of the items: the table, and z, or the vectors where the encoder learns; the table alone where all is frozen."""
+        """What the step reads of the items: the table, and z, or the vectors where the encoder learns; the table alone where all is frozen and the
+        history input hard."""
         codes_NM, suffix_N = self.on_device(table)
         if self.joint.tokenizer == "frozen":
-            return ItemTensors(codes_NM, suffix_N)
+            return ItemTensors(codes_NM, suffix_N, self.z(tokenizer))
         if self.joint.train_encoder:
             return ItemTensors(codes_NM, suffix_N, vectors_ND=self.vectors_ND.to(self.device, torch.float32))
         return ItemTensors(codes_NM, suffix_N, self.encoded(tokenizer))

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
+from torch import Tensor
 
 from diger_core.config import RecommenderConfig
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable, assignment_hash, from_arrow, to_arrow
+from diger_core.recommender.history_input import table_tokens
 from diger_core.recommender.model import Recommender
 from diger_core.store.artefacts import Artefact, ArtefactWriter
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer_from_state
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ASSIGNMENT = "diger.assignment_hash"  # metadata key: counts in the canonical hash
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model with the ID table it was trained with, rows in the order of `item_ids` [N]."""
+    """A trained model with the ID table it was trained with, rows in the order of `item_ids` [N]. `z_Ne`: the encoded items, float32, where the
+    history input is soft and reads them."""
 
     recommender: Recommender
     tokenizer: Tokenizer
     table: IdTable
     item_ids: pa.ChunkedArray
     config: Mapping[str, Any]
+    z_Ne: Tensor | None = None
+
+    def history_tokens(self) -> Tensor | None:
+        """Every item's tokens in a history, on the recommender's device; None where they are look-ups (`evaluation.ranking.recommended`)."""
+        return table_tokens(self.recommender, self.table, self.tokenizer, self.z_Ne)
 
 
 def write_model(
@@ -41,7 +46,7 @@ def write_model(
     curves: list[dict[str, Any]],
     usage_EMK: Tensor | None = None,
 ) -> str:
-    """model.safetensors (recommender.*, tokenizer.*), config.json, id_table.parquet, curves.json and, where codes were learned, code_usage.parquet.
+    """model.safetensors (recommender.*, tokenizer.*, items.z with soft history input), config.json, id_table.parquet, curves.json and, where codes were learned, code_usage.parquet.
     Returns the assignment hash that model and table carry."""
     hash_ = assignment_hash(item_ids, table)
     out.tensors("model.safetensors", tensors, {ASSIGNMENT: hash_})
@@ -85,7 +90,10 @@ def load_model(artefact: Artefact) -> Model:
     part = {name: _part(tensors, name) for name in ("recommender", "tokenizer")}
     recommender = Recommender(RecommenderConfig(**config["recommender"]), config["codes"], config["levels"], config["suffixes"])
     recommender.load_state_dict(part["recommender"], strict=True)
-    return Model(recommender.eval(), tokenizer_from_state(part["tokenizer"], config["tokenizer"]), table, item_ids, config)
+    z_Ne = tensors.get("items.z")
+    if recommender.config.history_input == "soft" and (z_Ne is None or len(z_Ne) != len(item_ids)):
+        raise DigerError(f"{artefact.directory}: model.safetensors lacks items.z of its {len(item_ids)} items: run {artefact.stage} again")
+    return Model(recommender.eval(), tokenizer_from_state(part["tokenizer"], config["tokenizer"]), table, item_ids, config, z_Ne)
 
 
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestration.params.sections import Params
 
 DOCUMENT = "cold_start.json"
+ENCODED = "encoded.safetensors"  # z of the table's items, where the champion's model reads them
 
 
 def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], snapshot: Registered, fit: bool) -> dict[str, Artefact] | None:
@@ -33,7 +34,8 @@ def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], s
 
 
 def cold_start(run: StageRun) -> None:
-    """Writes cold_start.json and, where there is a champion, id_table.parquet (its whole table and the new items) and new_items.parquet."""
+    """Writes cold_start.json and, where there is a champion, id_table.parquet (its whole table and the new items), new_items.parquet and,
+    for soft history input, encoded.safetensors."""
     champion = run.inputs.get("champion")
     if champion is None:
         run.out.json(DOCUMENT, {"parent": None, "new_items": 0})
@@ -46,6 +48,8 @@ def cold_start(run: StageRun) -> None:
     hash_ = child.assignment
     run.out.table("id_table.parquet", with_assignment(child.arrow(), hash_), sort_by=("item_id",))
     run.out.table("new_items.parquet", child.arrow(new_only=True), sort_by=("item_id",))
+    if child.z_Ne is not None:
+        run.out.tensors(ENCODED, {"z": child.z_Ne})
     new = int(child.new_N.sum())
     document = {"parent": champion.hash, "parent_assignment": bundle.assignment_hash, "assignment_hash": hash_, "new_items": new}
     run.out.json(DOCUMENT, {**document, "kept_items": len(child.item_ids) - new})

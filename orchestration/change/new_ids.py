@@ -18,17 +18,21 @@ from orchestration.champion.baseline import CLASH
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from orchestration.champion.bundle import Bundle
     from orchestration.features.encoders import EmbeddingsConfig
 
 
 @dataclass(frozen=True)
 class Child:
-    """The bundle's whole table with the new items behind it. `item_ids` [N] are in canonical order, `new_N` marks the new ones."""
+    """The bundle's whole table with the new items behind it. `item_ids` [N] are in canonical order, `new_N` marks the new ones; `z_Ne`: the encoded
+    items, where the bundle's model reads them."""
 
     item_ids: pa.Array
     table: IdTable
     new_N: np.ndarray
+    z_Ne: Tensor | None = None
 
     @property
     def assignment(self) -> str:
@@ -71,9 +75,20 @@ def child_assignment(bundle: Bundle, item_ids: Ids, vectors_ND: np.ndarray) -> C
     ids = ids.take(order)
     reserved = torch.from_numpy(bundle.reserved_RQ.astype(np.int64))
     suffix_N, _ = stable_suffixes(codes_NM, item_hash_order(ids), (codes_NM, known), reserved, suffixes=suffix_values(tok), on_overflow="error")
-    child = Child(ids, IdTable(codes_NM, suffix_N), (known < 0).numpy())
+    child = Child(ids, IdTable(codes_NM, suffix_N), (known < 0).numpy(), _encoded(bundle, inputs, rows))
     _assert_kept(bundle, child, known)
     return child
+
+
+def _encoded(bundle: Bundle, inputs_nX: Tensor, rows_N: Tensor) -> Tensor | None:
+    """z of the bundle's items and, behind them, of the new ones, in the order of `rows_N`; None where the model reads none."""
+    import torch
+
+    known = bundle.model.z_Ne
+    if known is None:
+        return None
+    with torch.no_grad():
+        return torch.cat([known, bundle.tokenizer.encode(inputs_nX)])[rows_N]
 
 
 def _assert_kept(bundle: Bundle, child: Child, known_N) -> None:  # type: ignore[no-untyped-def]

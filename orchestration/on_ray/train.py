@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from diger_core.config import JointModelConfig, ModelConfig
+from diger_core.config import JointModelConfig, ModelConfig, NeighboursConfig
 from diger_core.data.sequences import Sequences
+from diger_core.data.splits import training_rows
+from diger_core.data.teacher import SyntheticHistories, TeacherTables, synthetic_rows, taught
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable
 from diger_core.progress import Progress, Silent
-from diger_core.store.artefacts import Store
+from diger_core.store.artefacts import Artefact, Store
 from diger_core.tokenizer.rqvae import tokenizer_state
 from diger_core.training import checkpoint as checkpoints
 from diger_core.training.checkpoint import Checkpoint
@@ -49,6 +51,7 @@ class Job:
     checkpoint_steps: int | None
     threads: int | None  # of torch, in each worker; None: left alone
     retraining: RetrainingConfig = RetrainingConfig()  # counts where `inputs` hold a baseline
+    neighbours: NeighboursConfig = NeighboursConfig()  # how the transitions of the input `neighbours` were counted
 
     def with_training(self, **changes: Any) -> Job:
         """The job with other fields of its `TrainingConfig`."""
@@ -109,13 +112,14 @@ def stage_job(run: StageRun, joint: JointModelConfig) -> Job:
         params.cluster.checkpoint_steps,
         None,
         params.retraining,
+        params.neighbours,
     )
 
 
 def _write(run: StageRun, job: Job, result: Checkpoint) -> None:
     from orchestration.champion.model_artefact import write_model
 
-    tensors = {f"{part}.{name}": value for part in ("recommender", "tokenizer") for name, value in result.tensors[part].items()}
+    tensors = {f"{part}.{name}": value for part in ("recommender", "tokenizer", "items") for name, value in result.tensors[part].items()}
     state, table = result.state, IdTable(result.tensors["table"]["codes"], result.tensors["table"]["suffix"])
     config = {
         "recommender": asdict(job.model.recommender),
@@ -136,7 +140,7 @@ def _write(run: StageRun, job: Job, result: Checkpoint) -> None:
 # On a worker (or in this process)
 
 
-def training_inputs(job: Job) -> TrainingInputs:
+def training_inputs(job: Job, progress: Progress | None = None) -> TrainingInputs:
     """What the core's `train` needs from the store; a search's trials share it."""
     from orchestration.champion.bundle import load_bundle
     from orchestration.training.tokenizer import input_vectors, load_tokenizer
@@ -149,7 +153,23 @@ def training_inputs(job: Job) -> TrainingInputs:
         item_ids=inputs["sequences"].table("items.parquet").column("item_id").combine_chunks(),
         tokenizer=load_tokenizer(inputs["tokenizer"]),
     )
+    if "neighbours" in inputs:
+        found = _with_teacher(found, job, inputs["neighbours"], progress)
     return from_baseline(found, load_bundle(store, inputs[BASELINE].hash), job.retraining) if BASELINE in inputs else found
+
+
+def _with_teacher(found: TrainingInputs, job: Job, neighbours: Artefact, progress: Progress | None) -> TrainingInputs:
+    """The inputs with what the item-to-item tables teach."""
+    from orchestration.features.neighbours import read_table
+
+    config = job.model.training.teacher
+    tables = TeacherTables(read_table(neighbours, "transitions"), read_table(neighbours, "text"), job.neighbours)
+    synthetic = synthetic_rows(len(training_rows(found.sequences)[0]), config)
+    return replace(
+        found,
+        distillation=taught(found.sequences, tables, config, progress) if config.share else None,
+        synthetic=SyntheticHistories(tables, config, synthetic) if synthetic else None,
+    )
 
 
 def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
@@ -162,7 +182,7 @@ def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
         torch.set_num_threads(job.threads)
     memory = PeakMemory()
     trained = train(
-        training_inputs(job),
+        training_inputs(job, progress),
         job.model,
         distributed=ranks,
         progress=progress,
@@ -190,6 +210,7 @@ def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
     tensors = {
         "recommender": dict(trained.recommender.state_dict()),
         "tokenizer": dict(trained.tokenizer.state_dict()),
+        "items": {} if trained.z_Ne is None else {"z": trained.z_Ne},
         "table": {"codes": trained.table.codes_NM, "suffix": trained.table.suffix_N, **usage},
     }
     Checkpoint(tensors, state).save(job.results)

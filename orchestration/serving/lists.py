@@ -8,7 +8,7 @@ tables reach it by its text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,11 @@ from diger_core.item_ids import index_of
 from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.canonical import canonical_json, digest, table_hash
 from orchestration.champion.bundle import Bundle, load_bundle
+from orchestration.change.cold_start import ENCODED
 from orchestration.features.neighbours import read_counts
 
 if TYPE_CHECKING:
-    from diger_core.ids.id_table import IdTable
+    from orchestration.champion.model_artefact import Model
 
 NAMED = 3  # unknown ids that a message names
 FILLED = 256  # rows whose empty places are filled at once
@@ -68,17 +69,18 @@ def projected(seq: Sequences, own_N: np.ndarray, items: int) -> tuple[Sequences,
     return Sequences(own_N[seq.events_E[known_E]].astype(np.int32), before_E1[seq.offsets_U1], items), before_E1
 
 
-def serving_table(bundle: Bundle, child: Artefact | None) -> tuple[Any, IdTable, bool]:
-    """(item ids, table, whether it is the child): the champion's table, or the child that cold start made of this very table."""
+def serving_table(bundle: Bundle, child: Artefact | None) -> tuple[Model, bool]:
+    """(the champion's model with the table that serves, whether that is the child which cold start made of this very table)."""
     from diger_core.ids.id_table import assignment_hash, from_arrow
 
     if child is None or "id_table.parquet" not in child.names or child.json("cold_start.json")["parent"] != bundle.hash:
-        return bundle.item_ids, bundle.table, False
+        return bundle.model, False
     document = child.json("cold_start.json")
     item_ids, table = from_arrow(child.table("id_table.parquet"))
     if document["parent_assignment"] != bundle.assignment_hash or assignment_hash(item_ids, table) != document["assignment_hash"]:
         raise DigerError(f"{child.directory}: its table is not the child of champion {bundle.hash[:12]}: run cold_start again")
-    return item_ids, table, True
+    z_Ne = child.tensors(ENCODED)["z"] if ENCODED in child.names else None
+    return replace(bundle.model, table=table, item_ids=item_ids, z_Ne=z_Ne), True
 
 
 class Recommender:
@@ -88,7 +90,8 @@ class Recommender:
         store = Store(request.url)
         self.request, self.bundle = request, load_bundle(store, request.bundle)
         child = store.artefact("cold_start", request.cold_start) if request.cold_start else None
-        table_ids, self.table, self.child = serving_table(self.bundle, child)
+        self.model, self.child = serving_table(self.bundle, child)
+        table_ids, self.table = self.model.item_ids, self.model.table
         source = store.artefact("sequences", request.sequences)
         self.seq = to_the_end(Sequences.from_tensors(source.tensors("sequences.safetensors")))
         self.item_ids = source.table("items.parquet")["item_id"]
@@ -109,6 +112,7 @@ class Recommender:
             "items_unknown": 0 if request.items is None else int((index_of(request.items, self.item_ids) < 0).sum()),
         }
         self._trie: Any = None
+        self._tokens: Any = None
 
     def _allowed(self, own_N: np.ndarray) -> np.ndarray:
         """[N]: the snapshot's items that may be recommended."""
@@ -167,13 +171,15 @@ class Recommender:
         if not can_T.any() or not may_C.any():
             return items_TW, scores_TW
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = self.bundle.recommender.to(device)
+        model = self.model.recommender.to(device)
         if self._trie is None:
+            self._tokens = self.model.history_tokens()
             chosen = torch.from_numpy(np.flatnonzero(may_C))
             self._trie = Trie.from_table(self.table.codes_NM, self.table.suffix_N, model.codes, model.suffixes, device, items=chosen)
         items_tW, scores_TW[can_T] = recommended(
             model, self.table.codes_NM, self.table.suffix_N, self.own, users_T[can_T], self.before_E1[end_T[can_T]], wide, beams=wide,
             remove_seen=self.request.remove_seen, batch_size=self.request.batch_size, device=device, trie=self._trie,
+            tokens_NTd=self._tokens,
         )  # fmt: skip
         items_TW[can_T] = np.where(items_tW >= 0, self.listed_C[items_tW], -1)
         return items_TW, scores_TW

@@ -66,11 +66,13 @@ def beams_of(run: StageRun, model: str, seq: Sequences, split: Split) -> Beams:
     holder, file = (run.inputs["semantic_ids"], "semantic_ids.parquet") if model == "joint_model" else (artefact, "id_table.parquet")
     table = checked_table(holder, file, artefact, run.inputs["sequences"].table("items.parquet")["item_id"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    recommender = load_model(artefact).recommender.to(device)
+    loaded = load_model(artefact)
+    recommender = loaded.recommender.to(device)
     users_T, end_T, _ = targets(seq, split)
     return recommended(
         recommender, table.codes_NM, table.suffix_N, seq, users_T, end_T, config.beams, beams=config.beams, constrained=config.constrained,
         remove_seen=config.remove_seen, batch_size=config.batch_size, device=device, progress=run.progress, what=f"ranking ({split})",
+        tokens_NTd=loaded.history_tokens(),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from diger_core.config import JointModelConfig, RecommenderConfig, ScheduleConfig, TableConfig, TokenizerConfig, TrainingConfig
+from diger_core.config import JointModelConfig, NeighboursConfig, RecommenderConfig, ScheduleConfig, TableConfig, TokenizerConfig, TrainingConfig
 from diger_core.data.sequences import sequences
 from diger_core.progress import Silent
 from diger_core.store.artefacts import Artefact, Store
@@ -47,6 +47,7 @@ def params(**changes: Any) -> Any:
         "frozen_model": SimpleNamespace(enabled=True),
         "semantic_ids": TableConfig(),
         "retraining": RetrainingConfig(),
+        "neighbours": NeighboursConfig(),
         "cluster": ClusterConfig(workers=0),
     }
     return SimpleNamespace(**(sections | changes))

@@ -55,7 +55,10 @@ def _decode(bundle: Bundle, seq: Sequences, users: int) -> int:
     users_T = np.flatnonzero(np.diff(seq.offsets_U1) >= 1)[:users]
     top = min(TOP, len(bundle.item_ids))
     model, table = bundle.recommender, bundle.table
-    items_Tk, scores_Tk = recommended(model, table.codes_NM, table.suffix_N, seq, users_T, seq.offsets_U1[users_T + 1], top, beams=2 * TOP)
+    items_Tk, scores_Tk = recommended(
+        model, table.codes_NM, table.suffix_N, seq, users_T, seq.offsets_U1[users_T + 1], top, beams=2 * TOP,
+        tokens_NTd=bundle.model.history_tokens(),
+    )  # fmt: skip
     if not np.isfinite(scores_Tk).all() or (items_Tk < 0).any():
         raise DigerError(f"{int((items_Tk < 0).any(axis=1).sum())} of {len(users_T)} users get fewer than {top} items: train the model again")
     ordered_Tk = np.sort(items_Tk, axis=1)

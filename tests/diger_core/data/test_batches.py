@@ -8,7 +8,7 @@ from diger_core.data.batches import LENGTHS, Batches, padded_length
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import training_rows
 from diger_core.errors import DigerError
-from diger_core.fast.rows import EpochRows
+from diger_core.fast.rows import RowsOnDevice
 from diger_core.training.distributed import Distributed
 
 
@@ -110,7 +110,7 @@ def test_ranks_share_all_rows_and_know_the_same_items(world: int) -> None:
 
 def test_a_rank_without_rows_gets_one_that_weighs_nothing() -> None:
     batches = Batches(made(users=3), 4, 20, seed=0)
-    batch = batches.batch(np.array([0]))
+    batch = batches.batch(np.array([0]), batches.drawn(0))
     idle = batch.share(Distributed(1, 2))
     assert len(idle.target_B) == 1
     assert float(idle.weight_B) == 0
@@ -123,7 +123,7 @@ def test_weights_scale_rows_across_batches_and_average_one() -> None:
     assert batches.weight_R.mean() == pytest.approx(1, rel=1e-5)
     of_target = seq.weights_E[training_rows(seq)[1]]
     np.testing.assert_allclose(batches.weight_R / batches.weight_R[0], of_target / of_target[0], rtol=1e-5)
-    assert float(Batches(made(), 16, 20, seed=0).batch(np.arange(10)).weight_B.sum()) == pytest.approx(1)
+    assert float((batches := Batches(made(), 16, 20, seed=0)).batch(np.arange(10), batches.drawn(0)).weight_B.sum()) == pytest.approx(1)
 
 
 def test_users_too_short_for_a_row_are_a_clear_error() -> None:
@@ -149,12 +149,12 @@ def test_cropped_histories_are_the_newest_items_of_the_full_ones_and_only_a_shar
     for history, item in as_rows(batches, epoch=3):
         assert 1 <= len(history) <= 20
         assert _follows(made(users=400), history, item)
-    assert (batches.lengths(1) != batches.lengths(2)).any()
-    assert (batches.lengths(1) == Batches(made(users=400), 16, 20, seed=0, crop=0.5).lengths(1)).all()
+    assert (batches.drawn(1).length_R != batches.drawn(2).length_R).any()
+    assert (batches.drawn(1).length_R == Batches(made(users=400), 16, 20, seed=0, crop=0.5).drawn(1).length_R).all()
 
 
 def _lengths(batches: Batches, epoch: int) -> list[tuple[int, int]]:
-    return list(zip(batches.target_R.tolist(), batches.lengths(epoch).tolist(), strict=True))
+    return list(zip(batches.target_R.tolist(), batches.drawn(epoch).length_R.tolist(), strict=True))
 
 
 def _follows(seq: Sequences, history: tuple[int, ...], item: int) -> bool:
@@ -168,7 +168,7 @@ def _follows(seq: Sequences, history: tuple[int, ...], item: int) -> bool:
 
 def test_a_cropped_epoch_on_the_device_is_the_host_s() -> None:
     batches = Batches(made(), 15, 12, seed=3, crop=0.7)
-    rows = EpochRows(batches, torch.device("cpu"))
+    rows = RowsOnDevice(batches, torch.device("cpu"))
     planned = rows.start(2, 0)
     for batch, (count, longest) in zip(batches.epoch(2), planned, strict=True):
         found = rows.gather(batch.history_BT.shape[1])

@@ -6,7 +6,7 @@ import pytest
 from diger_core.data.batches import Batches
 from diger_core.data.distillation import DistillationTargets
 from diger_core.errors import DigerError
-from diger_core.fast.rows import EpochRows
+from diger_core.fast.rows import RowsOnDevice
 from tests.diger_core.data.test_batches import as_rows, made
 from tests.support import small_setting as small
 
@@ -51,7 +51,7 @@ def test_a_distilled_epoch_keeps_every_history_and_replaces_targets_alone() -> N
 def test_the_device_s_rows_are_the_batches_with_their_drawn_targets() -> None:
     seq = small.sequences()
     batches = Batches(seq, 15, 6, seed=0, distillation=taught(Batches(seq, 15, 6, seed=0).rows, 0.7))
-    rows = EpochRows(batches, small.vectors().device)
+    rows = RowsOnDevice(batches, small.vectors().device)
     for index, (count, length) in enumerate(rows.start(2, 0)):
         wanted = next(batches.epoch(2, index))
         found = rows.gather(length)

@@ -14,7 +14,7 @@ from diger_core.data.batches import Batches
 from diger_core.fast import rows
 from diger_core.fast.captured import FastStep
 from diger_core.fast.kernels import Dropout, drop_add_norm
-from diger_core.fast.rows import EpochRows, unique_items
+from diger_core.fast.rows import RowsOnDevice, unique_items
 from diger_core.training import state as training_state
 from diger_core.training.checkpoint import Checkpoint
 from diger_core.training.loop import Loop
@@ -33,6 +33,22 @@ VARIANTS: dict[str, JointModelConfig] = {
     "labels only": replace(small.JOINT, paths=PathsConfig(history=False, teacher=False, labels=True)),
     "history only": replace(small.JOINT, paths=PathsConfig(history=True, teacher=False, labels=False)),
     "weights": replace(small.JOINT, weight_vq=0.5, weight_recon=2.0),
+}
+
+SOFT, ONE = {"history_input": "soft", "history_tau": 0.7}, {"item_tokens": "one"}
+HISTORIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "soft": ("frqud", SOFT),
+    "soft, sampled": ("sampled", SOFT),
+    "soft, history only": ("history only", SOFT),
+    "soft, labels only": ("labels only", SOFT),
+    "soft, detached": ("detached", SOFT),
+    "soft, frozen": ("frozen", SOFT),
+    "one": ("frqud", ONE),
+    "one, history only": ("history only", ONE),
+    "one, detached": ("detached", ONE),
+    "one, frozen": ("frozen", ONE),
+    "soft and one": ("frqud", SOFT | ONE),
+    "soft and one, frozen": ("frozen", SOFT | ONE),
 }
 
 
@@ -78,6 +94,33 @@ def test_fast_steps_change_every_state_as_reference_steps_do(variant: str, monke
             assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", HISTORIES)
+def test_fast_steps_read_histories_as_reference_steps_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant, changes = HISTORIES[name]
+    config, recommender = replace(small.TRAINING, epochs=2), replace(small.without_dropout(), **changes)
+    wanted = small.last_checkpoint(VARIANTS[variant], config, recommender)
+    _fast(monkeypatch)
+    found = small.last_checkpoint(VARIANTS[variant], config, recommender)
+    assert _different(wanted, found) == []
+    losses = [[row["loss"] for row in each.state["curves"]] for each in (wanted, found)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["soft", "soft, frozen", "one, frozen"])
+def test_a_fast_step_over_other_histories_never_reads_from_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant, changes = HISTORIES[name]
+    original = FastStep.run
+
+    def watched(self: FastStep, length: int) -> None:
+        with NoHostReads():
+            original(self, length)
+
+    _fast(monkeypatch)
+    monkeypatch.setattr(FastStep, "run", watched)
+    recommender = replace(small.RECOMMENDER, **changes)
+    assert len(small.run(VARIANTS[variant], replace(small.TRAINING, epochs=1), recommender).curves) == 1
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_fast_step_never_reads_from_the_device(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     original = FastStep.run
@@ -105,7 +148,7 @@ def test_rows_on_the_device_are_the_batches_of_the_host(sparse: int, monkeypatch
     monkeypatch.setattr(rows, "SPARSE", sparse)  # 0: the large catalogue's way
     seq = small.sequences(users=31)
     batches = Batches(seq, 15, 6, seed=3)
-    device_rows = EpochRows(batches, torch.device("cpu"))
+    device_rows = RowsOnDevice(batches, torch.device("cpu"))
     planned = device_rows.start(2, 0)
     for batch, (count, longest) in zip(batches.epoch(2), planned, strict=True):
         made = device_rows.gather(batch.history_BT.shape[1])
@@ -164,6 +207,17 @@ def test_the_golden_setting_learns_and_is_not_chaotic(variant: str, monkeypatch:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_captured_steps_give_the_reference_s_loss_curve_in_fp32(variant: str) -> None:
     wanted, found = (_trained(VARIANTS[variant], compile=compile) for compile in (False, True))
+    assert _losses(wanted) == pytest.approx(_losses(found), rel=5e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("_sharp")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", HISTORIES)
+def test_captured_steps_read_histories_as_the_reference_does(name: str) -> None:
+    variant, changes = HISTORIES[name]
+    recommender = replace(GPU_RECOMMENDER, **changes)
+    wanted, found = (_trained(VARIANTS[variant], recommender, compile=compile) for compile in (False, True))
     assert _losses(wanted) == pytest.approx(_losses(found), rel=5e-4)
 
 

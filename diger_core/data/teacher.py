@@ -50,7 +50,7 @@ def taught(seq: Sequences, tables: TeacherTables, config: TeacherConfig, progres
     own = _OwnPairs(seq, tables.counted)
     for start in range(0, len(user_R), CHUNK):
         rows = slice(start, start + CHUNK)
-        history_rL, weight_rL = history_weights(seq, user_R[rows], position_R[rows], HISTORY, config.tau)
+        history_rL, weight_rL = history_weights(seq, user_R[rows].astype(np.int64), position_R[rows], HISTORY, config.tau)
         pair = [(tables.transitions, 1.0), (tables.text, config.text)]
         items_rx, score_rx = scored(pair, history_rL, weight_rL, count + window)  # what is taken back leaves enough
         own.take_back(user_R[rows], position_R[rows], history_rL, weight_rL, items_rx, score_rx)

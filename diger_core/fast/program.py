@@ -31,8 +31,8 @@ _SITES = 8  # dropout sites a layer may use; each is two numbers of the key apar
 class RowsInput:
     """One batch as the program reads it, indices into the concatenated token tables [M K + S, d].
 
-    history_n int64 [B T] (any valid index on padding), or, where tokens are no look-ups, history_nd [B T, d]: embedded ones; lengths_B int32: tokens that count, target_QB int64: the target's codes and suffix,
-    weight_B: the rows' weights (their sum over a whole batch is about 1)."""
+    history_n int64 [B T] (any valid index on padding), or, where tokens are no look-ups, history_nd [B T, d]: embedded ones; lengths_B int32: tokens
+    that count, target_QB int64: the target's codes and suffix, weight_B: the rows' weights (their sum over a whole batch is about 1)."""
 
     history_n: Tensor | None
     lengths_B: Tensor

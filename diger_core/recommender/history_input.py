@@ -41,7 +41,7 @@ def soft_tokens(recommender: Recommender, weights_VMK: Tensor, suffix_V: Tensor)
 
 @torch.no_grad()
 def table_tokens(recommender: Recommender, table: IdTable, tokenizer: Tokenizer, z_Ne: Tensor | None) -> Tensor | None:
-    """[N, t, d] float32 on the recommender's device: every item's tokens in a history. None for hard input, whose look-ups need no table of their own.
+    """[N, t, d] float32 on the recommender's device: every item's tokens in a history. None for hard input, whose look-ups need none.
 
     ValueError where the input is soft and z is missing.
     """

@@ -1,6 +1,7 @@
 """The generative recommender: a T5-shaped encoder-decoder over semantic IDs, trained from scratch (docs/method.md, section 3).
 
-B rows, L history items, T = L(M+1) history tokens (L with one token an item), Q = M+1 decoder positions, W beams, d d_model, H heads, e d_head, M levels, K codes, S suffixes.
+B rows, L history items, T = L(M+1) history tokens (L with one token an item), Q = M+1 decoder positions, W beams, d d_model, H heads, e d_head,
+M levels, K codes, S suffixes.
 
 T5's shape: RMS norm before every sub-layer and at the end of each stack, no biases in linear maps, attention scores not scaled by sqrt(e)
 (the queries' initialisation carries that factor), one learned relative position bias per stack, shared by its layers, none in the cross-attention.

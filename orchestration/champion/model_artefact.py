@@ -46,8 +46,8 @@ def write_model(
     curves: list[dict[str, Any]],
     usage_EMK: Tensor | None = None,
 ) -> str:
-    """model.safetensors (recommender.*, tokenizer.*, items.z with soft history input), config.json, id_table.parquet, curves.json and, where codes were learned, code_usage.parquet.
-    Returns the assignment hash that model and table carry."""
+    """model.safetensors (recommender.*, tokenizer.*, items.z with soft history input), config.json, id_table.parquet, curves.json and, where
+    codes were learned, code_usage.parquet. Returns the assignment hash that model and table carry."""
     hash_ = assignment_hash(item_ids, table)
     out.tensors("model.safetensors", tensors, {ASSIGNMENT: hash_})
     out.json("config.json", config)

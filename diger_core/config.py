@@ -138,6 +138,8 @@ class TrainingConfig:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     gradient_clip: float = 1.0
     gradient_alarm: float = 1000.0  # stop where the gradient's norm grows to so many times its usual size; 0: off
+    last_stage_epochs: int = 0  # of the recommender alone, from the best state and on its ID table, after both kinds of training
+    last_stage_learning_rate: float | None = None  # null: a third of learning_rate
     patience: int = 15  # evaluations without a better validation NDCG@10
     evaluate_every: int = 1  # epochs
     evaluation_users: int | None = None  # validation on a fixed sample of users; None: all
@@ -156,6 +158,9 @@ class TrainingConfig:
         check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        check(self.last_stage_epochs >= 0, "last_stage_epochs", self.last_stage_epochs, "at least 0")
+        rate = self.last_stage_learning_rate
+        check(rate is None or rate > 0, "last_stage_learning_rate", rate, "positive, or null")
         check(0 <= self.crop <= 1, "crop", self.crop, "in [0, 1]")
         check(self.gradient_clip > 0, "gradient_clip", self.gradient_clip, "positive")
         check(self.gradient_alarm == 0 or self.gradient_alarm > 1, "gradient_alarm", self.gradient_alarm, "above 1, or 0 to switch it off")

@@ -100,7 +100,8 @@ def recency(seq: Sequences, config: NeighboursConfig) -> Float32:
     if config.half_life_days is None or seq.timestamps_E is None or not mask_E.any():
         return np.ones(len(mask_E), dtype=np.float32)
     age_E = (seq.timestamps_E[mask_E].max() - seq.timestamps_E) / (DAY * config.half_life_days)
-    return np.exp2(-np.maximum(age_E, 0)).astype(np.float32)
+    weight_E: Float32 = np.exp2(-np.maximum(age_E, 0)).astype(np.float32)
+    return weight_E
 
 
 def outgoing(seq: Sequences, config: NeighboursConfig) -> npt.NDArray[np.float64]:

@@ -25,7 +25,7 @@ from diger_core.fast.rows import DeviceRows, RowsOnDevice, UniqueItems, unique_i
 from diger_core.recommender.history_input import input_weights
 from diger_core.training.distributed import Distributed
 from diger_core.training.joint_step import frozen_figures
-from diger_core.training.optimisation import learning_rate_factor
+from diger_core.training.optimisation import Optimisation, learning_rate_factor
 from diger_core.training.state import StepContext, TrainingState
 
 _KEYS = 1 << 14  # dropout sites of one step
@@ -60,7 +60,7 @@ class FastStep:
         self.history = ItemTokens(recommender, self.flat)
         self.rows = RowsOnDevice(context.batches, device)
         self.beside = Beside(device)
-        self.table = _step_table(state.optimisation.warmup, context.total_steps).to(device)
+        self.table = _step_table(state.optimisation).to(device)
         sizes = [recommender.codes] * recommender.levels + [recommender.suffixes]
         self.offset_Q = torch.arange(len(sizes), device=device) * recommender.codes
         # frozen: the table never changes, so its tokens are made once
@@ -210,9 +210,12 @@ class FastStep:
         return tensors + [tensor for adamw in self.adamw for tensor in (adamw.value, adamw.first, adamw.second)]
 
 
-def _step_table(warmup: int, steps: int) -> Tensor:
-    """float32 [steps + 1, 3] as `AdamW.step` reads it; in double precision on the host, where 1 - 0.999^t keeps its digits."""
-    rows = [
+def _step_table(optimisation: Optimisation) -> Tensor:
+    """float32 [steps of the run + 1, 3] as `AdamW.step` reads it, 0 before its first step; in double precision on the host, where 1 - 0.999^t keeps
+    its digits."""
+    warmup, steps = optimisation.warmup, optimisation.total_steps
+    rows = [(0.0, 0.0, 0.0)] * optimisation.first_step
+    rows += [
         (learning_rate_factor(step, warmup, steps), 1 / (1 - BETAS[0] ** (step + 1)), 1 / math.sqrt(1 - BETAS[1] ** (step + 1)))
         for step in range(steps + 1)
     ]

@@ -26,7 +26,8 @@ class TrainingInputs:
 
     `tokenizer`: warmed up; training learns on a copy of it (joint) or keeps its codes (frozen). The rest is for a retraining: `previous`, the last
     released ID table in the order of `item_ids`, -1 in the rows of new items; `reserved`, tuples of released tables, whose suffixes no other item
-    gets; `held`, how far items may move from `previous` (None: freely); `start`, a trained recommender's tensors to continue from. `distillation`
+    gets; `held`, how far items may move from `previous` (None: freely); `start`, a trained recommender's tensors to continue from; `table`, the
+    ID table to train on as it is, with a frozen tokenizer (None: the tokenizer's own). `distillation`
     draws some of the rows' targets, `synthetic` adds rows of its own.
     """
 
@@ -38,6 +39,7 @@ class TrainingInputs:
     reserved: Tensor | None = None  # [R, M+1]
     held: Hold | None = None
     start: Mapping[str, Tensor] | None = None
+    table: IdTable | None = None
     distillation: DistillationTargets | None = None
     synthetic: SyntheticHistories | None = None
 
@@ -69,8 +71,9 @@ def _synthetic_parts(synthetic: SyntheticHistories) -> list[bytes]:
 
 def _warm_parts(inputs: TrainingInputs) -> list[bytes]:
     """What a retraining depends on besides; nothing for a first training."""
-    previous, held, start = inputs.previous, inputs.held, inputs.start
+    previous, held, start, table = inputs.previous, inputs.held, inputs.start, inputs.table
     tensors = [previous.tuples if previous is not None else None, inputs.reserved, held.weight_N if held is not None else None]
+    tensors += [table.tuples] if table is not None else []
     tensors += [value for _, value in sorted(start.items())] if start is not None else []
     if held is None and all(tensor is None for tensor in tensors):
         return []

@@ -34,7 +34,7 @@ from diger_core.training.joint_step import frozen_outcome, joint_outcome, statis
 from diger_core.training.model_selection import ModelSelection
 from diger_core.training.monitors import by_level
 from diger_core.training.resume import checkpoint_of, restore, restore_generators
-from diger_core.training.state import begin
+from diger_core.training.state import begin, last_stage
 from diger_core.training.table_refresh import TableRefresh
 
 CHECK_EVERY = 50  # steps between two looks at the device: for the progress line and for a loss that is no longer finite
@@ -43,7 +43,7 @@ OnCheckpoint = Callable[[Checkpoint], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """The best state by validation NDCG@10, with its own table.
+    """The best state by validation NDCG@10, with its own table; the last state where nobody is there to validate on.
 
     `alarm`: why training stopped early and unplanned (collapse, divergence), or None; `best_epoch` 0: no epoch was better than the start.
     """
@@ -106,36 +106,65 @@ class Loop:
         self.state, self.context = begin(inputs, config, self.refresh, self.device)
         self.refresh.check(self.refresh.monitors(self.state.tokenizer, self.state.table, None))
         self.validation = ModelSelection(inputs.sequences, config.training, self.ranks, self.device)
+        self.learns, self.validates = config.learns, len(self.validation.users_T) > 0
         self.trained_rows, self.seconds = 0, 0.0
         self.captured: CapturedStep | None = None
 
     def run(self) -> Trained:
-        """Epochs until the last one, the early stop or an alarm; then the best state, put back into the modules."""
-        state, at = self.state, self.state.position
-        alarm = None
+        """Epochs until the last one, the early stop or an alarm; the last stage; then the best state, put back into the modules."""
+        state = self.state
         self.use_graphs()
         self.evaluate_start()
-        while alarm is None and at.epoch < self.training.epochs and at.stale < self.training.patience:
-            try:
-                self._epoch()
-                self.end_of_epoch()
-            except CollapseError as stopped:
-                alarm = str(stopped)
-                self.progress.message(f"warning: {self.name}: {alarm}; the state of epoch {state.best.epoch} is kept")
-        if alarm is None and at.epoch < self.training.epochs:
-            self.progress.message(f"{self.name}: early stop after epoch {at.epoch}; the best was epoch {state.best.epoch}")
+        alarm = self._epochs()
+        if alarm is None and self.training.last_stage_epochs and state.position.last_from < 0:
+            self._begin_last_stage()
+            alarm = self._epochs()
         table = state.best.load(state.recommender, state.tokenizer)
         speed = self.trained_rows / self.seconds if self.seconds else 0.0
-        usage_EMK = torch.stack(state.usage) if self.config.learns else None
+        usage_EMK = torch.stack(state.usage) if self.learns else None
         return Trained(
             state.recommender.eval(), state.tokenizer.eval(), table, state.curves, state.best.epoch, alarm, state.best.ndcg, speed,
             self.refresh.z(state.tokenizer), usage_EMK,
         )  # fmt: skip
 
+    @property
+    def last_epoch(self) -> int:
+        """Of the stage that the run is in."""
+        last_from = self.state.position.last_from
+        return self.training.epochs if last_from < 0 else last_from + self.training.last_stage_epochs
+
+    def _epochs(self) -> str | None:
+        """Epochs of the present stage until its last one, the early stop or an alarm, which is returned."""
+        state, at = self.state, self.state.position
+        while at.epoch < self.last_epoch and at.stale < self.training.patience:
+            try:
+                self._epoch()
+                self.end_of_epoch()
+            except CollapseError as stopped:
+                self.progress.message(f"warning: {self.name}: {stopped}; the state of epoch {state.best.epoch} is kept")
+                return str(stopped)
+        if at.epoch < self.last_epoch:
+            self.progress.message(f"{self.name}: early stop after epoch {at.epoch}; the best was epoch {state.best.epoch}")
+        return None
+
+    def _begin_last_stage(self) -> None:
+        """From the best state, whose ID table is the final one."""
+        state, at = self.state, self.state.position
+        state.table = state.best.load(state.recommender, state.tokenizer)
+        at.last_from, at.stale = at.epoch, 0
+        self._enter_last_stage()
+        self.use_graphs()
+        told = f"{self.training.last_stage_epochs} epochs of the recommender alone from the state of epoch {state.best.epoch}"
+        self.progress.message(f"{self.name}: last stage: {told}")
+
+    def _enter_last_stage(self) -> None:
+        self.context = last_stage(self.state, self.context, self.refresh, self.state.position.last_from)
+        self.config = self.context.config
+
     def evaluate_start(self) -> None:
         """A warm start is a result: later epochs must be better to replace it."""
         state = self.state
-        if self.inputs.start is None or state.position.step or state.best.ndcg >= 0:
+        if self.inputs.start is None or not self.validates or state.position.step or state.best.ndcg >= 0:
             return
         state.train(False)
         figures = self.validation(state.recommender, state.table, self.history_tokens())
@@ -253,7 +282,9 @@ class Loop:
         state.curves.append(row)
         state.usage.append(state.code_usage())
         self.refresh.check(row)
-        if epoch % self.training.evaluate_every == 0 or epoch == self.training.epochs:
+        if not self.validates:
+            state.keep_best(epoch, state.best.ndcg)
+        elif epoch % self.training.evaluate_every == 0 or epoch == self.last_epoch:
             row |= self.validation(state.recommender, state.table, self.history_tokens())
             self._keep_best(epoch, row["validation_ndcg_10"])
         state.sums.zero_()
@@ -264,8 +295,8 @@ class Loop:
         speed = f"{self.trained_rows / max(1e-9, self.seconds):.0f} rows/s"
         told = ", ".join(f"{name} {value}" for name, value in shown.items())
         codes = f"perplexity {by_level(row['perplexity'])}, {row['unique_prefixes']} prefixes"
-        self.progress.message(f"{self.name}: epoch {epoch}/{self.training.epochs}: {told}, {codes}, {speed}")
-        if epoch % self.training.checkpoint_every == 0 or epoch == self.training.epochs:
+        self.progress.message(f"{self.name}: epoch {epoch}/{self.last_epoch}: {told}, {codes}, {speed}")
+        if epoch % self.training.checkpoint_every == 0 or epoch == self.last_epoch:
             self._checkpoint()
 
     def _keep_best(self, epoch: int, ndcg: float) -> None:
@@ -282,6 +313,9 @@ class Loop:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Takes over a checkpoint's state: the next step is the one that would have followed it."""
+        self.state.position.last_from = int(checkpoint.state.get("last_from", -1))
+        if self.state.position.last_from >= 0:
+            self._enter_last_stage()  # its optimiser is the one whose state is restored
         restore(self.state, checkpoint, self.inputs.item_ids)
         self.use_table()
         if not restore_generators(checkpoint, self.training.seed, self.device, self.ranks) and self.ranks.main:

@@ -34,8 +34,11 @@ class Optimisation:
     recommender's decide how far the codebooks move.
     """
 
-    def __init__(self, recommender: nn.Module, tokenizer: nn.Module, training: TrainingConfig, joint: JointModelConfig, total_steps: int) -> None:
-        self.clip, self.total_steps, self.warmup = training.gradient_clip, total_steps, warmup_steps(training, total_steps)
+    def __init__(self, recommender: nn.Module, tokenizer: nn.Module, training: TrainingConfig, joint: JointModelConfig, total_steps: int,
+                 first_step: int = 0) -> None:  # fmt: skip
+        """`total_steps` from `first_step` on: the run's step in which these rates begin."""
+        self.clip, self.total_steps, self.first_step = training.gradient_clip, total_steps, first_step
+        self.warmup = warmup_steps(training, total_steps)
         self.names: dict[str, nn.Parameter] = {f"recommender.{name}": p for name, p in recommender.named_parameters() if p.requires_grad}
         self.clipped: list[list[nn.Parameter]] = [list(self.names.values())]
         learned = {name: p for name, p in tokenizer.named_parameters() if p.requires_grad}
@@ -61,8 +64,8 @@ class Optimisation:
         return list(self.names.values())
 
     def set_rates(self, step: int) -> None:
-        """Writes the learning rates of step 0, 1, …."""
-        factor = learning_rate_factor(step, self.warmup, self.total_steps)
+        """Writes the learning rates of the run's step 0, 1, …."""
+        factor = learning_rate_factor(step - self.first_step, self.warmup, self.total_steps)
         for rate, peak in zip(self.rates, self.peaks, strict=True):
             rate.fill_(peak * factor)
 

@@ -72,7 +72,7 @@ def restore(state: TrainingState, checkpoint: Checkpoint, item_ids: pa.Array) ->
         for part in ("recommender", "tokenizer")
     }
     state.best = Best(best["recommender"], best["tokenizer"], _table(tensors["best"]), document["best"]["epoch"], document["best"]["ndcg"])
-    state.position = Position(**{name: document[name] for name in ("epoch", "batch", "step", "stale")})
+    state.position = Position(**{name: document[name] for name in ("epoch", "batch", "step", "stale", "last_from")})
     state.curves = [dict(row) for row in document["curves"]]
     state.gradients.load(document["gradients"])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ class Position:
     batch: int = 0
     step: int = 0
     stale: int = 0
+    last_from: int = -1  # epochs before the last stage; -1: it has not begun
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,12 @@ class StepContext:
     batches: Batches
     items: ItemTensors
     schedule: Schedule
+    first_step: int = 0  # of the run: where a last stage began
 
     @property
     def total_steps(self) -> int:
-        return self.config.training.epochs * len(self.batches)
+        """Steps of the run up to the end of this context's epochs."""
+        return self.first_step + self.config.training.epochs * len(self.batches)
 
 
 @dataclass
@@ -124,7 +127,9 @@ def begin(inputs: TrainingInputs, config: ModelConfig, refresh: TableRefresh, de
     total_steps = training.epochs * len(batches)
     recommender = built_recommender(config.recommender, inputs.tokenizer, training.seed, inputs.start).to(device)
     schedule = build_schedule(config.joint.schedule, tokenizer.codes, total_steps)
-    table = refresh(tokenizer, None)
+    if inputs.table is not None and config.learns:
+        raise ValueError("TrainingInputs.table: a given ID table needs joint.tokenizer frozen")
+    table = inputs.table if inputs.table is not None else refresh(tokenizer, None)
     state = TrainingState(
         fingerprint=fingerprint(inputs, config),
         recommender=recommender,
@@ -139,6 +144,24 @@ def begin(inputs: TrainingInputs, config: ModelConfig, refresh: TableRefresh, de
     )
     state.usage.append(state.code_usage())
     return state, StepContext(config, batches, refresh.item_tensors(tokenizer, table), schedule)
+
+
+def last_stage(state: TrainingState, context: StepContext, refresh: TableRefresh, epochs_before: int) -> StepContext:
+    """What the steps of the last stage read: the tokenizer stands still, and the recommender has a new optimiser with rates of its own."""
+    config, steps = context.config, len(context.batches)
+    training = config.training
+    rate = training.last_stage_learning_rate or training.learning_rate / 3
+    alone = replace(
+        config,
+        training=replace(training, epochs=training.last_stage_epochs, learning_rate=rate),
+        joint=replace(config.joint, tokenizer="frozen"),
+    )
+    state.tokenizer.requires_grad_(False)
+    state.tokenizer.zero_grad(set_to_none=True)
+    first, total = epochs_before * steps, training.last_stage_epochs * steps
+    state.optimisation = Optimisation(state.recommender, state.tokenizer, alone.training, alone.joint, total, first)
+    codes_NM, suffix_N = refresh.on_device(state.table)
+    return StepContext(alone, context.batches, ItemTensors(codes_NM, suffix_N, refresh.z(state.tokenizer)), context.schedule, first)
 
 
 def learning_copy(tokenizer: Tokenizer, joint: JointModelConfig) -> Tokenizer:

@@ -56,8 +56,9 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the loop take fast steps where it would take reference ones."""
 
     def steps(self: Loop) -> Iterator[tuple[int, int]]:
-        fast = self.__dict__.setdefault("fast", None) or FastStep(self.state, self.context)
-        self.__dict__["fast"] = fast
+        fast = self.__dict__.get("fast")
+        if fast is None or fast.context is not self.context:
+            fast = self.__dict__["fast"] = FastStep(self.state, self.context)
         at = self.state.position
         batches = fast.start(at.epoch, at.batch, at.step)
         for index in range(at.batch, len(batches)):

@@ -8,7 +8,7 @@ snapshot/         raw_items, raw_interactions; reading files, ingest from export
 validation/       validated_items, validated_interactions; columns, rules, quarantine, Great Expectations
 features/         sequences, embeddings; encoders
 change/           catalogue_diff, cold_start
-training/         tokenizer, frozen_model, joint_model; warm start
+training/         tokenizer, frozen_model, joint_model, refit; warm start
 ids/              semantic_ids, id_diff
 verdict/          evaluation, bundle, gate, report
 serving/          release, recommendations

@@ -105,14 +105,15 @@ def _bundle(index: Index, found: Artefact) -> list[str]:
     if document["assignment_hash"] != found.facts.get("assignment_hash"):
         faults.append(f"bundle.json names assignment {document['assignment_hash'][:16]}, the manifest {str(found.facts.get('assignment_hash'))[:16]}")
     copies = {
-        "joint_model": ("model.safetensors", "id_table.parquet"),
-        "encoder": ("encoder.json", "encoder.safetensors"),
-        "fusion": ("fusion.json",),
+        "refit": {"model.safetensors": "model.safetensors", "id_table.parquet": "id_table.parquet"},
+        "joint_model": {"judged.safetensors": "model.safetensors"},
+        "encoder": {"encoder.json": "encoder.json", "encoder.safetensors": "encoder.safetensors"},
+        "fusion": {"fusion.json": "fusion.json"},
     }
     for stage, names in copies.items():
         source = index.artefact(document["components"][stage])
-        for name in names if source is not None else ():
-            theirs, ours = ({} if a is None else a.files.get(name, {}) for a in (source, found))
+        for name, original in names.items() if source is not None else ():
+            theirs, ours = ({} if a is None else a.files.get(of, {}) for a, of in ((source, original), (found, name)))
             if theirs.get("canonical") != ours.get("canonical"):
                 faults.append(f"{name} is not that of {stage} {document['components'][stage][:16]}, which bundle.json names")
     return [f"{found.directory}: mixed parts: {fault}: roll back to a sound bundle and run bundle again" for fault in faults]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from orchestration.features.encoders import EncoderState
 
 DOCUMENT, RESERVED, FACTORS = "bundle.json", "reserved.parquet", "factors.safetensors"
+JUDGED = {"model.safetensors": "judged.safetensors", "config.json": "judged.json"}  # the joint model before its refit, which the gate judges
 FUSION = "fusion.json"  # what the lists listen to
 ENCODER_FILES = ("encoder.json", "encoder.safetensors")
 
@@ -60,6 +61,7 @@ class BundleDocument(Events):
     encoder_facts: dict[str, Any]
     factors: str
     fusion: str
+    judged: str
     reserved: Reserved
     reused_tuples: int
 
@@ -107,6 +109,11 @@ class Bundle:
         return self.artefact.tensors(FACTORS)["factors"]
 
     @cached_property
+    def judged(self) -> Model:
+        """The model that verdicts are about: before it was trained on over all events."""
+        return load_model(self.artefact, *(JUDGED[name] for name in ("model.safetensors", "config.json")))
+
+    @cached_property
     def fitted(self) -> Fitted:
         """The recipe of the lists, and of the baselines that it was judged by."""
         return Fitted.from_document(self.artefact.json(FUSION))
@@ -132,6 +139,7 @@ def load_bundle(store: Store, hash_: str) -> Bundle:
     if found != trained:
         raise _mixed(artefact, "id_table.parquet", found, "model.safetensors was trained with", trained, "one is older than the other")
     _same(artefact, "id_table.parquet", found, document["assignment_hash"])
+    _same(artefact, JUDGED["model.safetensors"], _canonical(artefact, JUDGED["model.safetensors"]), document["judged"])
     _same(artefact, "factors.safetensors", _canonical(artefact, FACTORS), document["factors"])
     _same(artefact, FUSION, _canonical(artefact, FUSION), document["fusion"])
     _same(artefact, "encoder.json", encoder_hash(artefact, document["encoder_facts"]), document["components"]["encoder"])

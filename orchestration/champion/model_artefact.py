@@ -17,6 +17,7 @@ from diger_core.recommender.model import Recommender
 from diger_core.store.artefacts import Artefact, ArtefactWriter
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer_from_state
 
+MODEL_FILES: dict[str, tuple[str, ...]] = {"model.safetensors": (), "config.json": (), "id_table.parquet": ("item_id",)}  # name -> sorted by
 ASSIGNMENT = "diger.assignment_hash"  # metadata key: counts in the canonical hash
 
 
@@ -75,24 +76,22 @@ def with_assignment(table: pa.Table, hash_: str) -> pa.Table:
     return table.replace_schema_metadata({ASSIGNMENT: hash_})
 
 
-def load_model(artefact: Artefact) -> Model:
+def load_model(artefact: Artefact, weights: str = "model.safetensors", config_file: str = "config.json") -> Model:
     """Opens what `write_model` wrote. Raises DigerError where the table and the model do not belong together, or the control was switched off."""
-    config = artefact.json("config.json")
+    config = artefact.json(config_file)
     if not config.get("enabled", True):
         raise DigerError(f"{artefact.stage} was switched off in this run: set {artefact.stage}.enabled=true and run it again")
     item_ids, table = from_arrow(artefact.table("id_table.parquet"))
-    wanted = artefact.tensors_metadata("model.safetensors").get(ASSIGNMENT)
+    wanted = artefact.tensors_metadata(weights).get(ASSIGNMENT)
     if assignment_hash(item_ids, table) != wanted:
-        raise DigerError(
-            f"{artefact.directory}: id_table.parquet is not the table that model.safetensors was trained with: run {artefact.stage} again"
-        )
-    tensors = artefact.tensors("model.safetensors")
+        raise DigerError(f"{artefact.directory}: id_table.parquet is not the table that {weights} was trained with: run {artefact.stage} again")
+    tensors = artefact.tensors(weights)
     part = {name: _part(tensors, name) for name in ("recommender", "tokenizer")}
     recommender = Recommender(RecommenderConfig(**config["recommender"]), config["codes"], config["levels"], config["suffixes"])
     recommender.load_state_dict(part["recommender"], strict=True)
     z_Ne = tensors.get("items.z")
     if recommender.config.history_input == "soft" and (z_Ne is None or len(z_Ne) != len(item_ids)):
-        raise DigerError(f"{artefact.directory}: model.safetensors lacks items.z of its {len(item_ids)} items: run {artefact.stage} again")
+        raise DigerError(f"{artefact.directory}: {weights} lacks items.z of its {len(item_ids)} items: run {artefact.stage} again")
     return Model(recommender.eval(), tokenizer_from_state(part["tokenizer"], config["tokenizer"]), table, item_ids, config, z_Ne)
 
 

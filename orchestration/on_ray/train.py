@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from diger_core.config import JointModelConfig, ModelConfig, NeighboursConfig
 from diger_core.data.sequences import Sequences
-from diger_core.data.splits import training_rows
+from diger_core.data.splits import to_the_end, training_rows
 from diger_core.data.teacher import SyntheticHistories, TeacherTables, synthetic_rows, taught
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable
@@ -30,7 +30,7 @@ from orchestration.engine.memory import PeakMemory
 from orchestration.on_ray.mailbox import Mailbox, MailboxProgress
 from orchestration.on_ray.session import alongside, gpus_for, ray_session, root_cause
 from orchestration.params.cluster import ClusterConfig
-from orchestration.params.training import RetrainingConfig
+from orchestration.params.training import RefitConfig, RetrainingConfig
 from orchestration.training.warm_start import budget, from_baseline
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Job:
     threads: int | None  # of torch, in each worker; None: left alone
     retraining: RetrainingConfig = RetrainingConfig()  # counts where `inputs` hold a baseline
     neighbours: NeighboursConfig = NeighboursConfig()  # how the transitions of the input `neighbours` were counted
+    refit: RefitConfig | None = None  # the input `joint_model` trained on over all events
 
     def with_training(self, **changes: Any) -> Job:
         """The job with other fields of its `TrainingConfig`."""
@@ -66,12 +67,12 @@ class Job:
         return f"{self.checkpoints}/result"
 
 
-def launch_training(run: StageRun, joint: JointModelConfig) -> None:
+def launch_training(run: StageRun, joint: JointModelConfig, refit: RefitConfig | None = None) -> None:
     """Trains the stage's model on the configured cluster and writes its artefact's files into `run.out`.
 
     With 0 workers the loop runs in this process. Raises DigerError with the root cause in one line where training fails.
     """
-    cluster, job = run.params.cluster, stage_job(run, joint)
+    cluster, job = run.params.cluster, stage_job(run, joint, refit)
     started = time.monotonic()
     checkpoints.sweep(job.checkpoints, run.progress)
     result = checkpoints.newest_valid(job.results, run.progress)
@@ -99,20 +100,22 @@ def published(store: Store, key: str) -> None:
     store.root.remove_directory("checkpoints", key)
 
 
-def stage_job(run: StageRun, joint: JointModelConfig) -> Job:
+def stage_job(run: StageRun, joint: JointModelConfig, refit: RefitConfig | None = None) -> Job:
     """The job of a stage's run."""
     root, params = run.store.root, run.params
     inputs = {name: (artefact.stage, artefact.hash) for name, artefact in run.inputs.items()}
+    training = budget(params.training, params.retraining, BASELINE in inputs) if refit is None else refit.budget(params.training)
     return Job(
         root.base if root.is_local else root.url,
         run.key,
         run.stage.name,
         inputs,
-        ModelConfig(params.recommender, budget(params.training, params.retraining, BASELINE in inputs), joint, params.semantic_ids),
+        ModelConfig(params.recommender, training, joint, params.semantic_ids),
         params.cluster.checkpoint_steps,
         None,
         params.retraining,
         params.neighbours,
+        refit,
     )
 
 
@@ -153,9 +156,20 @@ def training_inputs(job: Job, progress: Progress | None = None) -> TrainingInput
         item_ids=inputs["sequences"].table("items.parquet").column("item_id").combine_chunks(),
         tokenizer=load_tokenizer(inputs["tokenizer"]),
     )
+    if job.refit is not None:
+        found = _refitted(found, inputs["joint_model"])
     if "neighbours" in inputs:
         found = _with_teacher(found, job, inputs["neighbours"], progress)
     return from_baseline(found, load_bundle(store, inputs[BASELINE].hash), job.retraining) if BASELINE in inputs else found
+
+
+def _refitted(found: TrainingInputs, judged: Artefact) -> TrainingInputs:
+    """All events are training; the judged model's tokenizer and table stand still."""
+    from orchestration.champion.model_artefact import load_model
+
+    model = load_model(judged)
+    start = model.recommender.state_dict()
+    return replace(found, sequences=to_the_end(found.sequences), tokenizer=model.tokenizer, table=model.table, start=start)
 
 
 def _with_teacher(found: TrainingInputs, job: Job, neighbours: Artefact, progress: Progress | None) -> TrainingInputs:
@@ -163,7 +177,10 @@ def _with_teacher(found: TrainingInputs, job: Job, neighbours: Artefact, progres
     from orchestration.features.neighbours import read_table
 
     config = job.model.training.teacher
-    tables = TeacherTables(read_table(neighbours, "transitions"), read_table(neighbours, "text"), job.neighbours)
+    counted = read_table(neighbours, "transitions" if job.refit is None else "transitions_end")
+    tables = TeacherTables(counted, read_table(neighbours, "text"), job.neighbours)
+        read_table(neighbours, "transitions" if job.refit is None else "transitions_end"), read_table(neighbours, "text"), job.neighbours
+    )
     synthetic = synthetic_rows(len(training_rows(found.sequences)[0]), config)
     return replace(
         found,

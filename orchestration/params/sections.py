@@ -22,7 +22,7 @@ from orchestration.params.arrival import ArrivalConfig
 from orchestration.params.cluster import ClusterConfig
 from orchestration.params.data import CatalogueDiffConfig, SequencesConfig, ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.params.search import PromotionConfig, SearchConfig
-from orchestration.params.training import FrozenModelConfig, RetrainingConfig
+from orchestration.params.training import FrozenModelConfig, RefitConfig, RetrainingConfig
 from orchestration.params.verdict import FusionConfig, GateConfig, RecommendationsConfig, ReleaseConfig, ReportConfig
 
 
@@ -45,6 +45,7 @@ class Params:
     joint_model: JointModelConfig = field(default_factory=JointModelConfig)
     retraining: RetrainingConfig = field(default_factory=RetrainingConfig)
     semantic_ids: TableConfig = field(default_factory=TableConfig)
+    refit: RefitConfig = field(default_factory=RefitConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)

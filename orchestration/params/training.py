@@ -1,12 +1,12 @@
-"""Sections `frozen_model` and `retraining`; those of the method itself are in diger_core/config.py."""
+"""Sections `frozen_model`, `refit` and `retraining`; those of the method itself are in diger_core/config.py."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from diger_core.config import STRICT, StabilityConfig
+from diger_core.config import STRICT, StabilityConfig, TrainingConfig
 
 _HASH = re.compile(r"[0-9a-f]{6,64}")
 
@@ -17,6 +17,26 @@ class FrozenModelConfig:
 
     __pydantic_config__: ClassVar = STRICT
     enabled: bool = True
+
+
+@dataclass(frozen=True)
+class RefitConfig:
+    """Stage `refit`: the joint model's recommender trained on over all events before it serves."""
+
+    __pydantic_config__: ClassVar = STRICT
+    epochs: int = 1  # 0: the joint model serves as it was judged
+    learning_rate: float | None = None  # null: a tenth of training.learning_rate
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"epochs = {self.epochs!r}: must be at least 0")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate = {self.learning_rate!r}: must be positive, or null")
+
+    def budget(self, training: TrainingConfig) -> TrainingConfig:
+        """The optimisation of the refit: no early stop, no last stage."""
+        rate = self.learning_rate or training.learning_rate / 10
+        return replace(training, epochs=self.epochs, learning_rate=rate, last_stage_epochs=0, patience=self.epochs + 1)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def from_baseline(inputs: TrainingInputs, bundle: Bundle, retraining: Retraining
     inputs = replace(inputs, previous=released_table(bundle, inputs.item_ids), reserved=reserved_tuples(bundle))
     if retraining.start != "warm":
         return inputs
-    return replace(inputs, held=held(retraining, inputs.sequences), start=bundle.recommender.state_dict())
+    return replace(inputs, held=held(retraining, inputs.sequences), start=bundle.judged.recommender.state_dict())
 
 
 def held(retraining: RetrainingConfig, seq: Sequences) -> Hold:

@@ -16,6 +16,7 @@ from orchestration.champion.bundle import (
     ENCODER_FILES,
     FACTORS,
     FUSION,
+    JUDGED,
     RESERVED,
     BundleDocument,
     Events,
@@ -24,7 +25,7 @@ from orchestration.champion.bundle import (
     reused_tuples,
     tuple_columns,
 )
-from orchestration.champion.model_artefact import ASSIGNMENT, Model, load_model
+from orchestration.champion.model_artefact import ASSIGNMENT, MODEL_FILES, Model, load_model
 from orchestration.training.tokenizer import check_items
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["bundle", "extra_inputs"]
 
-_MODEL_FILES = {"model.safetensors": (), "config.json": (), "id_table.parquet": ("item_id",)}
 _COMPONENTS = (
     "validated_items",
     "validated_interactions",
@@ -41,6 +41,7 @@ _COMPONENTS = (
     "embeddings",
     "tokenizer",
     "joint_model",
+    "refit",
     "semantic_ids",
     "neighbours",
     "fusion",
@@ -48,22 +49,26 @@ _COMPONENTS = (
 
 
 def bundle(run: StageRun) -> None:
-    """Writes model.safetensors, config.json, id_table.parquet, factors.safetensors, encoder.json (.safetensors), fusion.json, reserved.parquet and
-    bundle.json."""
-    model_artefact, semantic = run.inputs["joint_model"], run.inputs["semantic_ids"]
+    """Writes model.safetensors, config.json and id_table.parquet (what serves), judged.safetensors and judged.json (the same model before its refit),
+    factors.safetensors, encoder.json (.safetensors), fusion.json, reserved.parquet and bundle.json."""
+    model_artefact, judged, semantic = run.inputs["refit"], run.inputs["joint_model"], run.inputs["semantic_ids"]
     check_items(run.inputs["sequences"], run.inputs["embeddings"])
     model = load_model(model_artefact)
     assignment = model_artefact.tensors_metadata("model.safetensors")[ASSIGNMENT]
-    if semantic.facts["assignment_hash"] != assignment:
-        raise DigerError(
-            f"bundle: semantic_ids holds assignment {semantic.facts['assignment_hash'][:12]}, joint_model was trained with {assignment[:12]}: "
-            "run semantic_ids again"
-        )
+    for trained in (model_artefact, judged):
+        own = trained.tensors_metadata("model.safetensors")[ASSIGNMENT]
+        if semantic.facts["assignment_hash"] != own:
+            raise DigerError(
+                f"bundle: semantic_ids holds assignment {semantic.facts['assignment_hash'][:12]}, {trained.stage} was trained with {own[:12]}: "
+                f"run {'semantic_ids' if trained is judged else 'refit'} again"
+            )
     item_ids = run.inputs["sequences"].table("items.parquet")["item_id"]
     if not item_ids.cast(model.item_ids.type).equals(model.item_ids):
         raise DigerError("bundle: joint_model's ID table and sequences number different items: run joint_model again on this snapshot")
     encoder = run.store.artefact("encoder", run.inputs["embeddings"].facts["encoder_hash"])
-    _link(run, model_artefact, _MODEL_FILES)
+    _link(run, model_artefact, MODEL_FILES)
+    for name, copied in JUDGED.items():
+        run.out.file(copied, judged.path(name))
     _link(run, encoder, {name: () for name in ENCODER_FILES if name in encoder.names})
     run.out.file(FUSION, run.inputs["fusion"].path(FUSION))
     run.out.file(FACTORS, run.inputs["tokenizer"].path("inputs.safetensors"))
@@ -80,12 +85,14 @@ def bundle(run: StageRun) -> None:
         "encoder_facts": dict(encoder.facts),
         "factors": run.inputs["tokenizer"].files["inputs.safetensors"]["canonical"],
         "fusion": run.inputs["fusion"].files[FUSION]["canonical"],
+        "judged": judged.files["model.safetensors"]["canonical"],
         "reserved": {"file": RESERVED, "hash": table_hash(reserved, reserved.column_names), "tuples": reserved.num_rows},
         "reused_tuples": reused,
         **_events(run.inputs["sequences"]),
     }
     run.out.json(DOCUMENT, document)
-    run.facts(items=len(item_ids), assignment_hash=assignment, reserved=reserved.num_rows, parent=document["parent"] or "none")
+    run.facts(items=len(item_ids), assignment_hash=assignment, reserved=reserved.num_rows, parent=document["parent"] or "none",
+              refit_epochs=int(model_artefact.facts.get("refit_epochs", 0)))  # fmt: skip
 
 
 def _link(run: StageRun, source: Artefact, files: dict[str, tuple[str, ...]]) -> None:

@@ -154,6 +154,7 @@ class ReleaseWorld:
 
         made["tokenizer"] = self.publish("tokenizer", lambda out: out.tensors("inputs.safetensors", {"factors": factors}))
         made["joint_model"] = self.publish("joint_model", lambda out: write_model(out, tensors, config, item_ids, table, []))
+        made["refit"] = self.publish("refit", lambda out: write_model(out, tensors, config, item_ids, table, []))
         made["semantic_ids"] = self.publish("semantic_ids", write_semantic_ids)
         made["fusion"] = self.publish("fusion", lambda out: out.json("fusion.json", MODEL_ALONE.document()))
         made |= inputs

@@ -1,6 +1,7 @@
 """What the gate measures: candidate and champion on the same users and targets, those of the candidate's snapshot.
 
-What is compared are the lists that would be served: each bundle's model with its own table and from the events of the items that it knows, mixed by
+What is compared are the lists that would be served: each bundle's model, as it was before its refit on all events, with its own table and from the
+events of the items that it knows, mixed by
 its own recipe with what is counted in the snapshot's training events. Items that the snapshot no longer lists do not enter.
 The targets are the split's test targets, which the candidate's training never saw. `fresh` are the targets newer than every event that the
 champion was made from: there both models rank what neither has seen.
@@ -74,7 +75,7 @@ def measures(
         },
         "coverage": {name: _coverage(result, seq.items) for name, result in results.items()},
         "ids": _ids(candidate, champion),
-        "alarm": candidate.model.config.get("alarm"),
+        "alarm": candidate.judged.config.get("alarm"),
     }
     if champion is not None:
         masks = _slices(results["candidate"], champion, catalogue, ranking)
@@ -116,9 +117,9 @@ def _ranked(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: 
     table, device, seq = bundle.table, _device(), catalogue.seq
     users_T, end_T, _ = _rows(seq, users_T)
     beams = recommended(
-        bundle.recommender.to(device), table.codes_NM, table.suffix_N, seq, users_T, end_T, ranking.beams, beams=ranking.beams,
+        bundle.judged.recommender.to(device), table.codes_NM, table.suffix_N, seq, users_T, end_T, ranking.beams, beams=ranking.beams,
         remove_seen=ranking.remove_seen, batch_size=ranking.batch_size, device=device, progress=progress, what="ranking (candidate)",
-        tokens_NTd=bundle.model.history_tokens(),
+        tokens_NTd=bundle.judged.history_tokens(),
     )  # fmt: skip
     return _listed(bundle.fitted.lists, beams, catalogue, users_T, ranking)
 
@@ -133,12 +134,12 @@ def _champion(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking
     items_TW = np.full((len(users_T), ranking.beams), -1, dtype=np.int32)
     scores_TW = np.full((len(users_T), ranking.beams), -np.inf, dtype=np.float32)
     if can_T.any() and (listed_C >= 0).any():
-        model, table = bundle.recommender.to(device), bundle.table
+        model, table = bundle.judged.recommender.to(device), bundle.table
         trie = Trie.from_table(table.codes_NM, table.suffix_N, model.codes, model.suffixes, device, items=torch.from_numpy(listed_C >= 0))
         items_tW, scores_TW[can_T] = recommended(
             model, table.codes_NM, table.suffix_N, own, users_T[can_T], before_E1[end_T[can_T]], ranking.beams, beams=ranking.beams, device=device,
             trie=trie, remove_seen=ranking.remove_seen, batch_size=ranking.batch_size, progress=progress, what="ranking (champion)",
-            tokens_NTd=bundle.model.history_tokens(),
+            tokens_NTd=bundle.judged.history_tokens(),
         )  # fmt: skip
         items_TW[can_T] = np.where(items_tW >= 0, listed_C[items_tW], -1)
     return _listed(bundle.fitted.lists, (items_TW, scores_TW), catalogue, users_T, ranking)

@@ -177,10 +177,8 @@ def _with_teacher(found: TrainingInputs, job: Job, neighbours: Artefact, progres
     from orchestration.features.neighbours import read_table
 
     config = job.model.training.teacher
-    counted = read_table(neighbours, "transitions" if job.refit is None else "transitions_end")
-    tables = TeacherTables(counted, read_table(neighbours, "text"), job.neighbours)
-        read_table(neighbours, "transitions" if job.refit is None else "transitions_end"), read_table(neighbours, "text"), job.neighbours
-    )
+    transitions = read_table(neighbours, "transitions" if job.refit is None else "transitions_end")
+    tables = TeacherTables(transitions, read_table(neighbours, "text"), job.neighbours)
     synthetic = synthetic_rows(len(training_rows(found.sequences)[0]), config)
     return replace(
         found,

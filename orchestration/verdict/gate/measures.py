@@ -1,8 +1,8 @@
 """What the gate measures: candidate and champion on the same users and targets, those of the candidate's snapshot.
 
 What is compared are the lists that would be served: each bundle's model, as it was before its refit on all events, with its own table and from the
-events of the items that it knows, mixed by
-its own recipe with what is counted in the snapshot's training events. Items that the snapshot no longer lists do not enter.
+events of the items that it knows, mixed by its own recipe with what is counted in the snapshot's training events. Items that the snapshot no longer
+lists do not enter.
 The targets are the split's test targets, which the candidate's training never saw. `fresh` are the targets newer than every event that the
 champion was made from: there both models rank what neither has seen.
 """

@@ -8,7 +8,7 @@ item_ids.py       the one join on item ids: which ids of two tables are the same
 
 data/             sequences.py    events -> users' histories as item indices; splits
                   batches.py      rows of (history, target), in a resumable order
-                  item_factors.py, transitions.py   counted from training events; distillation.py: targets drawn from a teacher
+                  item_factors.py, neighbours.py    counted from training events; teacher.py, distillation.py: targets drawn from those
 tokenizer/        rqvae.py        x_v -> z_v -> residual codes c_1..c_M: the RQ-VAE and its warm-up; kmeans.py: the first codebooks
 training/         noise.py        Gumbel noise keyed by (seed, step, level, item)
                   assignment.py   logits l, noise sigma g, soft y, sampled c, hard-forward P = onehot(k) + (y - sg y)

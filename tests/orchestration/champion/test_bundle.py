@@ -54,7 +54,7 @@ def test_a_bundle_serves_from_its_own_files_alone(world, made, tmp_path):
     assert bundle.encoder_state.document == {"encoder": "vectors", "width": 5}
     components = {name: made[name].hash for name in bundle.components if name != "encoder"}
     assert bundle.components == {**components, "encoder": world.encoder.hash}
-    assert len(components) == 9
+    assert len(components) == 10
 
 
 def test_equal_parts_make_an_equal_bundle(world, made):

@@ -41,7 +41,7 @@ def test_selection_strings_parse():
 
 def test_training_is_limited_to_one_at_a_time():
     pools = {name: defs.resolve_assets_def(name).op.pool for name in BY_NAME}
-    assert {name for name, pool in pools.items() if pool == "training"} == {"frozen_model", "joint_model", "decay_search", "tuned_model"}
+    assert {name for name, pool in pools.items() if pool == "training"} == {"frozen_model", "joint_model", "refit", "decay_search", "tuned_model"}
 
 
 def test_validated_stages_have_blocking_checks():

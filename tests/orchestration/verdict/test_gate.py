@@ -401,7 +401,7 @@ def test_a_model_that_gives_no_numbers_cannot_serve(world, data):
             out.file(name, made["joint_model"].path(name), sort_by=made["joint_model"].files[name]["sort_by"])
         out.tensors("model.safetensors", tensors, made["joint_model"].tensors_metadata("model.safetensors"))
 
-    broken_model = {**made, "joint_model": world.publish("joint_model", write)}
+    broken_model = {**made, "joint_model": world.publish("joint_model", write), "refit": world.publish("refit", write)}
     broken_model["bundle"] = world.compute("bundle", broken_model)
     verdict = judged(world, broken_model)
     assert "servable" in failed(verdict)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from diger_core.store.artefacts import Artefact
-from orchestration.champion.bundle import FUSION
 from orchestration.engine.runner import Result
 from orchestration.graph import GROUPS, Preview, Stage
 from orchestration.verdict.gate.document import VERDICT
@@ -141,6 +140,7 @@ def evaluation(artefact: Artefact) -> Metadata:
 
 
 def fusion(artefact: Artefact) -> Metadata:
+    from orchestration.champion.bundle import FUSION
     from orchestration.verdict.report.listens import markdown
 
     return {"weights": dg.MetadataValue.md(markdown(artefact.json(FUSION)))}

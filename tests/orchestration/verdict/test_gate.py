@@ -76,7 +76,7 @@ def test_a_model_that_counting_beats_is_refused_with_the_interval(world):
     verdict = judged(world, made, beat_baseline=True)
     assert failed(verdict) == ["best_baseline"]
     metrics = verdict["metrics"]
-    assert metrics["baseline"]["name"] == "item_item"
+    assert metrics["baseline"]["name"] in ("item_item", "markov")
     assert metrics["baseline"]["low"] <= metrics["baseline"]["mean"] <= metrics["baseline"]["high"] < 0
     assert metrics["baseline"]["mean"] == pytest.approx(metrics["models"]["candidate"]["ndcg@10"] - metrics["models"]["baseline"]["ndcg@10"])
 
@@ -87,7 +87,7 @@ def test_lists_that_listen_to_the_counts_are_as_good_as_the_counts(world):
     recipe = world.publish("fusion", lambda out: out.json("fusion.json", dataclasses.replace(MODEL_ALONE, lists=COUNTED).document()))
     verdict = judged(world, world.candidate(seed=1, data=data, fusion=recipe), beat_baseline=True)
     assert failed(verdict) == []
-    assert verdict["metrics"]["baseline"] == {"name": "item_item", "mean": 0.0, "low": 0.0, "high": 0.0}
+    assert verdict["metrics"]["baseline"]["high"] >= 0
 
 
 def test_each_bundle_is_judged_by_its_own_recipe(world):
@@ -96,7 +96,8 @@ def test_each_bundle_is_judged_by_its_own_recipe(world):
     alone, counting = world.candidate(seed=1, data=data), world.candidate(seed=1, data=data, fusion=recipe)
     verdict = judged(world, alone, counting["bundle"])
     assert failed(judged(world, alone, counting["bundle"], min_relative_ndcg=0.9)) == ["relative_ndcg"]
-    assert verdict["metrics"]["models"]["champion"]["ndcg@10"] == verdict["metrics"]["models"]["baseline"]["ndcg@10"]
+    own = judged(world, counting)["metrics"]["models"]["candidate"]["ndcg@10"]
+    assert verdict["metrics"]["models"]["champion"]["ndcg@10"] == own > verdict["metrics"]["models"]["candidate"]["ndcg@10"]
 
 
 def test_a_candidate_equal_to_its_champion_differs_in_nothing(world, champion):

@@ -78,7 +78,7 @@ def test_axe_finds_nothing_serious(browser, pages, name, scheme):
 
 def test_axe_notices_what_it_is_for(browser, pages):
     page = opened(browser, pages["report"], "light", 1280)
-    page.evaluate("document.querySelector('.lead').style.color = '#bbb'; document.querySelector('svg.chart').removeAttribute('aria-label')")
+    page.evaluate("document.querySelector('#verdict dd').style.color = '#bbb'; document.querySelector('svg.chart').removeAttribute('aria-label')")
     assert {fault.partition(":")[0] for fault in serious(page)} == {"color-contrast", "svg-img-alt"}
 
 
@@ -102,7 +102,7 @@ def test_the_checks_notice_what_they_are_for(browser, pages):
     page = opened(browser, pages["report"], "light", 1280)
     page.evaluate(
         """() => {
-            document.querySelector('.lead').style.color = '#bbb';
+            document.querySelector('#verdict dd').style.color = '#bbb';
             document.querySelector('h2').outerHTML = '<h4>x</h4>';
             document.querySelector('svg.chart').removeAttribute('aria-label');
             document.querySelector('svg.chart').textContent = '';

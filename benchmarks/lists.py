@@ -1,0 +1,215 @@
+"""Lists, models and baselines on one data set: what each piece adds, over seeds, by the project's own evaluation protocol.
+
+    python -m benchmarks.prepare_lists ../shared/data/amazon_beauty .device-inputs/beauty-temporal
+    python -m benchmarks.lists --data .device-inputs/beauty-temporal --runs "frozen" "joint: training.teacher.share=0.5" --seeds 0 1 2
+
+A run is "NAME: SECTION.KEY=value ..." with the sections recommender, training, teacher, joint, schedule, tokenizer; a name that begins with joint
+trains the tokenizer, too. One line a run and seed goes to <out>/lists.jsonl: test figures of the released lists, of the model alone and of every baseline, their
+paired differences with intervals, and the slices. A run and seed that is there already is left out, so that an interrupted table continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.common import Data, device, load, record
+from diger_core.config import (
+    JointModelConfig,
+    ModelConfig,
+    NeighboursConfig,
+    PathsConfig,
+    RecommenderConfig,
+    ScheduleConfig,
+    TableConfig,
+    TeacherConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
+from diger_core.data import splits
+from diger_core.data.item_factors import item_factors
+from diger_core.data.neighbours import ItemTable, transitions
+from diger_core.data.splits import Split
+from diger_core.data.teacher import SyntheticHistories, TeacherTables, synthetic_rows, taught
+from diger_core.evaluation.fusion import Counts
+from diger_core.evaluation.metrics import ndcg, paired_bootstrap, ranks, recall
+from diger_core.evaluation.ranking import recommended
+from diger_core.evaluation.recipes import Beams, Fitted, fit, ranked
+from diger_core.recommender.history_input import table_tokens
+from diger_core.tokenizer.rqvae import Tokenizer, tokenizer
+from diger_core.training.inputs import TrainingInputs
+from diger_core.training.loop import Trained, train
+from diger_core.training.model_selection import search_batch
+
+BEAMS = 50
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run's configuration: the shared defaults with the run's own changes."""
+
+    recommender: RecommenderConfig
+    training: TrainingConfig
+    joint: JointModelConfig
+    tokenizer: TokenizerConfig
+
+    @classmethod
+    def of(cls, joint: bool, seed: int, changes: list[str]) -> Settings:
+        recommender = RecommenderConfig(encoder_layers=2, decoder_layers=2, d_model=128, d_ff=512, heads=4, d_head=32, dropout=0.1, history=20)
+        training = TrainingConfig(epochs=30, batch_size=512, learning_rate=2e-3, seed=seed, beams=20, patience=8, evaluation_users=4000)
+        training = replace(training, device=device().type, precision="bf16" if device().type == "cuda" else "fp32", compile=device().type == "cuda")
+        model = JointModelConfig(
+            tokenizer="joint" if joint else "frozen", paths=PathsConfig(), schedule=ScheduleConfig(name="frqud"), codebook_learning_rate=1e-4
+        )
+        found = {
+            "recommender": recommender,
+            "training": training,
+            "teacher": TeacherConfig(),
+            "joint": model,
+            "schedule": model.schedule,
+            "tokenizer": TokenizerConfig(hidden=(512, 256), code_dim=64, epochs=60, seed=seed),
+        }
+        for change in changes:
+            section, _, rest = change.partition(".")
+            key, _, value = rest.partition("=")
+            kinds = {f.name: getattr(found[section], f.name) for f in fields(found[section])}
+            found[section] = replace(found[section], **{key: _typed(kinds[key], value)})
+        joint_config = replace(found["joint"], schedule=found["schedule"])
+        return cls(found["recommender"], replace(found["training"], teacher=found["teacher"]), joint_config, found["tokenizer"])
+
+
+def _typed(before: Any, value: str) -> Any:
+    if isinstance(before, bool):
+        return value == "true"
+    if isinstance(before, int | float):
+        return type(before)(value)
+    return value if isinstance(before, str) else json.loads(value)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The data set, its tables, and what is counted up to each moment."""
+
+    data: Data
+    transitions: ItemTable
+    text: ItemTable
+
+    @classmethod
+    def of(cls, folder: Path) -> Shop:
+        data = load(folder)
+        return cls(data, transitions(data.sequences, NeighboursConfig()), ItemTable.from_tensors(load_file(folder / "text.safetensors"), "text"))
+
+    @property
+    def counts(self) -> Counts:
+        return Counts.of(self.data.sequences, self.transitions, self.text)
+
+    def eve(self) -> Counts:
+        seq = splits.up_to(self.data.sequences)
+        return Counts.of(seq, transitions(seq, NeighboursConfig()), self.text)
+
+
+def trained(shop: Shop, settings: Settings, start: Tokenizer, vectors_ND: torch.Tensor) -> Trained:
+    seq, teacher = shop.data.sequences, settings.training.teacher
+    tables = TeacherTables(shop.transitions, shop.text, NeighboursConfig())
+    rows = synthetic_rows(len(splits.training_rows(seq)[0]), teacher)
+    inputs = TrainingInputs(
+        vectors_ND,
+        seq,
+        shop.data.item_ids,
+        start,
+        distillation=taught(seq, tables, teacher) if teacher.share else None,
+        synthetic=SyntheticHistories(tables, teacher, rows) if rows else None,
+    )
+    return train(inputs, ModelConfig(settings.recommender, settings.training, settings.joint, TableConfig()))
+
+
+def beams(shop: Shop, model: Trained, split: Split) -> Beams:
+    users_T, end_T, _ = splits.targets(shop.data.sequences, split)
+    tokens = table_tokens(model.recommender, model.table, model.tokenizer, model.z_Ne)
+    bf16 = device().type == "cuda"
+    with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
+        return recommended(
+            model.recommender, model.table.codes_NM, model.table.suffix_N, shop.data.sequences, users_T, end_T, BEAMS, beams=BEAMS,
+            batch_size=search_batch(BEAMS, device()), device=device(), tokens_NTd=tokens,
+        )  # fmt: skip
+
+
+def figures(shop: Shop, fitted: Fitted, found: Beams | None) -> dict[str, Any]:
+    """Test figures by model, differences of the lists and of the model from the baselines, and new items."""
+    seq, counts = shop.data.sequences, shop.counts
+    users_T, end_T, target_T = splits.targets(seq, "test")
+    rank = {"model": ranks(found[0], target_T)} if found is not None else {}
+    for name, recipe in {"lists": fitted.lists, **fitted.baselines}.items():
+        rank[name] = ranks(ranked(recipe, counts, seq, users_T, end_T, 20, found)[0], target_T)
+    best = max(fitted.baselines, key=lambda name: ndcg(rank[name], 10).mean())
+    rows = {name: [round(float(recall(r, 10).mean()), 5), round(float(ndcg(r, 10).mean()), 5)] for name, r in rank.items()}
+    told: dict[str, Any] = {"test_users": len(users_T), "test": rows, "best_baseline": best}
+    told["lists - best"] = _difference(rank["lists"], rank[best])
+    if "model" in rank:
+        told["model - item_item_text"] = _difference(rank["model"], rank["item_item_text"])
+    new_T = splits.training_counts(seq)[target_T] == 0
+    told["new_items"] = {"users": int(new_T.sum()), **{name: round(float(ndcg(r, 10)[new_T].mean()), 5) for name, r in rank.items()}}
+    if seq.boundaries is not None:
+        eve = {
+            n: ranks(ranked(r, shop.eve(), seq, users_T, end_T, 20, found)[0], target_T)
+            for n, r in (("lists", fitted.lists), (best, fitted.baselines[best]))
+        }
+        told["counts_to_the_test"] = {name: [round(float(recall(r, 10).mean()), 5), round(float(ndcg(r, 10).mean()), 5)] for name, r in eve.items()}
+        told["counts_to_the_test"]["difference"] = _difference(eve["lists"], eve[best])
+    return told
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> list[float]:
+    return [round(value, 5) for value in paired_bootstrap(ndcg(a, 10), ndcg(b, 10), 1000, 0)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", nargs="+", default=["frozen", "joint"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--set", nargs="*", default=[], help="changes of every run")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--seconds", type=float, default=540.0, help="no run begins after so long")
+    given = parser.parse_args()
+    shop, begun = Shop.of(given.data), time.perf_counter()
+    there = {(row["data"], row["run"], row["seed"]) for row in _rows(given.out / "lists.jsonl")}
+    warmed: dict[Any, tuple[Tokenizer, torch.Tensor]] = {}
+    for seed in given.seeds:
+        for run in given.runs:
+            name, _, changes = run.partition(":")
+            if (shop.data.name, run, seed) in there or time.perf_counter() - begun > given.seconds:
+                continue
+            settings = Settings.of(name.startswith("joint"), seed, [*given.set, *changes.split()])
+            if settings.tokenizer not in warmed:
+                parts = [torch.nn.functional.normalize(shop.data.vectors_ND, dim=1)]
+                if settings.tokenizer.item_factors:
+                    parts.append(torch.from_numpy(item_factors(shop.data.sequences, settings.tokenizer.item_factors, seed)))
+                vectors_ND = torch.cat(parts, 1)
+                warmed[settings.tokenizer] = (tokenizer(vectors_ND.to(device()), settings.tokenizer, device=device())[0], vectors_ND)
+            started = time.perf_counter()
+            model = trained(shop, settings, *warmed[settings.tokenizer])
+            seconds = time.perf_counter() - started
+            validation = beams(shop, model, "validation")
+            fitted = fit(shop.counts, shop.data.sequences, validation)
+            told = figures(shop, fitted, beams(shop, model, "test"))
+            weights = {part: round(weight, 3) for part, weight in fitted.lists.weights.items()}
+            told |= {"weights": weights, "fallback": fitted.fallback, "validation": round(fitted.lists.ndcg, 5), "alarm": model.alarm}
+            told |= {"best_epoch": model.best_epoch, "validation_model": round(model.best_ndcg, 5), "seconds": round(seconds, 1)}
+            record("lists", {"data": shop.data.name, "run": run, "seed": seed, "changes": given.set, **told}, given.out)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+if __name__ == "__main__":
+    main()

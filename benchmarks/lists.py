@@ -1,11 +1,12 @@
 """Lists, models and baselines on one data set: what each piece adds, over seeds, by the project's own evaluation protocol.
 
     python -m benchmarks.prepare_lists ../shared/data/amazon_beauty .device-inputs/beauty-temporal
-    python -m benchmarks.lists --data .device-inputs/beauty-temporal --runs "frozen" "joint: training.teacher.share=0.5" --seeds 0 1 2
+    python -m benchmarks.lists --data .device-inputs/beauty-temporal --runs "frozen" "joint: teacher.share=0.5" --seeds 0 1 2
 
 A run is "NAME: SECTION.KEY=value ..." with the sections recommender, training, teacher, joint, schedule, tokenizer; a name that begins with joint
-trains the tokenizer, too. One line a run and seed goes to <out>/lists.jsonl: test figures of the released lists, of the model alone and of every baseline, their
-paired differences with intervals, and the slices. A run and seed that is there already is left out, so that an interrupted table continues.
+trains the tokenizer, too. One line a run and seed goes to <out>/lists.jsonl: test figures of the released lists, of the model alone and of every
+baseline, their paired differences with intervals, and the slices. A run and seed that is there already is left out, so that an interrupted table
+continues.
 """
 
 from __future__ import annotations

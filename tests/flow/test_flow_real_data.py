@@ -92,6 +92,7 @@ def test_amazon_scientific_small_with_one_epoch(shared_data, tmp_path):
     assert_sound(summary, peak)
 
 
+@pytest.mark.slow
 def test_fewer_items_than_codes_get_fitting_codebooks_and_a_word_about_it(tmp_path):
     snapshot = write(tmp_path / "snap", interactions(users=60, each=8, n_items=150), items(150))
     budget = ("tokenizer.codes=null", "training.epochs=1", "tokenizer.epochs=5", "cluster.workers=0", "frozen_model.enabled=false")

@@ -350,6 +350,7 @@ STAGES: tuple[Stage, ...] = (
         params=("evaluation", "gate"),
         kinds=("pytorch",),
         description="May the candidate serve? Candidate and champion on the same users, by rules; the verdict is stored and release re-reads it.",
+        version="2",
         extra_inputs=Hook("orchestration.verdict.gate.gate:extra_inputs"),
         presented=Hook(_PRESENT + "gate"),
         checks=Hook(_CHECKS + "gate"),

@@ -24,7 +24,7 @@ from orchestration.graph import STAGES, Stage
 
 PIPELINE = "pipeline"  # where dvc.yaml's outs lie
 RECORD, SNAPSHOT, POINTERS, BASELINE, LOG = "record.json", "snapshot.json", "pointers.json", "baseline.json", "champion"
-BUNDLES = ("baseline", "champion")  # inputs that are artefacts of stage bundle
+BUNDLES = ("baseline", "champion", "anchor")  # inputs that are artefacts of stage bundle
 _AGAIN = "remove {} and run dvc checkout or dvc pull (with verify = true on the remote)"
 
 

@@ -20,7 +20,7 @@ from diger_core.store.artefacts import MANIFEST, Artefact, Store, cache_director
 from diger_core.store.canonical import digest
 from diger_core.store.record import Record
 
-EARLIER = ("baseline", "champion")  # inputs that are an earlier release
+EARLIER = ("baseline", "champion", "anchor")  # inputs that are an earlier release
 THREADS = 16  # of requests to an object store; a local disk needs none
 
 

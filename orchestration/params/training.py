@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from diger_core.config import STRICT, StabilityConfig, TrainingConfig
 
-_HASH = re.compile(r"[0-9a-f]{6,64}")
+HASH = re.compile(r"[0-9a-f]{6,64}")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RetrainingConfig:
     learning_rate: float | None = None  # the recommender's in warm starts; None: training.learning_rate
 
     def __post_init__(self) -> None:
-        if self.baseline not in ("champion", "none") and not _HASH.fullmatch(self.baseline):
+        if self.baseline not in ("champion", "none") and not HASH.fullmatch(self.baseline):
             raise ValueError(f"baseline = {self.baseline!r}: must be champion, none or the hash of a bundle")
         if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"epochs = {self.epochs!r}: must be at least 1, or null")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from diger_core.config import STRICT, check
+from orchestration.params.training import HASH
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,14 @@ class GateConfig:
 
     __pydantic_config__: ClassVar = STRICT
     users: int | None = None  # ranked by both models, drawn by a fixed seed; null: all
-    judge: Literal["mean", "low", "high"] = "mean"  # the end of the 95% interval that must reach min_relative_ndcg
-    min_relative_ndcg: float = 0.97  # N@10 against the champion's on the same users; may exceed 1
+    judge: Literal["mean", "low", "high"] = "low"  # the end of the 95% interval that must reach min_relative_ndcg and min_relative_anchor
+    # N@10 against the champion's on the same users, over all targets and over those that both know; may exceed 1.
+    min_relative_ndcg: float = 0.95
+    # The bundle that every candidate is compared with beside the champion, so that many small losses do not add up: first (the first release),
+    # none, or a bundle's hash.
+    anchor: str = "first"
+    min_relative_anchor: float = 0.9  # N@10 against the anchor's on targets that it knows; may exceed 1
+    min_new_items: float = 0.3  # N@10 on targets without a training event over what text alone reaches; judged beside a champion
     min_relative_slice: float = 0.85  # N@10 on head and on tail; judged only where the interval says that the loss is real
     max_churn: float = 0.2  # events of items that both know whose item gets another ID; 1 where a new ID space is wanted
     min_unique_prefixes: float = 0.3  # prefixes over items
@@ -38,9 +45,11 @@ class GateConfig:
 
     def __post_init__(self) -> None:
         shares = ("min_relative_slice", "max_churn", "min_unique_prefixes", "min_coverage", "min_relative_coverage", "min_common_items")
-        for key in shares:
+        for key in (*shares, "min_new_items"):
             check(0 <= getattr(self, key) <= 1, key, getattr(self, key), "between 0 and 1")
-        check(0 <= self.min_relative_ndcg <= 2, "min_relative_ndcg", self.min_relative_ndcg, "between 0 and 2")
+        for key in ("min_relative_ndcg", "min_relative_anchor"):
+            check(0 <= getattr(self, key) <= 2, key, getattr(self, key), "between 0 and 2")
+        check(self.anchor in ("first", "none") or bool(HASH.fullmatch(self.anchor)), "anchor", self.anchor, "first, none or the hash of a bundle")
         check(self.users is None or self.users >= 1, "users", self.users, "null, or at least 1")
         check(self.servability_users >= 1, "servability_users", self.servability_users, "at least 1")
         check(self.bootstrap >= 100, "bootstrap", self.bootstrap, "at least 100")

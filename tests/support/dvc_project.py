@@ -26,7 +26,9 @@ semantic_ids: {}
 retraining: {}
 catalogue_diff: {}
 evaluation: {beams: 20, bootstrap: 100}
-gate: {beat_most_popular: false, min_coverage: 0, min_unique_prefixes: 0, max_churn: 1, min_relative_ndcg: 0, min_relative_slice: 0}
+gate:
+  {beat_most_popular: false, min_coverage: 0, min_unique_prefixes: 0, max_churn: 1, min_relative_ndcg: 0, min_relative_slice: 0,
+   min_relative_anchor: 0, min_new_items: 0}
 report: {examples: 2}
 release: {}
 recommendations: {}

@@ -8,8 +8,7 @@ import yaml
 
 from orchestration.cli import main
 from tests.support import data_page
-from tests.support.retraining_page import LENIENT
-from tests.support.retraining_world import SMALL
+from tests.support.retraining_world import LENIENT, SMALL
 
 
 def world(folder: Path) -> None:

@@ -9,13 +9,8 @@ from typing import Any
 import yaml
 
 from orchestration.engine.registry import register
-from tests.support.retraining_world import FIRST, RENAMED, SECOND, SMALL, RetrainingWorld, shop
+from tests.support.retraining_world import FIRST, LENIENT, RENAMED, SECOND, SMALL, RetrainingWorld, shop
 from tests.support.snapshot_material import write
-
-LENIENT = {
-    "min_relative_ndcg": 0.0, "min_relative_slice": 0.0, "max_churn": 1.0, "min_unique_prefixes": 0.0, "min_coverage": 0.0,
-    "min_relative_coverage": 0.0, "beat_most_popular": False, "servability_users": 4, "bootstrap": 100,
-}  # fmt: skip
 
 
 def world(folder: Path) -> None:

@@ -20,14 +20,10 @@ import yaml
 
 from orchestration.graph import STAGES
 from tests.support.browser import browser_page
-from tests.support.retraining_world import FIRST, RENAMED, SECOND, SMALL, shop
+from tests.support.retraining_world import FIRST, LENIENT, RENAMED, SECOND, SMALL, shop
 from tests.support.snapshot_material import write
 from tests.support.ui_server import Ui, launch, launchpad, running_ui
 
-LENIENT = {
-    "min_relative_ndcg": 0.0, "min_relative_slice": 0.0, "max_churn": 1.0, "min_unique_prefixes": 0.0, "min_coverage": 0.0,
-    "min_relative_coverage": 0.0, "beat_most_popular": False, "servability_users": 4, "bootstrap": 100,
-}  # fmt: skip
 PARAMS: dict[str, Any] = {**SMALL, "gate": LENIENT, "retraining": {"epochs": 1}, "decay_search": {"trials": 3, "finalists": 1, "seeds": 1}}
 JOBS = ("arrival", "assign_new_items", "retrain", "evaluate", "gate_and_release", "recommend", "tune")
 EVERYTHING = "/asset-groups"

@@ -14,13 +14,17 @@ NDCG: Final = "ndcg@10"
 
 
 class Rule(TypedDict):
-    """One rule: what was found, what is wanted, and what to do about it."""
+    """One rule: what was found, what is wanted, and what to do about it.
+
+    `excused`: not met, and passed all the same, because the champion, which would stay, meets it no better.
+    """
 
     name: str
     passed: bool
     observed: Any  # a number, a text or null, as the rule has it
     wanted: Any
     message: str
+    excused: NotRequired[bool]
 
 
 ModelFigures = TypedDict("ModelFigures", {"recall@10": float, "ndcg@10": float, "intervals": dict[str, list[float]]})
@@ -70,16 +74,38 @@ class Servability(TypedDict):
 
 
 class Baseline(TypedDict):
-    """The best counting baseline on these users, and the candidate's NDCG@10 minus its, with the 95% interval."""
+    """The best counting baseline on these users, and the candidate's NDCG@10 minus its, with the 95% interval; likewise the champion's."""
 
     name: str
     mean: float
     low: float
     high: float
+    champion: NotRequired[Difference]
+
+
+class NewItems(TypedDict):
+    """NDCG@10 on targets without a training event: the lists, the text neighbours alone, the lists minus those with the 95% interval."""
+
+    users: int
+    candidate: float
+    text: float
+    difference: Difference
+    champion: NotRequired[float]
+
+
+class Anchor(TypedDict):
+    """Candidate and champion beside the fixed bundle, on the targets that it knows. In both slices the anchor stands in the champion's place."""
+
+    bundle: str
+    common_items: float  # share of its items that the catalogue still has
+    candidate: Slice
+    champion: Slice
 
 
 class Figures(TypedDict):
-    """The models side by side. The last three only where there is a champion; `fresh_targets` is null where events have no times."""
+    """The models side by side. `new_items` only where there are such targets and texts. What follows it only where there is a champion:
+    `fresh_targets` is null where events have no times; `champion_prefixes`: its unique prefixes over its items; `anchor` where it is a third bundle.
+    """
 
     users: int
     users_with_a_target: int
@@ -88,9 +114,12 @@ class Figures(TypedDict):
     coverage: dict[str, float]
     ids: Ids
     alarm: str | None
+    new_items: NotRequired[NewItems]
     slices: NotRequired[dict[str, Slice]]
     fresh_targets: NotRequired[int | None]
     churn: NotRequired[Churn]
+    champion_prefixes: NotRequired[float]
+    anchor: NotRequired[Anchor]
 
 
 class Measured(Figures):

@@ -22,7 +22,8 @@ def gate(run: StageRun) -> None:
     from diger_core.data.sequences import Sequences
     from orchestration.champion.bundle import load_bundle
     from orchestration.features.neighbours import read_counts
-    from orchestration.verdict.gate.measures import Catalogue, measures
+    from orchestration.verdict.gate.measures import measures
+    from orchestration.verdict.gate.ranked import Catalogue
     from orchestration.verdict.gate.rules import rules
     from orchestration.verdict.gate.servability import servability
     from orchestration.verdict.report.gate import picture, verdict_markdown
@@ -30,12 +31,12 @@ def gate(run: StageRun) -> None:
     candidate = load_bundle(run.store, run.inputs["bundle"].hash)
     if candidate.components["sequences"] != run.inputs["sequences"].hash:
         raise DigerError("gate: the bundle was made from other sequences than these: run bundle again on this snapshot")
-    champion = load_bundle(run.store, run.inputs["champion"].hash) if "champion" in run.inputs else None
+    champion, anchor = (load_bundle(run.store, run.inputs[name].hash) if name in run.inputs else None for name in ("champion", "anchor"))
     seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
     counts = read_counts(run.inputs["neighbours"], seq)
     catalogue = Catalogue(seq, run.inputs["sequences"].table("items.parquet")["item_id"], counts)
     config = run.params.gate
-    figures = measures(candidate, champion, catalogue, run.params.evaluation, config, run.progress)
+    figures = measures(candidate, champion, anchor, catalogue, run.params.evaluation, config, run.progress)
     width = int(candidate.document["encoder_facts"]["width"])
     measured: Measured = {**figures, "servability": servability(run.store.url, candidate.hash, seq, config.servability_users, width)}
     judged = rules(measured, config)
@@ -55,13 +56,31 @@ def gate(run: StageRun) -> None:
 
 
 def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], fit: bool, **_: Any) -> dict[str, Artefact]:
-    """The champion to compare with, if there is one.
+    """The champion to compare with, if there is one, and the anchor where that is a third bundle.
 
     A candidate that was released before is compared with the one that its release replaced, so that a repeated run finds its verdict, and an old
     bundle that a later one has replaced is not judged again.
     """
-    hash_ = opponent(store, inputs["bundle"].hash)
-    return {} if hash_ is None else {"champion": store.artefact("bundle", hash_)}
+    candidate = inputs["bundle"].hash
+    hash_ = opponent(store, candidate)
+    if hash_ is None:
+        return {}
+    found = {"champion": store.artefact("bundle", hash_)}
+    fixed = anchor(store, params.gate.anchor)
+    return found if fixed is None or fixed.hash in (candidate, hash_) else {**found, "anchor": fixed}
+
+
+def anchor(store: Store, named: str) -> Artefact | None:
+    """The bundle that `gate.anchor` names; `first`: the oldest release whose bundle is still in the store. None: there is none."""
+    from orchestration.champion.baseline import find_bundle
+    from orchestration.champion.log import history
+
+    if named == "none":
+        return None
+    if named != "first":
+        return find_bundle(store, named)
+    kept = (store.find("bundle", entry.bundle) for entry in history(store) if entry.action == "release")
+    return next((found for found in kept if found is not None), None)
 
 
 def opponent(store: Store, candidate: str) -> str | None:
@@ -78,6 +97,9 @@ def summary(verdict: GateVerdict) -> str:
     """The verdict in one line: accepted, or the rules that were not met with what was found."""
     failed = [rule for rule in verdict["rules"] if not rule["passed"]]
     if not failed:
+        excused = [rule["name"] for rule in verdict["rules"] if rule.get("excused")]
+        if excused:
+            return f"accepted; not met, and the champion is no better: {', '.join(excused)}; the other rules are met"
         return f"accepted, all {len(verdict['rules'])} rules are met"
     return "refused: " + "; ".join(f"{rule['name']} ({rule['message']})" for rule in failed)
 

@@ -1,70 +1,57 @@
-"""What the gate measures: candidate and champion on the same users and targets, those of the candidate's snapshot.
+"""What the gate measures: candidate, champion and anchor on the same users and targets, those of the candidate's snapshot.
 
-What is compared are the lists that would be served: each bundle's model, as it was before its refit on all events, with its own table and from the
-events of the items that it knows, mixed by its own recipe with what is counted in the snapshot's training events. Items that the snapshot no longer
-lists do not enter.
-The targets are the split's test targets, which the candidate's training never saw. `fresh` are the targets newer than every event that the
-champion was made from: there both models rank what neither has seen.
+What is compared are the lists that would be served (ranked.py). The targets are the split's test targets, which the candidate's training never saw.
+`fresh` are the targets newer than every event that the champion was made from: there both models rank what neither has seen. `known_to_both` are
+those that the champion knows, too: on the others it can hardly be right, and an overall gain may hide a loss on what both know.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from diger_core.config import EvaluationConfig
 from diger_core.data.splits import targets
-from diger_core.errors import DigerError
-from diger_core.evaluation.metrics import ndcg, ranks
-from diger_core.evaluation.ranking import EvaluationResult, recommended
-from diger_core.evaluation.recipes import ranked
+from diger_core.evaluation.metrics import ndcg, paired_bootstrap, recall
+from diger_core.evaluation.ranking import EvaluationResult, baseline_results, evaluation, target_slices
 from diger_core.item_ids import index_of
-from diger_core.recommender.trie import Trie
 from orchestration.champion.bundle import reused_tuples
-from orchestration.serving.lists import projected
-from orchestration.verdict.gate.document import NDCG, RECALL, Churn, Comparison, Figures, Ids, K, Slice
+from orchestration.verdict.gate.document import NDCG, RECALL, Anchor, Churn, Comparison, Figures, Ids, K, NewItems, Slice
+from orchestration.verdict.gate.ranked import Catalogue, baselines, candidate_lists, earlier_lists, rows, sample
 
 if TYPE_CHECKING:
-    from diger_core.data.sequences import Sequences
-    from diger_core.evaluation.fusion import Counts
     from diger_core.evaluation.metrics import Float64
-    from diger_core.evaluation.recipes import Beams, Recipe
     from diger_core.progress import Progress
     from orchestration.champion.bundle import Bundle
     from orchestration.params.verdict import GateConfig
 
 SMALLEST = 2  # users of a slice that has an interval
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """The candidate's snapshot: events, its items in the order of the indices, and what is counted of them."""
-
-    seq: Sequences
-    item_ids: pa.ChunkedArray
-    counts: Counts  # of training events: both bundles' recipes count with them, as both would if they served
+Results = dict[str, EvaluationResult]
 
 
 def measures(
-    candidate: Bundle, champion: Bundle | None, catalogue: Catalogue, evaluation: EvaluationConfig, config: GateConfig, progress: Progress
+    candidate: Bundle,
+    champion: Bundle | None,
+    anchor: Bundle | None,
+    catalogue: Catalogue,
+    ranks_by: EvaluationConfig,
+    config: GateConfig,
+    progress: Progress,
 ) -> Figures:
     """All figures that the rules read, as plain values."""
-    from diger_core.evaluation import ranking as core
-
     seq = catalogue.seq
-    ranking = replace(evaluation, recall_at=(K,), ndcg_at=(K,), constrained=True, beams=max(evaluation.beams, K), bootstrap=config.bootstrap)
-    users_T = _sample(seq, config.users)
-    results = {"candidate": _ranked(candidate, catalogue, users_T, ranking, progress)}
+    ranking = replace(ranks_by, recall_at=(K,), ndcg_at=(K,), constrained=True, beams=max(ranks_by.beams, K), bootstrap=config.bootstrap)
+    users_T = sample(seq, config.users)
+    results = {"candidate": candidate_lists(candidate, catalogue, users_T, ranking, progress)}
     if champion is not None:
-        results["champion"] = _champion(champion, catalogue, users_T, ranking, progress)
-    results["most_popular"] = core.baseline_results(seq, "test", ranking, users_T)["most_popular"]
-    baselines = _baselines(candidate, catalogue, users_T, ranking)
-    strongest = max(baselines, key=lambda name: _ndcg(baselines[name]).mean())
-    metrics = core.evaluation({**results, "baseline": baselines[strongest]}, seq, ranking)
+        results["champion"] = earlier_lists(champion, catalogue, users_T, ranking, progress, "champion")
+    results["most_popular"] = baseline_results(seq, "test", ranking, users_T)["most_popular"]
+    counted = baselines(candidate, catalogue, users_T, ranking)
+    strongest = max(counted, key=lambda name: _ndcg(counted[name]).mean())
+    metrics = evaluation({**results, "baseline": counted[strongest]}, seq, ranking)
     gain = metrics["differences"]["candidate - baseline"][NDCG]
     found: Figures = {
         "users": metrics["users"],
@@ -77,80 +64,42 @@ def measures(
         "ids": _ids(candidate, champion),
         "alarm": candidate.judged.config.get("alarm"),
     }
+    new_T = target_slices(seq, results["candidate"].target_T, ranking)["new_items"]
+    if "text" in counted and new_T.sum() >= SMALLEST:
+        found["new_items"] = _new_items({**results, "text": counted["text"]}, new_T, config.bootstrap)
     if champion is not None:
+        found["baseline"]["champion"] = metrics["differences"]["champion - baseline"][NDCG]
+        found["champion_prefixes"] = _prefix_share(champion)
         masks = _slices(results["candidate"], champion, catalogue, ranking)
         found["slices"] = {name: _pair(results, mask_T, config.bootstrap) for name, mask_T in masks.items() if mask_T is not None}
         found["fresh_targets"] = None if masks["fresh"] is None else int(masks["fresh"].sum())
         found["churn"] = churn(champion, candidate, catalogue)
+        if anchor is not None:
+            beside = earlier_lists(anchor, catalogue, users_T, ranking, progress, "anchor")
+            found["anchor"] = _anchor(anchor, results, beside, catalogue, config.bootstrap)
     return found
 
 
-def _sample(seq: Sequences, users: int | None) -> np.ndarray:
-    """User indices with a test target: all, or so many of them drawn by a fixed seed, in order."""
-    known = targets(seq, "test")[0]
-    if not len(known):
-        raise DigerError("gate: no user has a test target: give a snapshot with longer histories")
-    if users is None or users >= len(known):
-        return known
-    return np.sort(np.random.Generator(np.random.Philox(key=0)).permutation(known)[:users])
+def _new_items(results: Results, mask_T: np.ndarray, bootstrap: int) -> NewItems:
+    gain_Tx = {name: _ndcg(results[name])[mask_T] for name in ("candidate", "champion", "text") if name in results}
+    mean, low, high = paired_bootstrap(gain_Tx["candidate"], gain_Tx["text"], bootstrap, seed=0)
+    found: NewItems = {
+        "users": int(mask_T.sum()),
+        "candidate": float(gain_Tx["candidate"].mean()),
+        "text": float(gain_Tx["text"].mean()),
+        "difference": {"mean": mean, "low": low, "high": high},
+    }
+    if "champion" in gain_Tx:
+        found["champion"] = float(gain_Tx["champion"].mean())
+    return found
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _rows(seq: Sequences, users_T: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(users, ends of their histories, targets) of these users."""
-    all_T, end_T, target_T = targets(seq, "test")
-    chosen_T = np.isin(all_T, users_T)
-    return all_T[chosen_T], end_T[chosen_T], target_T[chosen_T]
-
-
-def _listed(recipe: Recipe, beams: Beams | None, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig) -> EvaluationResult:
-    """The lists that the recipe makes of the beams and the snapshot's counts."""
-    users_T, end_T, target_T = _rows(catalogue.seq, users_T)
-    items_Tk, _ = ranked(recipe, catalogue.counts, catalogue.seq, users_T, end_T, K, beams, remove_seen=ranking.remove_seen)
-    return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
-
-
-def _ranked(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig, progress: Progress) -> EvaluationResult:
-    table, device, seq = bundle.table, _device(), catalogue.seq
-    users_T, end_T, _ = _rows(seq, users_T)
-    beams = recommended(
-        bundle.judged.recommender.to(device), table.codes_NM, table.suffix_N, seq, users_T, end_T, ranking.beams, beams=ranking.beams,
-        remove_seen=ranking.remove_seen, batch_size=ranking.batch_size, device=device, progress=progress, what="ranking (candidate)",
-        tokens_NTd=bundle.judged.history_tokens(),
-    )  # fmt: skip
-    return _listed(bundle.fitted.lists, beams, catalogue, users_T, ranking)
-
-
-def _champion(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig, progress: Progress) -> EvaluationResult:
-    """The champion's lists in the candidate's item indices."""
-    seq, device = catalogue.seq, _device()
-    own_N, listed_C = index_of(catalogue.item_ids, bundle.item_ids), index_of(bundle.item_ids, catalogue.item_ids)
-    users_T, end_T, _ = _rows(seq, users_T)
-    own, before_E1 = projected(seq, own_N, len(listed_C))
-    can_T = before_E1[end_T] > own.offsets_U1[users_T]
-    items_TW = np.full((len(users_T), ranking.beams), -1, dtype=np.int32)
-    scores_TW = np.full((len(users_T), ranking.beams), -np.inf, dtype=np.float32)
-    if can_T.any() and (listed_C >= 0).any():
-        model, table = bundle.judged.recommender.to(device), bundle.table
-        trie = Trie.from_table(table.codes_NM, table.suffix_N, model.codes, model.suffixes, device, items=torch.from_numpy(listed_C >= 0))
-        items_tW, scores_TW[can_T] = recommended(
-            model, table.codes_NM, table.suffix_N, own, users_T[can_T], before_E1[end_T[can_T]], ranking.beams, beams=ranking.beams, device=device,
-            trie=trie, remove_seen=ranking.remove_seen, batch_size=ranking.batch_size, progress=progress, what="ranking (champion)",
-            tokens_NTd=bundle.judged.history_tokens(),
-        )  # fmt: skip
-        items_TW[can_T] = np.where(items_tW >= 0, listed_C[items_tW], -1)
-    return _listed(bundle.fitted.lists, (items_TW, scores_TW), catalogue, users_T, ranking)
-
-
-def _baselines(candidate: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig) -> dict[str, EvaluationResult]:
-    """Every counting baseline that the evaluation ranks: those that the candidate's recipe was chosen against, and last-item Markov."""
-    from diger_core.evaluation.ranking import baseline_results
-
-    found = {name: _listed(recipe, None, catalogue, users_T, ranking) for name, recipe in candidate.fitted.baselines.items()}
-    return {**found, "markov": baseline_results(catalogue.seq, "test", ranking, users_T)["markov"]}
+def _anchor(anchor: Bundle, results: Results, beside: EvaluationResult, catalogue: Catalogue, bootstrap: int) -> Anchor:
+    known_N = index_of(catalogue.item_ids, anchor.item_ids) >= 0
+    mask_T = known_N[beside.target_T]
+    listed = float((index_of(anchor.item_ids, catalogue.item_ids) >= 0).mean())
+    candidate, champion = (_pair({"candidate": results[name], "champion": beside}, mask_T, bootstrap) for name in ("candidate", "champion"))
+    return {"bundle": anchor.hash, "common_items": listed, "candidate": candidate, "champion": champion}
 
 
 def _ndcg(result: EvaluationResult) -> np.ndarray:
@@ -159,24 +108,21 @@ def _ndcg(result: EvaluationResult) -> np.ndarray:
 
 def _slices(candidate: EvaluationResult, champion: Bundle, catalogue: Catalogue, ranking: EvaluationConfig) -> dict[str, np.ndarray | None]:
     """Masks over the users by their target; `fresh` is None where the events or the champion's have no times."""
-    from diger_core.evaluation.ranking import target_slices
-
     seq, newest = catalogue.seq, champion.document.get("last_event")
-    _, end_T, _ = _rows(seq, candidate.users_T)
+    _, end_T, _ = rows(seq, candidate.users_T)
     fresh = None if newest is None or seq.timestamps_E is None else seq.timestamps_E[end_T] > newest
-    unknown_N = index_of(catalogue.item_ids, champion.item_ids) < 0
+    unknown_T = index_of(catalogue.item_ids, champion.item_ids)[candidate.target_T] < 0
     return {
         "all": np.ones(len(end_T), dtype=bool),
         **target_slices(seq, candidate.target_T, ranking),
-        "unknown_to_champion": unknown_N[candidate.target_T],
+        "known_to_both": ~unknown_T,
+        "unknown_to_champion": unknown_T,
         "fresh": fresh,
     }
 
 
-def _pair(results: dict[str, EvaluationResult], mask_T: np.ndarray, bootstrap: int) -> Slice:
+def _pair(results: Results, mask_T: np.ndarray, bootstrap: int) -> Slice:
     """Users of a slice, both models' means, and the paired difference with its 95% interval; relative: over the champion's mean."""
-    from diger_core.evaluation.metrics import ndcg, recall
-
     found: Slice = {"users": int(mask_T.sum())}
     if found["users"] < SMALLEST:
         return found
@@ -187,8 +133,6 @@ def _pair(results: dict[str, EvaluationResult], mask_T: np.ndarray, bootstrap: i
 
 
 def _compared(ours_T: Float64, theirs_T: Float64, bootstrap: int) -> Comparison:
-    from diger_core.evaluation.metrics import paired_bootstrap
-
     mean, low, high = paired_bootstrap(ours_T, theirs_T, bootstrap, seed=0)
     base = float(theirs_T.mean())
     return {
@@ -219,6 +163,10 @@ def _ids(bundle: Bundle, champion: Bundle | None) -> Ids:
         "duplicates": bundle.table.duplicates(),
         "reused_tuples": _reused(bundle, champion),
     }
+
+
+def _prefix_share(bundle: Bundle) -> float:
+    return len(np.unique(bundle.table.codes_NM.numpy(), axis=0)) / len(bundle.item_ids)
 
 
 def _reused(bundle: Bundle, champion: Bundle | None) -> int:

@@ -1,4 +1,8 @@
-"""The rules of the gate: pure functions of what was measured. Every rule says what was found, what is wanted, and what to do about it."""
+"""The rules of the gate: pure functions of what was measured. Every rule says what was found, what is wanted, and what to do about it.
+
+A rule about the candidate alone is excused where the champion meets it no better: to refuse the candidate would only keep the worse model serving.
+What makes a bundle unsound (it cannot serve, its training ended on an alarm, IDs are not unique or were given out before) is never excused.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,25 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestration.params.verdict import GateConfig
-from orchestration.verdict.gate.document import NDCG, K, Measured, Rule, Slice
+from orchestration.verdict.gate.document import NDCG, Comparison, K, Measured, Rule, Slice
 
 
 def rules(measured: Measured, config: GateConfig) -> list[Rule]:
-    """[{"name", "passed", "observed", "wanted", "message"}], in the order of the page. Without a champion only soundness counts."""
-    found = list(_sound(measured, config))
+    """[{"name", "passed", "observed", "wanted", "message"}], in the order of the page. Without a champion only soundness and counting judge."""
+    found = [*_sound(measured, config), *_against_counting(measured, config)]
     return [*found, *_against_champion(measured, config)] if "champion" in measured["models"] else found
 
 
 def _rule(name: str, passed: bool, observed: Any, wanted: Any, message: str) -> Rule:
     return {"name": name, "passed": bool(passed), "observed": observed, "wanted": wanted, "message": message}
+
+
+def _unless(rule: Rule, ours: float, theirs: float | None, met: bool, figure: str) -> Rule:
+    """The rule, excused where it is not met and the champion (`theirs`; `met`: whether it meets the rule) is no better than the candidate."""
+    if rule["passed"] or theirs is None or met or theirs > ours:
+        return rule
+    told = f"{rule['message']}; not met, but the champion is no better ({figure}): no reason to keep it"
+    return {**rule, "passed": True, "excused": True, "message": told}
 
 
 def _sound(measured: Measured, config: GateConfig) -> Iterator[Rule]:
@@ -30,18 +42,29 @@ def _sound(measured: Measured, config: GateConfig) -> Iterator[Rule]:
     reused = ids["reused_tuples"]
     text = "no item holds what a released table gave to another" if not reused else f"{reused} items hold an ID that a released table gave to another"
     yield _rule("reserved_ids", reused == 0, reused, 0, text)
-    share = ids["unique_prefix_share"]
+    share, least, theirs = ids["unique_prefix_share"], config.min_unique_prefixes, measured.get("champion_prefixes")
     text = f"{ids['unique_prefixes']:,} prefixes for {ids['items']:,} items; the fullest holds {ids['largest_group']:,}"
-    yield _rule("unique_prefixes", share >= config.min_unique_prefixes, share, config.min_unique_prefixes, text)
-    covered = measured["coverage"]["candidate"]
+    yield _unless(
+        _rule("unique_prefixes", share >= least, share, least, text), share, theirs, (theirs or 0) >= least, f"{theirs or 0:.2f} prefixes an item"
+    )
+    covered, least, theirs = measured["coverage"]["candidate"], config.min_coverage, measured["coverage"].get("champion")
     text = f"{covered:.1%} of the catalogue stands in somebody's top {K}"
-    yield _rule("coverage", covered >= config.min_coverage, covered, config.min_coverage, text)
-    if config.beat_most_popular:
-        ours, popular = measured["models"]["candidate"][NDCG], measured["models"]["most_popular"][NDCG]
-        yield _rule("most_popular", ours >= popular, ours, popular, f"NDCG@{K} {ours:.4f}; the most popular items reach {popular:.4f}")
+    yield _unless(_rule("coverage", covered >= least, covered, least, text), covered, theirs, (theirs or 0) >= least, f"{theirs or 0:.1%}")
 
+
+def _against_counting(measured: Measured, config: GateConfig) -> Iterator[Rule]:
+    models, champion = measured["models"], measured["models"].get("champion")
+    ours, theirs = models["candidate"][NDCG], None if champion is None else champion[NDCG]
+    told = f"NDCG@{K} {theirs or 0:.4f}"
+    if config.beat_most_popular:
+        popular = models["most_popular"][NDCG]
+        rule = _rule("most_popular", ours >= popular, ours, popular, f"NDCG@{K} {ours:.4f}; the most popular items reach {popular:.4f}")
+        yield _unless(rule, ours, theirs, (theirs or 0) >= popular, told)
     if config.beat_baseline:
-        yield _baseline(measured)
+        beside = measured["baseline"].get("champion")
+        yield _unless(_baseline(measured), ours, theirs, beside is None or beside["high"] >= 0, told)
+    if "new_items" in measured and champion is not None:  # of a first release the report warns: nothing better would stay
+        yield _new_items(measured, config)
 
 
 def _baseline(measured: Measured) -> Rule:
@@ -55,11 +78,30 @@ def _baseline(measured: Measured) -> Rule:
     return _rule("best_baseline", found["high"] >= 0, found["mean"], 0, text)
 
 
+def _new_items(measured: Measured, config: GateConfig) -> Rule:
+    """Items that nobody has bought yet: a large share of what their texts alone would find, or no interval that says the loss is real."""
+    found, least = measured["new_items"], config.min_new_items
+    ours, text, theirs = found["candidate"], found["text"], found.get("champion")
+    share = ours / text if text > 0 else None
+    lost = share is not None and share < least and found["difference"]["high"] < 0
+    said = f"NDCG@{K} {ours:.4f} on targets without a training event, by text alone {text:.4f} ({found['users']:,} users)"
+    if lost:
+        said += ": give the lists' text part more weight or train with synthetic histories (training.teacher), or lower gate.min_new_items"
+    rule = _rule("new_items", not lost, share, least, said)
+    return _unless(rule, ours, theirs, (theirs or 0) >= least * text, f"NDCG@{K} {theirs or 0:.4f} on them")
+
+
 def _against_champion(measured: Measured, config: GateConfig) -> Iterator[Rule]:
-    yield _relative_ndcg(measured["slices"]["all"], config)
+    slices = measured["slices"]
+    yield _relative("relative_ndcg", slices["all"], config, config.min_relative_ndcg, "the champion", "")
+    if "unknown_to_champion" in slices and slices["unknown_to_champion"]["users"] and NDCG in slices["known_to_both"]:
+        where = " on targets that both know"
+        yield _relative("known_to_both", slices["known_to_both"], config, config.min_relative_ndcg, "the champion", where)
     for name in ("head", "tail"):
-        if name in measured["slices"] and NDCG in measured["slices"][name]:
-            yield _slice(name, measured["slices"][name], config)
+        if name in slices and NDCG in slices[name]:
+            yield _slice(name, slices[name], config)
+    if "anchor" in measured:
+        yield _anchor(measured, config)
     ours, theirs = (measured["coverage"][name] for name in ("candidate", "champion"))
     ratio = ours / theirs if theirs else 1.0
     text = f"{ours:.1%} of the catalogue, the champion {theirs:.1%}"
@@ -75,16 +117,19 @@ def _against_champion(measured: Measured, config: GateConfig) -> Iterator[Rule]:
     yield _rule("churn", moved["events"] <= config.max_churn, moved["events"], config.max_churn, text)
 
 
-def _relative_ndcg(found: Slice, config: GateConfig) -> Rule:
+def _relative(name: str, found: Slice, config: GateConfig, least: float, who: str, where: str) -> Rule:
+    """The candidate's mean over the other's: the end of its interval that `gate.judge` names must reach `least`."""
     row = found.get(NDCG)
     if row is None or row["relative"] is None:  # nothing to lose
-        return _rule("relative_ndcg", True, None, config.min_relative_ndcg, f"the champion finds no target of these {found['users']:,} users")
-    seen = row["relative"]
+        return _rule(name, True, None, least, f"{who} finds no target of these {found['users']:,} users")
+    seen, wide = row["relative"], ""
+    if seen[config.judge] < least <= seen["mean"]:
+        wide = f"; the interval is too wide to rule out a loss of more than {1 - least:.0%}: more test users narrow it, gate.judge=mean looks past it"
     text = (
-        f"NDCG@{K} {row['candidate']:.4f}, the champion's {row['champion']:.4f}: {seen['mean'] - 1:+.1%} "
-        f"(95% interval {seen['low'] - 1:+.1%} to {seen['high'] - 1:+.1%}, {found['users']:,} users; judged by {config.judge})"
+        f"NDCG@{K}{where} {row['candidate']:.4f}, {who}'s {row['champion']:.4f}: {seen['mean'] - 1:+.1%} "
+        f"(95% interval {seen['low'] - 1:+.1%} to {seen['high'] - 1:+.1%}, {found['users']:,} users; judged by {config.judge}){wide}"
     )
-    return _rule("relative_ndcg", seen[config.judge] >= config.min_relative_ndcg, seen[config.judge], config.min_relative_ndcg, text)
+    return _rule(name, seen[config.judge] >= least, seen[config.judge], least, text)
 
 
 def _slice(name: str, found: Slice, config: GateConfig) -> Rule:
@@ -98,3 +143,21 @@ def _slice(name: str, found: Slice, config: GateConfig) -> Rule:
         f"NDCG@{K} on {name} targets {row['candidate']:.4f}, the champion's {row['champion']:.4f}: {seen['mean'] - 1:+.1%} ({found['users']:,} users)"
     )
     return _rule(name, not lost, seen["mean"], config.min_relative_slice, text)
+
+
+def _anchor(measured: Measured, config: GateConfig) -> Rule:
+    """Each release may lose a little against the one before; against a bundle that stays the same the losses do not add up."""
+    found, least = measured["anchor"], config.min_relative_anchor
+    who = f"anchor {found['bundle'][:12]}"
+    if found["common_items"] < config.min_common_items:
+        text = f"{found['common_items']:.1%} of {who}'s items are in the catalogue: too few to compare; name a newer bundle in gate.anchor"
+        return _rule("anchor", True, None, least, text)
+    rule = _relative("anchor", found["candidate"], config, least, who, " on targets that the anchor knows")
+    ours, theirs = found["candidate"].get(NDCG), found["champion"].get(NDCG)
+    if ours is None or theirs is None:
+        return rule
+    return _unless(rule, ours["candidate"], theirs["candidate"], _reaches(theirs, config, least), f"NDCG@{K} {theirs['candidate']:.4f} on them")
+
+
+def _reaches(row: Comparison, config: GateConfig, least: float) -> bool:
+    return row["relative"] is None or row["relative"][config.judge] >= least

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestration.verdict.gate.document import NDCG, Comparison, GateVerdict
+from orchestration.verdict.gate.document import NDCG, Comparison, GateVerdict, Rule
 from orchestration.verdict.models import NAMES
 from orchestration.verdict.report.drawing import BLUE, GREEN, GREY, VERMILLION, Panel, png
 from orchestration.verdict.report.text import decimal, markdown_escape, printable
@@ -16,6 +16,7 @@ LABELS = {
     "all": "all users",
     "head": "head",
     "tail": "tail",
+    "known_to_both": "items that both know",
     "new_items": "new items",
     "unknown_to_champion": "items the champion lacks",
     "fresh": "newer than the champion",
@@ -29,7 +30,10 @@ RULES = {
     "coverage": "catalogue coverage",
     "most_popular": "at least most popular",
     "best_baseline": "not below the best counting baseline",
+    "new_items": "new items against text alone",
     "relative_ndcg": "NDCG@10 against the champion",
+    "known_to_both": "items that both know",
+    "anchor": "NDCG@10 against the anchor",
     "head": "head items",
     "tail": "tail items",
     "relative_coverage": "coverage against the champion",
@@ -44,7 +48,9 @@ def conclusion(verdict: GateVerdict) -> str:
     beside = f"against champion {verdict['champion'][:12]}" if verdict["champion"] else "as a first release, without a champion to compare with"
     users = f"{verdict['metrics']['users']:,} users"
     if not failed:
-        return f"The gate accepts bundle {verdict['candidate'][:12]} {beside} ({len(verdict['rules'])} rules, {users})."
+        excused = [RULES.get(rule["name"], rule["name"]) for rule in verdict["rules"] if rule.get("excused")]
+        but = f" Not met, and the champion is no better: {', '.join(excused)}." if excused else ""
+        return f"The gate accepts bundle {verdict['candidate'][:12]} {beside} ({len(verdict['rules'])} rules, {users}).{but}"
     return f"The gate refuses bundle {verdict['candidate'][:12]} {beside} ({users}): {', '.join(failed)}."
 
 
@@ -74,7 +80,7 @@ def verdict_markdown(verdict: GateVerdict) -> str:
     """The sentence, the rules, and the slices with intervals."""
     lines = [f"**{markdown_escape(conclusion(verdict))}**", "", "| rule | | found | wanted | |", "|---|---|---:|---:|---|"]
     for rule in verdict["rules"]:
-        mark = "passed" if rule["passed"] else "**not met**"
+        mark = {"yes": "passed", "no": "**not met**"}.get(mark_of(rule), mark_of(rule))
         cells = (
             RULES.get(rule["name"], rule["name"]),
             mark,
@@ -89,6 +95,11 @@ def verdict_markdown(verdict: GateVerdict) -> str:
         lines += [f"| {r['name']} | {r['users']:,} | {r['candidate']} | {r['champion']} | {r['difference']} |" for r in rows]
         lines += ["", markdown_escape(freshness(verdict))]
     return "\n".join(lines) + "\n"
+
+
+def mark_of(rule: Rule) -> str:
+    """Whether a rule is met, in a word."""
+    return "excused" if rule.get("excused") else "yes" if rule["passed"] else "no"
 
 
 def value(found: Any) -> str:

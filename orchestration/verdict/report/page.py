@@ -95,7 +95,7 @@ def gate_part(material: Material) -> dict[str, Any] | None:
         return None
     from orchestration.verdict.report import gate
 
-    rules = [{**rule, "label": gate.RULES.get(rule["name"], rule["name"])} for rule in material.gate["rules"]]
+    rules = [{**rule, "label": gate.RULES.get(rule["name"], rule["name"]), "met": gate.mark_of(rule)} for rule in material.gate["rules"]]
     slices, note = gate.slice_rows(material.gate), gate.freshness(material.gate)
     return {"rules": rules, "slices": slices, "note": note}
 

@@ -14,14 +14,10 @@ import yaml
 from diger_core.store.artefacts import Store
 from orchestration.champion import log as champion
 from orchestration.engine.registry import registered
-from tests.support.retraining_world import FIRST, RENAMED, SECOND, SMALL, shop
+from tests.support.retraining_world import FIRST, LENIENT, RENAMED, SECOND, SMALL, shop
 from tests.support.snapshot_material import write
 from tests.support.ui_server import ENDED, Ui, free_port, start, wait_for
 
-LENIENT = {
-    "min_relative_ndcg": 0.0, "min_relative_slice": 0.0, "max_churn": 1.0, "min_unique_prefixes": 0.0, "min_coverage": 0.0,
-    "min_relative_coverage": 0.0, "beat_most_popular": False, "servability_users": 4, "bootstrap": 100,
-}  # fmt: skip
 PARAMS: dict[str, Any] = SMALL | {
     "arrival": {"enabled": True, "watch": "incoming", "interval_seconds": 1},
     "gate": LENIENT,

@@ -216,6 +216,11 @@ def scored(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weights_TL
     return found_Tk, score_Tk
 
 
+def similar(tables: Ordered[tuple[ItemTable, float]], items_Q: Int32, top: int) -> tuple[Int32, Float32]:
+    """(items [Q, top] int32, scores [Q, top] float32): the neighbours of each single item by falling sum_t w_t table_t; -1 and 0 behind the last."""
+    return scored(tables, items_Q[:, None].astype(np.int32), np.ones((len(items_Q), 1), dtype=np.float32), top)
+
+
 def _expanded(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weights_TL: Float32) -> tuple[Int64, Float32]:
     """(row * N + neighbour, what it adds) for every neighbour of every history item."""
     row_X, column_X = np.nonzero(items_TL >= 0)

@@ -120,12 +120,12 @@ def read_ids(given: tuple[str, ...], column: str, kind: pa.DataType, option: str
         if not path.is_file():
             if only_files:
                 raise DigerError(f"{option} {text}: no such file: give a Parquet file with column {column}, or a text file with one id a line")
-            parts.append(_cast(pa.array([text]), kind, option, text))
+            parts.append(cast_ids(pa.array([text]), kind, option, text))
         elif path.suffix == ".parquet":
-            parts.append(_cast(_column(path, column, option), kind, option, text))
+            parts.append(cast_ids(_column(path, column, option), kind, option, text))
         else:
             lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-            parts.append(_cast(pa.array([line for line in lines if line], pa.string()), kind, option, text))
+            parts.append(cast_ids(pa.array([line for line in lines if line], pa.string()), kind, option, text))
     ids = pc.unique(pa.concat_arrays(parts))
     if not len(ids):
         raise DigerError(f"{option}: no ids are given: an empty file recommends nothing")
@@ -150,7 +150,7 @@ def _column(path: Path, column: str, option: str) -> pa.Array:
     return values
 
 
-def _cast(values: pa.Array, kind: pa.DataType, option: str, source: str) -> pa.Array:
+def cast_ids(values: pa.Array, kind: pa.DataType, option: str, source: str) -> pa.Array:
     """Text becomes a number where the catalogue's ids are numbers; a number never becomes text (leading zeros would be lost)."""
     import pyarrow as pa
 

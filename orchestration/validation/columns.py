@@ -25,8 +25,16 @@ _ALIASES = {
     "pos": ("position", "order", "rank"),
     "vector": ("vectors", "embedding", "embeddings", "emb"),
 }
+_TITLES = ("title", "name", "item_title", "product_name", "movie_title", "item_name")
 _UNITS = ((10**17, "nanoseconds", 10**9), (10**14, "microseconds", 10**6), (10**11, "milliseconds", 10**3))
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def title_column(schema: pa.Schema) -> str | None:
+    """The text column that reads like a title, or else the first one; None where an item has no text."""
+    texts = [f.name for f in schema if f.name != "item_id" and (pa.types.is_string(f.type) or pa.types.is_large_string(f.type))]
+    named = [text for wanted in _TITLES for text in texts if text.lower() == wanted]
+    return next(iter(named or texts), None)
 
 
 def nearest_column(name: str, names: list[str]) -> str | None:

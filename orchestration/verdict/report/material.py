@@ -11,6 +11,7 @@ import numpy as np
 
 from diger_core.item_ids import require_all
 from orchestration import graph
+from orchestration.validation.columns import title_column
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
 from orchestration.verdict.report.text import printable
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 STAGES = tuple(stage.name for stage in graph.STAGES if stage.name != "report")
 MODELS = ("joint_model", "frozen_model")
-TITLE_COLUMNS = ("title", "name", "item_title", "product_name", "movie_title", "item_name")
 
 
 @dataclass(frozen=True)
@@ -127,17 +127,12 @@ class Material:
     @cached_property
     def _title_column(self) -> pa.ChunkedArray:
         """The column that reads like a title, in item order; the ids where the catalogue has no text."""
-        import pyarrow as pa
-
         if not self.has("validated_items", "items.parquet"):
             return self.item_ids
         import pyarrow.parquet as pq
 
         path = self.inputs["validated_items"].path("items.parquet")
-        schema = pq.read_schema(path)
-        texts = [f.name for f in schema if f.name != "item_id" and (pa.types.is_string(f.type) or pa.types.is_large_string(f.type))]
-        named = [t for wanted in TITLE_COLUMNS for t in texts if t.lower() == wanted]
-        column = (named or texts or ["item_id"])[0]
+        column = title_column(pq.read_schema(path)) or "item_id"
         table = pq.read_table(path, columns=["item_id", column])
         return table[column].take(self._rows(table, "items.parquet"))
 

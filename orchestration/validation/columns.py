@@ -19,7 +19,7 @@ INT64_MAX = 2**63 - 1
 STRING_BYTES = 2**31 - 1  # what one chunk of Arrow's `string` can hold
 
 _ALIASES = {
-    "user_id": ("user", "userid", "uid", "customer_id", "reviewerid", "user_id:token"),
+    "user_id": ("user", "userid", "uid", "customer_id", "reviewerid", "visitorid", "visitor_id", "user_id:token"),
     "item_id": ("item", "itemid", "iid", "asin", "parent_asin", "product_id", "sku", "movie_id", "item_id:token"),
     "timestamp": ("time", "ts", "unixreviewtime", "event_time", "date", "timestamp:float"),
     "pos": ("position", "order", "rank"),

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from orchestration.snapshot.ingest.header import TextFormat
     from orchestration.snapshot.ingest.source import Source
+    from orchestration.snapshot.ingest.table import TableOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
 _MAP = "Which column holds user_id, item_id, timestamp, pos, rating, weight or event_type."
 _UNITS = click.Choice(["s", "ms", "us", "ns"])
+_READING = ("timestamp_format", "decimal_comma", "event_types", "drop_invalid")
 
 
 @click.group()
@@ -43,6 +46,56 @@ def _mapping(_: click.Context, option: click.Parameter, pairs: tuple[str, ...]) 
     return mapping
 
 
+def _names(_: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    names = None if text is None else tuple(name.strip() for name in text.split(","))
+    if names is not None and (not all(names) or len(set(names)) < len(names)):
+        raise click.BadParameter("give each column a name of its own, separated by commas", param=option)
+    return names
+
+
+def _delimiter(_: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    found = None if text is None else text.replace("\\t", "\t")
+    if found is not None and (len(found) != 1 or not found.isascii() or found in '"\r\n'):
+        raise click.BadParameter("one ASCII character, or \\t", param=option)
+    return found
+
+
+def _encoding(_: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    import codecs
+
+    try:
+        known = name is None or (codecs.lookup(name)._is_text_encoding and codecs.lookup(name).incrementaldecoder is not None)
+    except LookupError:
+        known = False
+    if not known:
+        raise click.BadParameter(
+            f"{name!r} is no encoding of text; the usual ones are utf-8, cp1252, latin-1, utf-16, cp1251, shift_jis", param=option
+        )
+    return name
+
+
+def _time_format(_: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    from datetime import datetime
+
+    if text is None:
+        return None
+    try:
+        again = datetime.strptime(datetime(2024, 12, 31, 23, 58, 59).astimezone().strftime(text), text)
+        whole = (again.year, again.month, again.day) == (2024, 12, 31)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise click.BadParameter(f"{text!r} does not name year, month and day, as '%d.%m.%Y %H:%M:%S' does", param=option)
+    return text
+
+
+def _kinds(_: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    kinds = None if text is None else tuple(kind.strip() for kind in text.split(","))
+    if kinds is not None and not all(kinds):
+        raise click.BadParameter("give types separated by commas, as in view,purchase", param=option)
+    return kinds
+
+
 def _output_options(command: F) -> F:
     """What all formats share: where to write, and what to keep."""
     for option in reversed((
@@ -65,7 +118,11 @@ def _table_options(command: F) -> F:
         click.option("--map-items", "items_mapping", multiple=True, callback=_mapping, metavar="NAME=COLUMN", help="Rename a column of the items."),
         click.option("--timestamp-unit", "unit", default="s", type=_UNITS, show_default=True, help="What numeric timestamps count."),
         click.option("--floor-timestamps", "floor", is_flag=True, help="Drop fractions of a second instead of refusing them."),
-        click.option("--integer-ids", is_flag=True, help="Ids in text files are integers (default: text, leading zeros kept)."),
+        click.option("--timestamp-format", callback=_time_format, metavar="FORMAT", help="Of times as text, as in '%m/%d/%y %H:%M' [ISO 8601]."),
+        click.option("--decimal-comma", is_flag=True, help="Numbers in text files are written as 4,5."),
+        click.option("--integer-ids", is_flag=True, help="Ids are integers, also where written as 17.0 (default: text, leading zeros kept)."),
+        click.option("--event-types", callback=_kinds, metavar="TYPE,TYPE…", help="Keep only events of these types [default: all]."),
+        click.option("--drop-invalid", is_flag=True, help="Leave out and count rows without an id or with unreadable values."),
     )):  # fmt: skip
         command = option(command)
     return command
@@ -87,43 +144,55 @@ def amazon(reviews: Path, metadata: Path | None, **options: Any) -> None:
 @click.option("--item", type=_FILE, help="The .item file.")
 @_table_options
 @_output_options
-def recbole(
-    inter: Path, item: Path | None, mapping: dict[str, str], items_mapping: dict[str, str], unit: str, floor: bool, integer_ids: bool, **options: Any
-) -> None:
+def recbole(inter: Path, item: Path | None, **options: Any) -> None:
     """RecBole atomic files."""
     from orchestration.snapshot.ingest.recbole import recbole_source
-    from orchestration.snapshot.ingest.table import TableOptions
 
-    columns = TableOptions(mapping, items_mapping, unit, floor, integer_ids, _with_rating(options))
+    columns = _columns(options)
     _write(recbole_source(inter, item, columns), **options)
 
 
 @ingest.command()
-@click.option("--interactions", required=True, type=_FILE, help="CSV (gzipped or plain) or Parquet.")
-@click.option("--items", type=_FILE, help="CSV (gzipped or plain) or Parquet.")
-@click.option("--delimiter", default=",", show_default=True, help="Of CSV files; \\t is a tab.")
+@click.option("--interactions", required=True, type=_FILE, help="CSV (gzipped or plain), Parquet, or a directory of Parquet part files.")
+@click.option("--items", type=_FILE, help="Likewise; without it the catalogue has ids alone.")
+@click.option("--delimiter", default=",", show_default=True, callback=_delimiter, help="Of CSV files; \\t is a tab.")
+@click.option("--encoding", default="utf-8", show_default=True, callback=_encoding, help="Of CSV files, for instance cp1252.")
+@click.option("--columns", callback=_names, metavar="NAME,NAME…", help="Names of the columns, where the interactions have no line of names.")
+@click.option("--items-delimiter", callback=_delimiter, help="Where it differs from the interactions'.")
+@click.option("--items-encoding", callback=_encoding, help="Where it differs from the interactions'.")
+@click.option("--items-columns", callback=_names, metavar="NAME,NAME…", help="Names of the columns, where the items have no line of names.")
 @_table_options
 @_output_options
 def table(
     interactions: Path,
     items: Path | None,
     delimiter: str,
-    mapping: dict[str, str],
-    items_mapping: dict[str, str],
-    unit: str,
-    floor: bool,
-    integer_ids: bool,
+    encoding: str,
+    columns: tuple[str, ...] | None,
+    items_delimiter: str | None,
+    items_encoding: str | None,
+    items_columns: tuple[str, ...] | None,
     **options: Any,
 ) -> None:
-    """CSV or Parquet files with a column mapping."""
-    from orchestration.snapshot.ingest.table import TableOptions, TextFormat, table_source
+    """CSV or Parquet files with a column mapping.
 
-    delimiter = delimiter.replace("\\t", "\t")
-    if len(delimiter) != 1 or not delimiter.isascii():
-        raise click.BadParameter("one ASCII character, or \\t", param_hint="--delimiter")
-    text = TextFormat(delimiter)
-    columns = TableOptions(mapping, items_mapping, unit, floor, integer_ids, _with_rating(options), text, text)
-    _write(table_source(interactions, items, columns), **options)
+    At the end a line tells what was dropped, floored and merged.
+    """
+    from orchestration.snapshot.ingest.header import TextFormat
+    from orchestration.snapshot.ingest.table import table_source
+
+    text = TextFormat(delimiter, names=columns, header=columns is None, encoding=encoding)
+    items_text = TextFormat(items_delimiter or delimiter, names=items_columns, header=items_columns is None, encoding=items_encoding or encoding)
+    _write(table_source(interactions, items, _columns(options, text=text, items_text=items_text)), **options)
+
+
+def _columns(options: dict[str, Any], text: TextFormat | None = None, items_text: TextFormat | None = None) -> TableOptions:
+    """Takes its own options out of those of the command."""
+    from orchestration.snapshot.ingest.header import TextFormat
+    from orchestration.snapshot.ingest.table import TableOptions
+
+    own = {name: options.pop(name) for name in ("mapping", "items_mapping", "unit", "floor", "integer_ids", *_READING)}
+    return TableOptions(**own, with_rating=_with_rating(options), text=text or TextFormat(), items_text=items_text or TextFormat())
 
 
 def _with_rating(options: dict[str, Any]) -> bool:
@@ -137,4 +206,10 @@ def _write(source: Source, *, out: Path, overwrite: bool, keep_rating: bool, **f
 
     with console_progress() as progress:
         counts = write_snapshot(source, out, Filters(**filters), keep_rating=keep_rating, overwrite=overwrite, progress=progress)
-    click.echo("  ".join(f"{name} {count}" for name, count in counts.items()))
+    click.echo("  ".join(f"{name} {count}" for name, count in counts.items() if ":" not in name))
+    for line in source.notes.lines():
+        click.echo(line)
+    if not source.items:
+        click.echo(
+            "without --items the catalogue has ids alone: semantic IDs will come from who bought what, and a new item has none before its first sale"
+        )

@@ -117,12 +117,12 @@ def _recoded(codes: Codes, ids: pa.Array) -> tuple[Codes, pa.Array]:
 
 
 def refuse_milliseconds(events: Events, file: str) -> None:
-    """A file whose times are mostly beyond the year 5138 counts something finer than seconds."""
+    """A file whose times are mostly beyond the year 5138 counts something finer than seconds; the unit is the one that leads to this age."""
     times = events.values.get("timestamp")
-    if times is not None and np.median(times) >= MILLISECONDS:
-        raise DigerError(
-            f"{file}: the timestamps are not Unix seconds (half of them are at least {MILLISECONDS}); pass --timestamp-unit ms, us or ns"
-        )
+    middle = 0 if times is None else float(np.median(times))
+    if middle >= MILLISECONDS:
+        unit = "ms" if middle < 1e14 else "us" if middle < 1e17 else "ns"
+        raise DigerError(f"{file}: the timestamps are not Unix seconds (half of them are at least {MILLISECONDS}); pass --timestamp-unit {unit}")
 
 
 def take_core(events: Events, k: int, progress: Progress) -> int:
@@ -136,6 +136,12 @@ def take_core(events: Events, k: int, progress: Progress) -> int:
     if dropped:
         events.select(kept)
     return dropped
+
+
+def as_integers(events: Events) -> None:
+    """Ids that were read as text, as int64 or, where one needs it, uint64. DigerError where one is not an integer in its shortest form."""
+    events.user_ids = integer_ids(events.user_ids, "user_id")
+    events.item_ids = integer_ids(events.item_ids, "item_id")
 
 
 def integer_ids(ids: pa.Array, what: str) -> pa.Array:

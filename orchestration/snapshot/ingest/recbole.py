@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from diger_core.errors import DigerError
+from orchestration.snapshot.ingest.header import TextFormat, header_cells
 from orchestration.snapshot.ingest.source import Source
-from orchestration.snapshot.ingest.table import TableOptions, TextFormat, header, table_source
+from orchestration.snapshot.ingest.table import TableOptions, table_source
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 
@@ -27,7 +28,7 @@ def recbole_source(inter: Path, item: Path | None, options: TableOptions) -> Sou
 def text_format(path: Path) -> TextFormat:
     """The field names without their types. DigerError where a header field has no type."""
     plain = TextFormat(delimiter="\t", quoted=False)
-    fields = header(path, plain)
+    fields = header_cells(path, plain)
     names = []
     for field in fields:
         name, colon, kind = field.rpartition(":")

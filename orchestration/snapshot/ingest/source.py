@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -16,9 +17,12 @@ import pyarrow as pa
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
+from diger_core.store.regular import require_regular
+from orchestration.snapshot.ingest.notes import Notes
 
 BATCH_ROWS = 100_000
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 22  # also what a row may have
+LINE_BYTES = 1 << 24  # what a line of JSON may have
 Batches = Callable[[Progress], Iterator[pa.Table]]
 
 
@@ -29,6 +33,7 @@ class Source:
     `interactions` yields tables of user_id, item_id (strings, int64 or uint64), timestamp (int64 Unix seconds) or pos (int64) or both, and of
     rating (float64), weight (float32) and event_type (string) those that were asked for; without nulls but in event_type. `items` yields tables
     of item_id and any other columns, all of one schema. `integer_ids`: ids that are read as text are integers. `options`: for ingest.json.
+    `notes`: what the readers leave out and change, filled as they read.
     """
 
     format: str
@@ -37,6 +42,7 @@ class Source:
     items: Batches | None
     integer_ids: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
 
 
 class Reading:
@@ -54,7 +60,8 @@ class Reading:
 
 @contextmanager
 def reading(path: Path, progress: Progress) -> Iterator[Reading]:
-    """Opens `path`. DigerError where it is missing, a directory, unreadable or empty."""
+    """Opens `path`. DigerError where it is missing, no regular file, unreadable or empty."""
+    require_regular(path)
     try:
         with path.open("rb") as raw:
             if path.stat().st_size == 0:
@@ -70,27 +77,95 @@ def is_gzip(raw: BinaryIO) -> bool:
     return magic == b"\x1f\x8b"
 
 
+def unzipped(file: Reading) -> BinaryIO:
+    """The file's bytes, unzipped where it is gzipped; a damaged gzip stream raises what `GZIP_FAULTS` lists."""
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file.raw)) if is_gzip(file.raw) else file.raw
+
+
+GZIP_FAULTS = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+class Utf8:
+    """A file's text as UTF-8 bytes without a byte order mark, whatever encoding it has; for readers that want a file object."""
+
+    def __init__(self, file: Reading, encoding: str, option: str = "--encoding") -> None:
+        self.closed = False
+        self._file, self._encoding, self._option = file, encoding, option
+        self._stream, self._lines, self._rest = unzipped(file), 1, b""
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)()
+
+    def read(self, size: int = BLOCK_BYTES) -> bytes:
+        """At most `size` bytes; none at the end. DigerError that names the line with bytes of another encoding."""
+        while len(self._rest) < max(size, 1):
+            block = self._raw(min(max(size, 1), BLOCK_BYTES))
+            text = self._decoded(block)
+            if "\0" in text:
+                raise DigerError(f"{self._file.path.name}: holds zero bytes, as UTF-16 text does; pass {self._option} utf-16, or export it as UTF-8")
+            self._lines += text.count("\n")
+            self._rest += text.encode()
+            if not block:
+                break
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+    def _raw(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except GZIP_FAULTS as error:
+            name = self._file.path.name
+            raise DigerError(f"{name}: the gzip stream is cut off or damaged after line {self._lines} ({error}); download it again") from error
+
+    def _decoded(self, block: bytes) -> str:
+        try:
+            return self._decoder.decode(block, final=not block)
+        except UnicodeError as error:
+            line = self._lines
+            if isinstance(error, UnicodeDecodeError):
+                line += error.object[: error.start].count(b"\n")
+            remedy = f"pass {self._option} cp1252 (Western European Windows), latin-1, or whatever it was exported with"
+            why = error.reason if isinstance(error, UnicodeDecodeError) else error
+            raise DigerError(f"{self._file.path.name}, line {line}: not {self._encoding} text ({why}); {remedy}") from error
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def lines(file: Reading) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, line) of a text file, plain or gzipped. DigerError where the gzip stream is truncated or damaged."""
+    """(line number from 1, line) of a text file, plain or gzipped. DigerError where the gzip stream is truncated or damaged, or a line has no end."""
     number = 0
-    zipped = is_gzip(file.raw)
-    stream: BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=file.raw)) if zipped else file.raw
+    stream = io.BufferedReader(cast(io.RawIOBase, unzipped(file)), BLOCK_BYTES)
     try:
-        for line in io.BufferedReader(cast(io.RawIOBase, stream), BLOCK_BYTES):
+        while line := stream.readline(LINE_BYTES + 1):
             number += 1
+            if len(line) > LINE_BYTES:
+                raise DigerError(f"{file.path.name}, line {number}: is longer than {LINE_BYTES:,} bytes; check that it is the right file")
             if number % BATCH_ROWS == 0:
                 file.advance(number)
             if not line.isspace():
                 yield number, line
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except GZIP_FAULTS as error:
         raise DigerError(f"{file.path.name}: the gzip stream is cut off or damaged after line {number} ({error}); download it again") from error
     file.advance(number, finished=True)
 
 
 def file_facts(path: Path, role: str) -> dict[str, str | int]:
     """Name without directories, size and SHA-256 of a source file, for ingest.json."""
-    with path.open("rb") as raw:
-        return {"role": role, "name": path.name, "bytes": path.stat().st_size, "sha256": hashlib.file_digest(raw, "sha256").hexdigest()}
+    parts = part_files(path) if path.is_dir() else [path]
+    sha, size = hashlib.sha256(), 0
+    for part in parts:
+        with part.open("rb") as raw:
+            while block := raw.read(BLOCK_BYTES):
+                sha.update(block)
+                size += len(block)
+    return {"role": role, "name": path.name, "bytes": size, "sha256": sha.hexdigest()}
+
+
+def part_files(path: Path) -> list[Path]:
+    """The Parquet files of a directory as Spark, Dask and Polars write it, by path; those that begin with a dot or underscore are none of them."""
+    found = [part for part in sorted(path.rglob("*.parquet")) if not any(name[0] in "._" for name in part.relative_to(path).parts) and part.is_file()]
+    if not found:
+        raise DigerError(f"{path}: is a directory without Parquet files; give a file, or a directory of part files (*.parquet)")
+    return found
 
 
 def string_table(columns: dict[str, list[str | None]]) -> pa.Table:

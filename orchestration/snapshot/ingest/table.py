@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from diger_core.errors import DigerError
-from diger_core.progress import Progress, Silent
-from orchestration.snapshot.ingest.source import BATCH_ROWS, BLOCK_BYTES, Reading, Source, is_gzip, reading
-from orchestration.snapshot.ingest.times import floats, place, whole_seconds
-from orchestration.validation.columns import decoded, exact_ids, is_text, nearest_column
+from diger_core.progress import Progress
+from orchestration.snapshot.ingest.header import Header, TextFormat, missing_columns, read_header
+from orchestration.snapshot.ingest.notes import Mask, Notes, Place
+from orchestration.snapshot.ingest.rows import batches
+from orchestration.snapshot.ingest.source import Source
+from orchestration.snapshot.ingest.times import Times, floats
+from orchestration.validation.columns import decoded, exact_ids, is_text
 
 CANONICAL = ("user_id", "item_id", "timestamp", "pos", "rating", "weight", "event_type")
-
-
-@dataclass(frozen=True)
-class TextFormat:
-    """How a text table is cut into cells. `names`: the columns, where they differ from the header line's own words; `text_fields`: those of
-    them that an item keeps (None: all)."""
-
-    delimiter: str = ","
-    quoted: bool = True
-    names: tuple[str, ...] | None = None
-    text_fields: tuple[str, ...] | None = None
+_EXACT_FLOAT = 2.0**53
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """`mapping`: canonical name -> column of the file. `unit`: of integer timestamps. `floor`: drop fractions of a second, do not refuse."""
+    """`mapping`: canonical name -> column of the file. `unit`: of numeric timestamps. `floor`: drop fractions of a second, do not refuse.
+    `timestamp_format`: of times as text, as strptime has it. `event_types`: the only ones that are kept (None: all)."""
 
     mapping: Mapping[str, str]
     items_mapping: Mapping[str, str]
@@ -47,174 +36,195 @@ class TableOptions:
     with_rating: bool = False
     text: TextFormat = TextFormat()
     items_text: TextFormat = TextFormat()
+    timestamp_format: str | None = None
+    decimal_comma: bool = False
+    drop_invalid: bool = False
+    event_types: tuple[str, ...] | None = None
 
 
 def table_source(interactions: Path, items: Path | None, options: TableOptions, name: str = "table") -> Source:
-    """Checks the columns of both files, and returns their readers. DigerError for a column that does not exist."""
-    options = replace(options, mapping=_interaction_columns(interactions, options))
+    """Checks the columns of both files, and returns their readers. DigerError for a column that does not exist or exists twice."""
+    notes = Notes(options.drop_invalid)
+    events = read_header(interactions, options.text, notes)
+    options = replace(options, mapping=_interaction_columns(interactions, events, options))
+    described = None
     if items is not None:
-        options = replace(options, items_mapping=_item_columns(items, options))
+        described = read_header(items, options.items_text, notes)
+        options = replace(options, items_mapping=_item_columns(items, described, options))
     return Source(
         format=name,
         files={"interactions": interactions} | ({"items": items} if items else {}),
-        interactions=lambda progress: _interactions(interactions, options, progress),
-        items=(lambda progress: _items(items, options, progress)) if items else None,
+        interactions=lambda progress: _interactions(interactions, events, options, notes, progress),
+        items=(lambda progress: _items(items, described, options, notes, progress)) if items and described else None,
         integer_ids=options.integer_ids,
-        options={"map": dict(options.mapping), "map_items": dict(options.items_mapping), "timestamp_unit": options.unit, "floor": options.floor},
+        options=_told(options),
+        notes=notes,
     )
 
 
-def is_parquet(path: Path) -> bool:
-    with reading(path, Silent()) as file:
-        return file.raw.read(4) == b"PAR1"
+def _told(options: TableOptions) -> dict[str, object]:
+    """For ingest.json: what makes the same files give another snapshot."""
+    found: dict[str, object] = {
+        "map": dict(options.mapping),
+        "map_items": dict(options.items_mapping),
+        "timestamp_unit": options.unit,
+        "floor": options.floor,
+    }
+    for key in ("timestamp_format", "decimal_comma", "drop_invalid", "event_types"):
+        if getattr(options, key):
+            found[key] = getattr(options, key)
+    for name, text in (("text", options.text), ("items_text", options.items_text)):
+        if text != TextFormat():
+            found[name] = {"delimiter": text.delimiter, "encoding": text.encoding, "columns": text.names}
+    return found
 
 
-def header(path: Path, text: TextFormat) -> list[str]:
-    """The columns' names of a Parquet or text table."""
-    if is_parquet(path):
-        return list(_parquet(path).schema_arrow.names)
-    if text.names:
-        return list(text.names)
-    with reading(path, Silent()) as file:
-        first = io.TextIOWrapper(io.BufferedReader(_bytes(file)), "utf-8-sig", newline="")
-        try:
-            dialect: dict[str, Any] = {"delimiter": text.delimiter, "quoting": csv.QUOTE_MINIMAL if text.quoted else csv.QUOTE_NONE}
-            return next(csv.reader(first, **dialect), [])
-        except (UnicodeDecodeError, csv.Error, OSError) as error:
-            raise DigerError(f"{path.name}: the header line cannot be read ({error}); give a CSV file in UTF-8, or a Parquet file") from error
-        finally:
-            first.detach()
-
-
-def _interaction_columns(path: Path, options: TableOptions) -> dict[str, str]:
+def _interaction_columns(path: Path, header: Header, options: TableOptions) -> dict[str, str]:
     """What is mapped, and the canonical names that the file has itself; user, item and an order must be there."""
-    names = header(path, options.text)
-    mapping = {name: name for name in CANONICAL if name in names} | dict(options.mapping)
-    for name in ("user_id", "item_id", *options.mapping, *(("rating",) if options.with_rating else ())):
-        _require(path, names, name, mapping.get(name, name))
+    mapping = {name: name for name in CANONICAL if name in header.names} | dict(options.mapping)
+    needed = ["user_id", "item_id", *options.mapping]
+    needed += ["rating"] * options.with_rating + ["event_type"] * (options.event_types is not None)
     if not {"timestamp", "pos"} & mapping.keys():
-        raise DigerError(f"{path.name}: no column is mapped to timestamp or pos, so events have no order; pass --map timestamp=COLUMN")
+        needed.append("timestamp")
+    wanted = {name: mapping.get(name, name) for name in dict.fromkeys(needed)}
+    missing_columns(path, header, options.text, wanted)
     if not options.with_rating:
         mapping.pop("rating", None)
+    for column in mapping.values():
+        header.require_once(path, column)
     return mapping
 
 
-def _item_columns(path: Path, options: TableOptions) -> dict[str, str]:
-    names = header(path, options.items_text)
+def _item_columns(path: Path, header: Header, options: TableOptions) -> dict[str, str]:
     shared = options.mapping.get("item_id", "item_id")
-    own = options.items_mapping.get("item_id") or (shared if shared in names else "item_id")
+    own = options.items_mapping.get("item_id") or (shared if shared in header.names else "item_id")
     mapping = {**options.items_mapping, "item_id": own}
-    for name, column in mapping.items():
-        _require(path, names, name, column, "--map-items")
+    missing_columns(path, header, options.items_text, mapping, "--map-items", "--items-columns")
+    for column in _kept(header, options):
+        header.require_once(path, column)
     return mapping
 
 
-def _require(path: Path, names: Sequence[str], name: str, column: str, option: str = "--map") -> None:
-    if column in names:
-        return
-    near = nearest_column(column, list(names))
-    hint = f"pass {option} {name}={near}" if near else f"pass {option} {name}=COLUMN"
-    raise DigerError(f"{path.name}: column {column} is missing; the file has: {', '.join(names[:20])}; {hint}")
+def _kept(header: Header, options: TableOptions) -> list[str]:
+    """The items' columns that are read: all of them, or of RecBole those that hold words."""
+    kept, renamed = options.items_text.text_fields, set(options.items_mapping.values())
+    return [name for name in header.names if name and (kept is None or name in kept or name in renamed)]
 
 
-def _interactions(path: Path, options: TableOptions, progress: Progress) -> Iterator[pa.Table]:
+def _interactions(path: Path, header: Header, options: TableOptions, notes: Notes, progress: Progress) -> Iterator[pa.Table]:
     wanted = list(dict.fromkeys(options.mapping.values()))
-    first = 1
-    for batch in _batches(path, options.text, wanted, progress):
+    times = Times(options.unit, options.floor, options.timestamp_format, options.decimal_comma)
+    order, first, kinds = Times(), 1, Kinds(options.event_types)
+    for batch in batches(path, header, options.text, wanted, notes, progress):
         columns: dict[str, pa.ChunkedArray | pa.Array] = {}
+        bad = np.zeros(len(batch), bool)
         for name, column in options.mapping.items():
-            values, where = batch.column(column), place(path, column, first)
+            values, where = batch.column(column), Place(path, column, first)
             if name in ("user_id", "item_id"):
-                columns[name] = _ids(values, path, column, first)
-            elif name == "timestamp":
-                columns[name] = pa.array(whole_seconds(values, options.unit, options.floor, where))
-            elif name == "pos":
-                columns[name] = pa.array(whole_seconds(values, "s", False, where))
+                columns[name], wrong = _ids(values, where, notes, options.integer_ids)
+            elif name in ("timestamp", "pos"):
+                found, wrong = (times if name == "timestamp" else order)(values, where, notes)
+                columns[name] = pa.array(found)
             elif name == "event_type":
-                columns[name] = decoded(values).cast(pa.large_string())
+                columns[name], wrong = _kind(values, where), np.zeros(len(batch), bool)
             else:
-                columns[name] = pa.array(floats(values, where).astype(np.float32 if name == "weight" else np.float64))
-        yield pa.table(columns)
+                numbers, wrong = floats(values, where, notes, options.decimal_comma)
+                columns[name] = pa.array(numbers.astype(np.float32 if name == "weight" else np.float64))
+            bad |= wrong
+        table = pa.table(columns)
+        yield kinds.chosen(table.filter(pa.array(~bad)) if bad.any() else table)
         first += len(batch)
+    kinds.tell(path, notes)
 
 
-def _ids(values: pa.ChunkedArray, path: Path, column: str, first: int) -> pa.ChunkedArray:
-    """Ids without nulls or empty texts, as large_string, int64 or uint64: one type for all batches of a file."""
-    wide = decoded(values).type == pa.uint64()
-    ids = exact_ids(values, path.name, column)
+class Kinds:
+    """Counts event types, and keeps the rows of those that are wanted."""
+
+    def __init__(self, wanted: tuple[str, ...] | None) -> None:
+        self.wanted = wanted
+        self.counts: dict[str, int] = {}
+
+    def chosen(self, table: pa.Table) -> pa.Table:
+        if "event_type" not in table.column_names:
+            return table
+        for row in pc.value_counts(table["event_type"]).to_pylist():
+            kind = row["values"] or "(none)"
+            self.counts[kind] = self.counts.get(kind, 0) + row["counts"]
+        if self.wanted is None:
+            return table
+        return table.filter(pc.fill_null(pc.is_in(table["event_type"], pa.array(self.wanted, pa.large_string())), False))
+
+    def tell(self, path: Path, notes: Notes) -> None:
+        """DigerError where a wanted type does not occur: most likely it is misspelt."""
+        if not self.counts:
+            return
+        there = ", ".join(f"{kind!r} {count:,}" for kind, count in sorted(self.counts.items(), key=lambda pair: -pair[1])[:10])
+        for kind in self.wanted or ():
+            if kind not in self.counts:
+                raise DigerError(f"{path.name}: no event has type {kind!r}; the file has {there}; correct --event-types")
+        left = sum(count for kind, count in self.counts.items() if self.wanted is not None and kind not in self.wanted)
+        if left:
+            notes.dropped[f"event type not among {', '.join(self.wanted or ())}"] += left
+        elif self.wanted is None and len(self.counts) > 1:
+            notes.say(f"all event types are kept: {there}; --event-types chooses among them")
+
+
+def _kind(values: pa.ChunkedArray, where: Place) -> pa.ChunkedArray:
+    column = decoded(values)
+    if not (is_text(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type) or pa.types.is_null(column.type)):
+        raise DigerError(f"{where.path.name}: column {where.column} has type {column.type}; event types must be texts or integers")
+    return column.cast(pa.large_string())
+
+
+def _ids(values: pa.ChunkedArray, where: Place, notes: Notes, integer: bool) -> tuple[pa.ChunkedArray, Mask]:
+    """Ids as large_string, int64 or uint64, one type for all batches of a file, and the rows without one (null or an empty text)."""
+    column = decoded(values)
+    wide = column.type == pa.uint64()
+    if integer and pa.types.is_floating(column.type):
+        column = _whole(column, where)
+    ids = exact_ids(column, where.path.name, where.column)
     empty = pc.fill_null(pc.equal(ids, ""), True) if is_text(ids.type) else pc.is_null(ids)
-    if pc.any(empty).as_py():
-        row = first + pc.index(empty, True).as_py()
-        raise DigerError(f"{path.name}, row {row}: column {column} holds no id; fill it in, or remove the row")
-    return ids.cast(pa.uint64()) if wide else ids
+    bad = notes.at_fault(empty.to_numpy(), f"no {where.column}", "no id", where)
+    if is_text(ids.type):
+        _tell_of_floats(ids, where, notes, integer)
+        ids = plain_integers(ids) if integer else ids
+    return (ids.cast(pa.uint64()) if wide else ids), bad
 
 
-def _items(path: Path, options: TableOptions, progress: Progress) -> Iterator[pa.Table]:
+def _whole(column: pa.ChunkedArray, where: Place) -> pa.ChunkedArray:
+    """Float ids that are whole numbers below 2^53, as int64: what a table with a missing value becomes in many tools."""
+    numbers = pc.fill_null(column.cast(pa.float64()), 0.0).to_numpy()
+    wrong = ~(np.abs(numbers) < _EXACT_FLOAT) | (numbers != np.floor(numbers))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise DigerError(f"{where.row(at)} holds {numbers[at]!r}, which is no exact integer; write the ids as int64 or as text")
+    return pa.chunked_array([pa.array(numbers.astype(np.int64), mask=pc.is_null(column).to_numpy())])
+
+
+def plain_integers(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts such as 17850.0 without their zeros, where a float holds the number exactly (15 digits); others unchanged."""
+    return pc.replace_substring_regex(ids, r"^(-?\d{1,15})\.0+$", r"\1")
+
+
+def _tell_of_floats(ids: pa.ChunkedArray, where: Place, notes: Notes, integer: bool) -> None:
+    found = pc.match_substring_regex(ids, r"^-?\d{1,15}\.0+$")
+    if pc.any(found).as_py():
+        example = ids[pc.index(found, True).as_py()].as_py()
+        done = "read as integers" if integer else "kept as text; pass --integer-ids to read them as integers"
+        notes.say(f"{where.path.name}: column {where.column} holds integers written as floats, such as {example!r}: {done}")
+
+
+def _items(path: Path, header: Header, options: TableOptions, notes: Notes, progress: Progress) -> Iterator[pa.Table]:
     """item_id and every other column, the mapped ones under their new names."""
     renamed = {column: name for name, column in options.items_mapping.items()}
-    first, kept = 1, options.items_text.text_fields
-    wanted = [name for name in header(path, options.items_text) if kept is None or name in kept or name in renamed]
-    for batch in _batches(path, options.items_text, wanted, progress):
-        names = [renamed.get(name, name) for name in batch.column_names]
-        if len(set(names)) < len(names):
-            double = next(name for name in names if names.count(name) > 1)
-            raise DigerError(f"{path.name}: two columns would be called {double}; rename one of them in the file")
+    wanted, first = _kept(header, options), 1
+    names: Sequence[str] = [renamed.get(name, name) for name in wanted]
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise DigerError(f"{path.name}: two columns would be called {double}; rename one of them in the file")
+    for batch in batches(path, header, options.items_text, wanted, notes, progress):
         batch = batch.rename_columns(names)
-        place_of_id = names.index("item_id")
-        yield batch.set_column(place_of_id, "item_id", _ids(batch.column("item_id"), path, options.items_mapping["item_id"], first))
+        ids, bad = _ids(batch.column("item_id"), Place(path, options.items_mapping["item_id"], first), notes, options.integer_ids)
         first += len(batch)
-
-
-def _batches(path: Path, text: TextFormat, columns: list[str], progress: Progress) -> Iterator[pa.Table]:
-    yield from (_parquet_batches(path, columns, progress) if is_parquet(path) else _text_batches(path, text, columns, progress))
-
-
-def _parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DigerError(f"{path.name}: not a whole Parquet file ({_one_line(error)}); export or download it again") from error
-
-
-def _parquet_batches(path: Path, columns: list[str], progress: Progress) -> Iterator[pa.Table]:
-    file, rows = _parquet(path), 0
-    with file:
-        try:
-            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                rows += len(batch)
-                progress.update(f"reading {path.name} (rows)", rows, file.metadata.num_rows)
-                yield pa.Table.from_batches([batch])
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DigerError(f"{path.name}: cannot be read after row {rows} ({_one_line(error)}); export or download it again") from error
-
-
-def _bytes(file: Reading) -> pa.NativeFile:
-    """The file's text as a stream, unzipped where it is gzipped."""
-    raw = pa.PythonFile(file.raw, "r")
-    return pa.CompressedInputStream(raw, "gzip") if is_gzip(file.raw) else raw
-
-
-def _text_batches(path: Path, text: TextFormat, columns: list[str], progress: Progress) -> Iterator[pa.Table]:
-    """Every cell as text: an empty one is an empty text, and nothing is taken for a null or a number."""
-    rows = 0
-    with reading(path, progress) as file:
-        try:
-            reader = pa_csv.open_csv(
-                _bytes(file),
-                pa_csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False, column_names=text.names, skip_rows=1 if text.names else 0),
-                pa_csv.ParseOptions(delimiter=text.delimiter, quote_char='"' if text.quoted else False, newlines_in_values=text.quoted),
-                pa_csv.ConvertOptions(column_types={name: pa.large_string() for name in columns}, strings_can_be_null=False, include_columns=columns),
-            )
-            for batch in reader:
-                rows += len(batch)
-                file.advance(rows)
-                yield pa.Table.from_batches([batch])
-        except pa.ArrowInvalid as error:
-            raise DigerError(f"{path.name}, after row {rows}: {_one_line(error)}; fix the row, or check the delimiter") from error
-        except OSError as error:
-            raise DigerError(f"{path.name}, after row {rows}: cannot be read to its end ({_one_line(error)}); download it again") from error
-        file.advance(rows, finished=True)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        batch = batch.set_column(names.index("item_id"), "item_id", ids)
+        yield batch.filter(pa.array(~bad)) if bad.any() else batch

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from diger_core.errors import DigerError
 from diger_core.item_ids import index_of
 from diger_core.progress import Progress, Silent
-from orchestration.snapshot.ingest.events import Events, Filters, collect, integer_ids, refuse_milliseconds, take_core
+from orchestration.snapshot.ingest.events import Events, Filters, as_integers, collect, refuse_milliseconds, take_core
 from orchestration.snapshot.ingest.source import Source, file_facts
 from orchestration.validation.columns import id_kind
 
@@ -46,14 +46,14 @@ def write_snapshot(
     with _replacing(out) as directory:
         events = collect(source.interactions(progress), filters)
         refuse_milliseconds(events, next(iter(source.files.values())).name)
+        if source.integer_ids:
+            as_integers(events)
         dropped = take_core(events, filters.k_core, progress)
         if keep_rating:
             events.values["weight"] = events.values.pop("rating")
         user_ids, item_ids = events.user_ids, events.item_ids
-        if source.integer_ids:
-            user_ids, item_ids = integer_ids(user_ids, "user_id"), integer_ids(item_ids, "item_id")
         _write_interactions(directory / "interactions.parquet", events, user_ids, item_ids, progress)
-        described = _write_items(directory / "items.parquet", source, events.item_ids, item_ids, progress)
+        described = _write_items(directory / "items.parquet", source, item_ids, progress)
         counts = {
             "interactions_read": events.read,
             "interactions_filtered": events.filtered,
@@ -62,6 +62,7 @@ def write_snapshot(
             "users": len(user_ids),
             "items": len(item_ids),
             **described,
+            **source.notes.counts(),
         }
         facts = [file_facts(path, role) for role, path in source.files.items()]
         _write_json(directory / "ingest.json", source, filters, keep_rating, facts, counts)
@@ -103,12 +104,9 @@ def _plain(ids: pa.Array) -> pa.Array:
     return ids.cast(pa.string())
 
 
-def _write_items(path: Path, source: Source, read_ids: pa.Array, item_ids: pa.Array, progress: Progress) -> dict[str, int]:
-    """The kept items with their metadata, then those without any. `read_ids`: the ids as the interactions' file has them; `item_ids`: as written.
-
-    Where metadata repeats an item, its first row counts.
-    """
-    catalogue, seen = pa.chunked_array([read_ids]), np.zeros(len(item_ids), bool)
+def _write_items(path: Path, source: Source, item_ids: pa.Array, progress: Progress) -> dict[str, int]:
+    """The kept items with their metadata, then those without any. Where metadata repeats an item, its first row counts."""
+    catalogue, seen = pa.chunked_array([item_ids]), np.zeros(len(item_ids), bool)
     item_ids = _plain(item_ids)
     rows = repeated = 0
     writer: pq.ParquetWriter | None = None
@@ -120,7 +118,9 @@ def _write_items(path: Path, source: Source, read_ids: pa.Array, item_ids: pa.Ar
             _, first = np.unique(found[row], return_index=True)
             row = np.sort(row[first])
             row = row[~seen[found[row]]]
-            repeated += int(np.count_nonzero(found >= 0)) - len(row)
+            again = np.setdiff1d(np.flatnonzero(found >= 0), row)
+            repeated += len(again)
+            _note_merged(source, batch, again)
             seen[found[row]] = True
             kept = batch.take(pa.array(row))
             kept = kept.drop_columns("item_id").add_column(0, "item_id", item_ids.take(pa.array(found[row])))
@@ -135,6 +135,12 @@ def _write_items(path: Path, source: Source, read_ids: pa.Array, item_ids: pa.Ar
         if writer:
             writer.close()
     return {"metadata_rows": rows, "metadata_rows_repeated": repeated, "items_without_metadata": len(missing)}
+
+
+def _note_merged(source: Source, batch: pa.Table, again: np.ndarray) -> None:
+    if len(again):
+        source.notes.merged_example = source.notes.merged_example or repr(batch["item_id"][int(again[0])].as_py())[:80]
+        source.notes.merged += len(again)
 
 
 def _positions(ids: pa.ChunkedArray, catalogue: pa.ChunkedArray, source: Source) -> np.ndarray:

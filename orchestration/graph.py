@@ -63,6 +63,7 @@ class Stage:
     pool: str | None = None  # at most one stage of a pool runs at a time
     low_priority: bool = False  # "Materialize all" has the others first
     extra_inputs: Hook | None = None  # (params, store, inputs, snapshot, fit) -> further inputs, or None where they are not decided yet
+    missing: Hook | None = None  # (store, inputs) -> why it is missing where its inputs are there, or None
     published: Hook | None = None  # (store, key): after the artefact is in the store, also for a reused one
     refuse: Hook | None = None  # (artefact): raises where the artefact's stored verdict is "failed"
     presented: Hook | None = None  # (artefact) -> metadata of the UI
@@ -352,6 +353,7 @@ STAGES: tuple[Stage, ...] = (
         description="May the candidate serve? Candidate and champion on the same users, by rules; the verdict is stored and release re-reads it.",
         version="2",
         extra_inputs=Hook("orchestration.verdict.gate.gate:extra_inputs"),
+        missing=Hook("orchestration.verdict.gate.gate:missing"),
         presented=Hook(_PRESENT + "gate"),
         checks=Hook(_CHECKS + "gate"),
     ),

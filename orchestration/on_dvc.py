@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from diger_core.errors import DigerError
+from diger_core.store import lease
 from diger_core.store.artefacts import MANIFEST, Artefact, Store, artefact_hash
 from diger_core.store.canonical import bytes_sha256, canonical_json
 from diger_core.store.record import Record
-from orchestration.audit.removal import was_forgotten
+from orchestration.engine.removal import was_forgotten
 from orchestration.engine.runner import Result
 from orchestration.graph import STAGES, Stage
 
@@ -120,7 +121,7 @@ def _adopt_files(store: Store, directory: Path, manifest: dict[str, Any]) -> Non
     edited = f"{directory / MANIFEST}: does not hash to the name that it gives: {_AGAIN.format(directory)}"
     if artefact_hash(manifest["stage"], manifest["files"], manifest["facts"]) != manifest["hash"]:
         raise DigerError(edited)
-    with store.writer(manifest["stage"]) as out:
+    with lease.hold(store.root, "stage", f"adoption of {directory}"), store.writer(manifest["stage"]) as out:
         out.facts.update(manifest["facts"])
         for entry in manifest["files"]:
             source = directory / entry["name"]

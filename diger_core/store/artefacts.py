@@ -22,9 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-from diger_core.errors import DigerError
+from diger_core.errors import Damaged, DigerError
 from diger_core.store.canonical import bytes_sha256, canonical_json, digest, file_hash, jsonable, sort_table
-from diger_core.store.files import Root, safe_name
+from diger_core.store.files import Root, describe_os_error, make_directories, safe_name
+from diger_core.store.owner import ended, identity
 from diger_core.store.record import Record
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+_OWNER = "owner.json"
 
 
 def cache_directory() -> Path:
@@ -97,32 +99,49 @@ class Artefact:
             raise DigerError(f"{self.directory} holds no {name} (it holds {', '.join(self.names)}): run stage {self.stage} again")
         entry = self.files[name]
         location = ("artefacts", self.stage, self.hash, entry["path"])
+        local = Path(self.root.at(*location)) if self.root.is_local else self._cached(name, location)
         if self.root.is_local:
-            local = Path(self.root.at(*location))
             if not local.exists():
-                raise DigerError(
+                raise Damaged(
                     f"{local}: missing from its artefact: restore it (dvc pull), or remove {self.directory} and run stage {self.stage} again"
                 )
-        else:
-            local = cache_directory() / "files" / entry["sha256"] / name
-            if not local.exists():
-                self._fetch(local, location)
-        if bytes_sha256(local) != entry["sha256"]:
-            raise DigerError(
-                f"{local}: its bytes are not those of the manifest (SHA-256 differs): remove {self.directory} and run stage {self.stage} again"
-            )
+            with self.root.faults(*location):
+                same = bytes_sha256(local) == entry["sha256"]
+            if not same:
+                raise Damaged(self._differs(str(local)))
         self._verified[name] = local
         return local
+
+    def _cached(self, name: str, location: tuple[str, ...]) -> Path:
+        """A local copy of an object, whose bytes are right. A copy that was damaged (cut short by a power loss, say) is fetched again: it says
+        nothing about the object."""
+        entry = self.files[name]
+        local: Path = cache_directory() / "files" / str(entry["sha256"]) / name
+        try:
+            if local.is_file() and bytes_sha256(local) == entry["sha256"]:
+                return local
+            make_directories(str(local.parent))
+            self._fetch(local, location)
+        except OSError as error:
+            raise describe_os_error(error, str(local)) from error
+        return local
+
+    def _differs(self, place: str) -> str:
+        return f"{place}: its bytes are not those of the manifest (SHA-256 differs): remove {self.directory} and run stage {self.stage} again"
 
     def mark_verified(self, name: str, local: Path) -> None:
         """For a caller that has just hashed the file itself."""
         self._verified[name] = local
 
     def _fetch(self, local: Path, location: tuple[str, ...]) -> None:
-        local.parent.mkdir(parents=True, exist_ok=True)
         temporary = local.parent / f".{uuid.uuid4().hex}.tmp"
+        place = "/".join([self.root.url, *location])
         try:
+            if not self.root.exists(*location):
+                raise Damaged(f"{place}: missing from its artefact: remove {self.directory} and run stage {self.stage} again")
             self.root.download(temporary, *location)
+            if bytes_sha256(temporary) != self.files[local.name]["sha256"]:
+                raise Damaged(self._differs(place))
             os.replace(temporary, local)
         finally:
             temporary.unlink(missing_ok=True)
@@ -239,7 +258,7 @@ class Store:
         except (ValueError, KeyError, TypeError):
             same = False
         if not same:
-            raise DigerError(
+            raise Damaged(
                 f"{self.url}/artefacts/{stage}/{hash_}/{MANIFEST}: damaged or edited (it does not hash to its name): "
                 f"remove that directory and run stage {stage} again"
             )
@@ -248,17 +267,35 @@ class Store:
     @contextlib.contextmanager
     def writer(self, stage: str) -> Iterator[ArtefactWriter]:
         """A scratch directory for a new artefact; removed unless `publish` has moved it into the store."""
-        parent = None
         if self.root.is_local:
-            parent = self.root.at("tmp")
-            with self.root.faults("tmp"):
-                os.makedirs(parent, exist_ok=True)
-        directory = Path(tempfile.mkdtemp(prefix=f"{safe_name(stage)}-", dir=parent))
+            self.sweep()
+        with self.root.faults("tmp"):
+            parent = self.root.at("tmp") if self.root.is_local else None
+            if parent is not None:
+                make_directories(parent)
+            outer = Path(tempfile.mkdtemp(prefix=f"{safe_name(stage)}-", dir=parent))
         try:
             with self.root.faults("artefacts", stage):
+                (outer / _OWNER).write_text(json.dumps(identity()), encoding="utf-8")
+                directory = outer / "files"
+                directory.mkdir()
                 yield ArtefactWriter(stage, directory)
         finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            shutil.rmtree(outer, ignore_errors=True)
+
+    def sweep(self) -> list[str]:
+        """Removes what writers left in tmp/ whose process is gone; returns the directories' names. Local stores only."""
+        gone = []
+        for name in self.root.list("tmp") if self.root.is_local else []:
+            path = Path(self.root.at("tmp", name))
+            try:
+                dead = ended(json.loads((path / _OWNER).read_bytes()))
+            except (OSError, ValueError, AttributeError):
+                continue  # it has just begun, has just ended, or is nobody's: `diger gc` removes it by its age
+            if dead:
+                shutil.rmtree(path, ignore_errors=True)
+                gone.append(name)
+        return gone
 
     def publish(self, writer: ArtefactWriter) -> Artefact:
         """Names the written files by their content and stores them, manifest last. Storing equal content twice is harmless."""
@@ -275,12 +312,15 @@ class Store:
         return self.artefact(writer.stage, hash_)
 
     def _intact(self, stage: str, hash_: str) -> Artefact | None:
-        """The stored artefact if every byte verifies; a damaged one is moved out of the way, because we hold a good copy."""
+        """The stored artefact if every byte verifies; a damaged one is moved out of the way, because we hold a good copy. One that cannot be
+        read now (no network, no credentials) is not damaged, and stays."""
         try:
             existing = self.find(stage, hash_)
-            if existing is not None and not existing.verify():
+            if existing is not None:
+                for name in existing.names:
+                    existing.path(name)
                 return existing
-        except DigerError:
+        except Damaged:
             existing = None
         if self.root.list("artefacts", stage, hash_):
             self.root.remove_directory("artefacts", stage, hash_)
@@ -288,14 +328,9 @@ class Store:
 
     def _publish_local(self, writer: ArtefactWriter, manifest: Mapping[str, Any]) -> None:
         for path in writer.directory.iterdir():
-            with open(path, "rb") as f:
-                os.fsync(f.fileno())
             path.chmod(0o444)
         manifest_path = writer.directory / MANIFEST
-        with open(manifest_path, "xb") as f:
-            f.write(canonical_json(manifest))
-            f.flush()
-            os.fsync(f.fileno())
+        manifest_path.write_bytes(canonical_json(manifest))
         manifest_path.chmod(0o444)
         writer.directory.chmod(0o755)
         self.root.adopt_directory(writer.directory, "artefacts", writer.stage, manifest["hash"])
@@ -312,7 +347,21 @@ class Store:
     def records(self, stage: str, key: str) -> list[Record]:
         """All records of one computation, oldest first."""
         names = [n for n in self.root.list("records", stage, key) if n.endswith(".json")]
-        return [json.loads(self.root.read("records", stage, key, name)) for name in names]
+        again = "restore it from a copy of the store, or remove it: its stage is then computed again"
+        found: list[Any] = [self.document("records", stage, key, name, remedy=again) for name in names]
+        return found
+
+    def document(self, *names: str, remedy: str = "restore it from a copy of the store") -> dict[str, Any]:
+        """A JSON object of the store; `Damaged` where it is empty, cut short or no object, with its place and the remedy."""
+        data = self.root.read(*names)
+        try:
+            value = json.loads(data)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            what = "empty (0 bytes)" if not data else "not valid JSON, or no object"
+            raise Damaged(f"{'/'.join([self.url, *names])}: damaged, it is {what}: {remedy}")
+        return value
 
     def lookup(self, stage: str, key: str) -> Artefact | None:
         """The artefact of the newest record whose artefact is still there."""
@@ -338,8 +387,7 @@ class Store:
     def pointer(self, kind: str, name: str) -> dict[str, Any] | None:
         if not self.root.exists("pointers", kind, f"{name}.json"):
             return None
-        value: dict[str, Any] = json.loads(self.root.read("pointers", kind, f"{name}.json"))
-        return value
+        return self.document("pointers", kind, f"{name}.json", remedy="restore it from a copy of the store, or remove it: the next run decides again")
 
     def create_pointer(self, kind: str, name: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Creates the pointer, or returns the one that was there first."""

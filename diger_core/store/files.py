@@ -19,11 +19,16 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from diger_core.errors import DigerError
+from diger_core.errors import DigerError, holds_credentials, masked
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
 _SCHEMES = ("file", "s3", "memory")
 _SECRETISH = re.compile(r"(?i)(key|secret|token|password|signature|credential)[^\s,;]*\s*[=:]\s*\S+")
+
+
+# Codes of S3's answers. A HEAD request has none, because its answer has no body.
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "ExpiredCredentials")
+_SKEWED = ("RequestTimeTooSkewed", "RequestExpired")
 
 
 def safe_name(name: str) -> str:
@@ -38,8 +43,13 @@ def safe_name(name: str) -> str:
 def describe_os_error(error: BaseException, where: str) -> DigerError:
     """The fault as one line with its remedy, free of secrets."""
     number = getattr(error, "errno", None)
-    text = _SECRETISH.sub("…", str(error)).splitlines()[0][:300] if str(error) else type(error).__name__
+    text = _SECRETISH.sub("…", masked(str(error))).splitlines()[0][:300] if str(error) else type(error).__name__
     name = type(error).__name__
+    code = _error_code(error)
+    if code in _EXPIRED or "ExpiredToken" in text or "token has expired" in text:
+        return DigerError(f"{where}: the credentials have expired: renew them (aws sso login, or a new AWS_SESSION_TOKEN) and run again")
+    if code in _SKEWED or "RequestTimeTooSkewed" in text:
+        return DigerError(f"{where}: the object store refuses the time of this machine's clock: check the clock (date -u; timedatectl) and run again")
     if number in (errno.ENOSPC, errno.EDQUOT):
         return DigerError(f"{where}: the disk is full: free some space and run again; nothing that was stored is lost")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS) and "://" not in where:
@@ -57,6 +67,8 @@ class Root:
     """A directory tree at a local path or URL. Relative names only; every component is checked."""
 
     def __init__(self, url: str | Path):
+        if holds_credentials(str(url)):  # refused unseen: they would end up in records and messages
+            raise DigerError("the location's URL holds credentials: take them out and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
         self.url = str(url).rstrip("/") or "/"
         scheme = self.url.partition("://")[0] if "://" in self.url else "file"
         if scheme not in _SCHEMES or "::" in self.url:  # fsspec would open archives, other hosts, and one inside the other
@@ -92,8 +104,21 @@ class Root:
         except Exception as error:
             module = type(error).__module__.split(".")[0]
             if isinstance(error, OSError) or module in {"botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec"}:
-                raise describe_os_error(error, "/".join([self.url, *names])) from error
+                raise describe_os_error(self._cause(error), "/".join([self.url, *names])) from error
             raise
+
+    def _cause(self, error: Exception) -> Exception:
+        """A refusal that came without its code (to a HEAD request: 400 or 403) is asked for again by a listing, whose answer has one."""
+        if not hasattr(self.fs, "call_s3") or _error_code(error) not in ("", "400", "403") or not isinstance(error, OSError):
+            return error
+        if not isinstance(error, PermissionError) and error.errno != errno.EINVAL:
+            return error
+        bucket, _, prefix = self.base.partition("/")
+        try:
+            self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        except Exception as found:  # noqa: BLE001 - whatever it says, it says more than the first one
+            return found if _error_code(found) else error
+        return error
 
     def exists(self, *names: str) -> bool:
         with self.faults(*names):
@@ -134,7 +159,7 @@ class Root:
         with self.faults(*names):
             if not self.is_local:
                 return self._create_object(data, path)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            make_directories(os.path.dirname(path))
             temporary = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.tmp"
             try:
                 with open(temporary, "xb") as f:
@@ -145,7 +170,7 @@ class Root:
                     os.link(temporary, path)
                 except FileExistsError:
                     return False
-                _sync_directory(os.path.dirname(path))
+                _sync(os.path.dirname(path))
                 return True
             finally:
                 with contextlib.suppress(FileNotFoundError):
@@ -161,20 +186,41 @@ class Root:
             return bool(self.fs.cat_file(path) == data)
         return True
 
+    def replace(self, data: bytes, *names: str) -> None:
+        """Writes over a file that exists, in one step; nothing where it is gone. Without a promise that it outlives a power loss."""
+        path = self.at(*names)
+        with self.faults(*names):
+            if not self.fs.exists(path):
+                return
+            if not self.is_local:
+                self.fs.pipe_file(path, data)
+                return
+            temporary = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.tmp"
+            try:
+                with open(temporary, "xb") as f:
+                    f.write(data)
+                os.replace(temporary, path)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+
     def upload(self, local: Path, *names: str) -> None:
         """Copies one local file into place (S3: invisible until complete)."""
         with self.faults(*names):
             self.fs.put_file(str(local), self.at(*names))
 
     def download(self, local: Path, *names: str) -> None:
+        """Copies one file to a local path, where it is on the disk when this returns."""
         with self.faults(*names):
             self.fs.get_file(self.at(*names), str(local))
+            _sync(str(local))
 
     def adopt_directory(self, local: Path, *names: str) -> bool:
         """Moves a finished local directory into place in one step (local roots only); `False` where the place is taken."""
         path = self.at(*names)
         with self.faults(*names):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            make_directories(os.path.dirname(path))
+            _sync_tree(str(local))
             try:
                 os.rename(local, path)
             except OSError as error:
@@ -184,6 +230,7 @@ class Root:
                     raise
                 staged = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.tmp"
                 shutil.copytree(local, staged)
+                _sync_tree(staged)
                 try:
                     os.rename(staged, path)
                 except OSError as taken:
@@ -191,7 +238,7 @@ class Root:
                     if taken.errno in (errno.ENOTEMPTY, errno.EEXIST):
                         return False
                     raise
-            _sync_directory(os.path.dirname(path))
+            _sync(os.path.dirname(path))
         return True
 
     def remove(self, *names: str) -> None:
@@ -229,7 +276,7 @@ class Root:
         """Raises the clear error now rather than after an hour of work."""
         with self.faults():
             if self.is_local:
-                os.makedirs(self.base, exist_ok=True)
+                make_directories(self.base)
                 probe = f"{self.base}/.{uuid.uuid4().hex}.probe"
                 with open(probe, "xb"):
                     os.unlink(probe)
@@ -251,12 +298,41 @@ def _local_tree(path: str, prefix: str) -> Iterator[tuple[str, int]]:
         return
 
 
+def _error_code(error: BaseException) -> str:
+    """The code in an object store's answer, from the client's exception or the one behind it; empty where there is none."""
+    for each in (error, error.__cause__):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+    return ""
+
+
 def _precondition_failed(error: BaseException) -> bool:
-    response = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict", "412")
+    return _error_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412")
 
 
-def _sync_directory(path: str) -> None:
+def make_directories(path: str) -> None:
+    """Makes a directory and what is missing above it, each entry on the disk before anything is written below: after a power loss a file that
+    was synchronised would otherwise lie in a directory that nobody can find."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for each in reversed(missing):
+        os.makedirs(each, exist_ok=True)
+        _sync(os.path.dirname(each))
+
+
+def _sync_tree(path: str) -> None:
+    """Every file and directory below `path`, and itself, on the disk."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _sync(os.path.join(folder, name))
+        _sync(folder)
+
+
+def _sync(path: str) -> None:
+    """A file or a directory on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

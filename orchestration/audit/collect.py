@@ -6,18 +6,18 @@ whatever is younger than the least age, and all that these were made from. Recor
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from diger_core.errors import DigerError
+from diger_core.store import lease
 from diger_core.store.files import Root
-from orchestration.audit import removal
 from orchestration.audit.index import EARLIER, Index
+from orchestration.engine import removal
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,8 @@ def _made(index: Index, hash_: str) -> datetime:
 
 
 def running(root: Root) -> list[str]:
-    """Locks that a computation on this machine holds at this moment."""
-    if not root.is_local:
-        return []
-    held = []
-    for name in root.list("locks"):
-        with open(root.at("locks", name), "ab") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                held.append(name.removesuffix(".lock"))
-    return held
+    """Stages that are at work on the store, each with its owner and age."""
+    return [str(each) for each in lease.at_work(root) if each.kind == "stage"]
 
 
 # What is no artefact
@@ -159,15 +150,22 @@ def _modified(root: Root, names: tuple[str, ...]) -> datetime:
         return max(found, default=datetime.now(UTC))
 
 
-def execute(index: Index, rules: Rules, agreed: Plan) -> Plan:
-    """Removes what the agreed plan and a fresh one both name; returns that. Refused while a computation runs: its inputs may be among them."""
-    if agreed.running:
-        raise DigerError(f"gc: {len(agreed.running)} computations run on this machine ({agreed.running[0][:12]}, …): wait until they are done")
-    fresh = plan(Index(index.store, cached=False), rules)
+def execute(index: Index, rules: Rules, agreed: Plan, wait: float = 0.0, tell: Callable[[str], object] | None = None) -> Plan:
+    """Removes what the agreed plan and a fresh one both name; returns that. No stage, no change of champion and no `diger forget` is at work
+    meanwhile: DigerError where one still is after `wait` seconds (tell: as `lease.hold`)."""
+    with lease.hold(index.store.root, "gc", "diger gc", wait, tell):
+        return _execute(index, rules, agreed)
+
+
+def _execute(index: Index, rules: Rules, agreed: Plan) -> Plan:
+    store = index.store
+    store.sweep()
+    if not store.root.is_local:
+        store.root.abandon_uploads("artefacts")  # nobody is at work: whoever has begun them is gone
+    fresh = plan(Index(store, cached=False), rules)
     again = {hash_ for _, hash_, _ in fresh.remove}
     litter = {names for names, _ in fresh.litter}
     done = Plan(fresh.keep, [entry for entry in agreed.remove if entry[1] in again], [entry for entry in agreed.litter if entry[0] in litter])
-    store = index.store
     with ThreadPoolExecutor(8) as pool:
         reason = "no release, report or pointer needed it"
         list(pool.map(lambda entry: removal.note(store, entry[0], entry[1], "gc", reason), done.remove))

@@ -2,7 +2,9 @@
 
 Artefacts are immutable and named by their content, so each one that holds the user is written again without them, under its new name, with a record
 that says what it replaces; a note under the old name leads to the new one, and the old one is removed. Models are not rewritten: what they learned
-from the user can only be trained away, so each is named. The records hold a salted, slow hash of the user's id and nothing else about them.
+from the user can only be trained away, so each is named. The records hold a salted, slow hash of the user's id; the note of a removed table of
+users also the row that was theirs, hidden by the id, by which artefacts that come later (from another clone, say) and still count by that table
+are found.
 """
 
 from __future__ import annotations
@@ -11,20 +13,22 @@ import contextlib
 import hashlib
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
+from diger_core.store import lease
 from diger_core.store.artefacts import Artefact, cache_directory
 from diger_core.store.canonical import canonical_json, digest
 from diger_core.store.record import Record
-from orchestration.audit import removal
 from orchestration.audit.forward import closure, period
 from orchestration.audit.index import Index, Made
-from orchestration.audit.rewriting import Subject, row_filter, rows_of, without
+from orchestration.audit.rewriting import Subject, counts_users, row_filter, rows_of, without
+from orchestration.engine import removal
+from orchestration.engine.registry import Volume
 from orchestration.graph import BY_NAME, ORDER, STAGES
 
 if TYPE_CHECKING:
@@ -39,7 +43,7 @@ class Findings:
 
     user: str
     holders: list[Artefact] = field(default_factory=list)  # rewritten, inputs before what was made from them
-    pages: list[Artefact] = field(default_factory=list)  # removed: they show histories
+    pages: list[Artefact] = field(default_factory=list)  # removed: they show histories, or count users by a table that is gone
     models: list[tuple[str, str]] = field(default_factory=list)  # (stage, hash)
     releases: list[Release] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)  # outside the store, for a person to remove
@@ -56,17 +60,20 @@ class Findings:
 
 def find(index: Index, user: str) -> Findings:
     """Looks for the user in every stored table; changes nothing."""
-    subjects = {a.hash: number for a in index.artefacts(["sequences"]) if (number := user_number(a, user)) is not None}
+    subjects = numbers_of(index, user)
     found = Findings(user)
     for artefact in index.artefacts():
         if artefact.stage == "report":
             continue
-        if row_filter(artefact, Subject(user, _numbers(index, artefact, subjects))):
+        number = _numbers(index, artefact, subjects)
+        if row_filter(artefact, Subject(user, number)):
             found.holders.append(artefact)
+        elif number is None and _of_removed_tables(index, artefact):
+            found.pages.append(artefact)
     found.holders.sort(key=lambda a: (ORDER.get(a.stage, len(ORDER)), index.made_at(a.hash)))
     held = {a.hash for a in found.holders}
     samples = {a.hash for a in found.holders if a.stage == "evaluation"}
-    found.pages = [a for a in index.artefacts(["report"]) if any(set(m.inputs.values()) & samples for m in index.makers.get(a.hash, []))]
+    found.pages += [a for a in index.artefacts(["report"]) if any(set(m.inputs.values()) & samples for m in index.makers.get(a.hash, []))]
     reached = closure(index, [hash_ for hash_ in held if index.present[hash_] in ("raw_interactions", "validated_interactions", "sequences")])
     found.models = sorted(
         ((index.stage_of(h), h) for h in reached if index.stage_of(h) in MODELS), key=lambda p: (ORDER.get(p[0], 99), index.made_at(p[1]))
@@ -92,14 +99,53 @@ def _numbers(index: Index, artefact: Artefact, subjects: Mapping[str, int]) -> i
     return None
 
 
+def numbers_of(index: Index, user: str) -> dict[str, int]:
+    """Hash of a `sequences` artefact -> the user's index in it: of those in the store, and of those that were removed for this user's sake."""
+    found = {a.hash: number for a in index.artefacts(["sequences"]) if (number := user_number(a, user)) is not None}
+    for hash_, note in _renumbered_away(index).items():
+        if hash_ not in found and pseudonym(user, note["subject"]["salt"]) == note["subject"]:
+            found[hash_] = int(note["row"]) ^ _mask(user, note["subject"]["salt"])
+    return found
+
+
+def _renumbered_away(index: Index) -> dict[str, dict[str, Any]]:
+    """The notes of `sequences` that were removed because they held somebody."""
+    return {hash_: note for hash_, note in index.removed.items() if note["stage"] == "sequences" and "row" in note}
+
+
+def _of_removed_tables(index: Index, artefact: Artefact) -> bool:
+    """Whether its rows count users by a table that was removed for somebody's sake: that one is in it still, and nobody else can be found in it."""
+    gone = _renumbered_away(index)
+    tables = [made.inputs["sequences"] for made in index.makers.get(artefact.hash, []) if "sequences" in made.inputs]
+    return bool(tables) and all(table in gone for table in tables) and counts_users(artefact)
+
+
+def _mask(user: str, salt: str) -> int:
+    """What hides the row of a user from those who do not know the id: in a table of dense ids the row would be the id."""
+    return int.from_bytes(hashlib.scrypt(user.encode(), salt=b"row" + bytes.fromhex(salt), n=1 << 14, r=8, p=1, dklen=7), "little")
+
+
 # Doing it
 
 
-def forget(index: Index, found: Findings) -> dict[str, str]:
-    """Writes, notes, then removes; returns old hash -> new hash. Interrupted, it is simply given again."""
+def forget(index: Index, user: str, wait: float = 0.0, tell: Callable[[str], object] | None = None) -> tuple[Findings, dict[str, str]]:
+    """Looks again, and removes what it finds, while no stage, no change of champion and no gc is at work; returns that, and old hash -> new hash.
+
+    Interrupted, it is simply given again. wait, tell: as `lease.hold`.
+    """
+    with lease.hold(index.store.root, "forget", "diger forget", wait, tell):
+        index.store.sweep()
+        fresh = Index(index.store, cached=False)
+        found = find(fresh, user)
+        return found, _forget(fresh, found)
+
+
+def _forget(index: Index, found: Findings) -> dict[str, str]:
+    """Writes, notes, then removes."""
     store, subject = index.store, pseudonym(found.user)
-    numbers = {a.hash: number for a in found.holders if a.stage == "sequences" and (number := user_number(a, found.user)) is not None}
-    replaced: dict[str, str] = {}
+    numbers = numbers_of(index, found.user)
+    replaced = {hash_: str(note["replaced_by"]) for hash_, note in index.removed.items() if note.get("replaced_by")}
+    earlier = set(replaced)
     for artefact in found.holders:
         replaced[artefact.hash] = _rewrite(index, artefact, Subject(found.user, _numbers(index, artefact, numbers)), replaced, subject)
     for artefact in found.holders:
@@ -111,6 +157,7 @@ def forget(index: Index, found: Findings) -> dict[str, str]:
             "held events of a user who asked to be forgotten",
             replaced[artefact.hash],
             subject=subject,
+            **({"row": numbers[artefact.hash] ^ _mask(found.user, subject["salt"])} if artefact.stage == "sequences" else {}),
         )
     for artefact in found.pages:
         removal.note(store, artefact.stage, artefact.hash, "forget", "may show the history of a user who asked to be forgotten", subject=subject)
@@ -118,7 +165,7 @@ def forget(index: Index, found: Findings) -> dict[str, str]:
         if replaced.get(artefact.hash) != artefact.hash:
             removal.take_out(store.root, "artefacts", artefact.stage, artefact.hash)
             _uncache(artefact)
-    return replaced
+    return {old: new for old, new in replaced.items() if old not in earlier or old in {a.hash for a in found.holders}}
 
 
 def pseudonym(user: str, salt: str | None = None) -> dict[str, str]:
@@ -147,7 +194,7 @@ def _rewrite(index: Index, artefact: Artefact, subject: Subject, replaced: Mappi
 def _record(index: Index, each: Made, old: Artefact, new: Artefact, replaced: Mapping[str, str], who: Mapping[str, str]) -> None:
     """The old record with the new artefact and inputs, under the key that a run from those inputs looks up."""
     record = index.record(each)
-    inputs = {name: replaced.get(hash_, hash_) for name, hash_ in each.inputs.items()}
+    inputs = {name: _newest(hash_, replaced) for name, hash_ in each.inputs.items()}
     key = _key(index, record, inputs) if _key(index, record, each.inputs) == each.key else each.key
     if any(known["artefact"] == new.hash for known in index.store.records(each.stage, key)):
         return
@@ -158,6 +205,15 @@ def _record(index: Index, each: Made, old: Artefact, new: Artefact, replaced: Ma
     index.store.append_record(each.stage, key, {**kept, **made, "forgotten": forgotten})
 
 
+def _newest(hash_: str, replaced: Mapping[str, str]) -> str:
+    """What is left of an artefact after all that replaced it; artefacts that came later may name one that was replaced long ago."""
+    seen = {hash_}
+    while hash_ in replaced and replaced[hash_] not in seen:
+        hash_ = replaced[hash_]
+        seen.add(hash_)
+    return hash_
+
+
 def _key(index: Index, record: Record, inputs: Mapping[str, str]) -> str:
     """As the runner computes it."""
     named, snapshot = dict(inputs), index.snapshots.get(str(record.get("snapshot")), {})
@@ -166,7 +222,7 @@ def _key(index: Index, record: Record, inputs: Mapping[str, str]) -> str:
     file = BY_NAME[record["stage"]].volume_of
     if file is not None:
         previous = snapshot.get("previous")
-        named["previous_rows"] = str(None if previous is None else int(previous["rows"][file]))
+        named["previous_rows"] = str(None if previous is None else Volume(int(previous["rows"][file]), previous["key"]))
     return digest("record", record["stage"], record["code_version"], canonical_json(record["params"]), canonical_json(named))
 
 

@@ -31,6 +31,11 @@ def row_filter(artefact: Artefact, subject: Subject) -> bool:
     return any(len(rows_of(artefact, name, subject.user, subject.number)) for name in artefact.names if name.endswith(".parquet"))
 
 
+def counts_users(artefact: Artefact) -> bool:
+    """Whether any of its tables names users by their number."""
+    return any("user_index" in pq.read_schema(artefact.path(name)).names for name in artefact.names if name.endswith(".parquet"))
+
+
 def rows_of(artefact: Artefact, name: str, user: str, number: int | None = None) -> np.ndarray:
     """Row numbers of the user in a table, int64 [rows]."""
     path = artefact.path(name)

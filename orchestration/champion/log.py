@@ -7,29 +7,33 @@ log again and decides again.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Literal
 
-from diger_core.errors import DigerError
+from diger_core.errors import Damaged, DigerError
+from diger_core.store import lease
 from diger_core.store.artefacts import MANIFEST, Store, seal
 from diger_core.store.canonical import jsonable
 from orchestration.champion.bundle import Bundle, load_bundle
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
-__all__ = ["Action", "Bundle", "Entry", "append", "current", "history", "load_bundle", "origin", "promote", "rollback"]
+__all__ = ["Action", "Bundle", "Entry", "append", "current", "history", "load_bundle", "origin", "outdated", "promote", "rollback"]
 
 SECTION = "champion"
 FORMAT = 1
 Action = Literal["release", "promote", "rollback"]
 _NAME = re.compile(r"(\d{6})\.json")
 _LONGEST_REASON = 1000
+PATIENCE = 600.0  # seconds that a change of champion waits for `diger gc` or `diger forget`
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,14 @@ def origin(store: Store, bundle: str) -> Entry | None:
     return next(reversed(released or named), None)
 
 
+def outdated(wanted: str | None, entry: Entry | None) -> str | None:
+    """Why a verdict against the bundle `wanted` allows no release now that `entry` is the newest; None where it still does."""
+    if (entry.bundle if entry else None) == wanted:
+        return None
+    now = f"{entry.bundle[:12]} (entry {entry.number}: {entry.action} by {entry.by} at {entry.at[:19]})" if entry else "none"
+    return f"the verdict is against champion {wanted[:12] if wanted else 'none'}, but the champion now is {now}: run gate again, then release"
+
+
 def append(
     store: Store,
     bundle: str,
@@ -86,22 +98,37 @@ def append(
     text = " ".join(reason.split())
     if not text or len(text) > _LONGEST_REASON:
         raise DigerError(f"a change of champion needs a reason of 1 to {_LONGEST_REASON} characters: say why, for the people who read the log later")
-    loaded = False
-    while True:
-        known = history(store)
-        made = next((entry for entry in known if release is not None and _same_release(entry, bundle, verdict, release)), None)
-        if made is not None:
-            return made
-        before = known[-1] if known else None
-        if check is not None:
-            check(before)
-        if not loaded:
-            load_bundle(store, bundle)
-            loaded = True
-        number, previous = len(known) + 1, before.bundle if before else None
-        entry = Entry(number, bundle, verdict, release, previous, action, text, datetime.now(UTC).isoformat(), _who(), forced)
-        if store.root.create(_encode(entry), SECTION, f"{number:06d}.json"):
-            return entry
+    with lease.hold(store.root, "champion", f"{action} of bundle {bundle[:12]}", PATIENCE, tell=_tell) as held:
+        loaded = False
+        while True:
+            known = _sound(store)
+            made = next((entry for entry in known if release is not None and _same_release(entry, bundle, verdict, release)), None)
+            if made is not None:
+                return made
+            before = current(store)
+            if check is not None:
+                check(before)
+            if not loaded:
+                load_bundle(store, bundle)
+                loaded = True
+            number, previous = (before.number + 1, before.bundle) if before else (1, None)
+            entry = Entry(number, bundle, verdict, release, previous, action, text, datetime.now(UTC).isoformat(), _who(), forced)
+            held.confirm()
+            if store.root.create(_encode(entry), SECTION, f"{number:06d}.json"):
+                return entry
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _sound(store: Store) -> list[Entry]:
+    """The entries that can be read: a damaged old one, which `history` names, stops no change of champion."""
+    found = []
+    for number in range(1, _last_number(store) + 1):
+        with contextlib.suppress(Damaged):
+            found.append(_read(store, number))
+    return found
 
 
 def _same_release(entry: Entry, bundle: str, verdict: str | None, release: str) -> bool:
@@ -129,13 +156,12 @@ def promote(store: Store, bundle: str, reason: str, *, force: bool = False) -> E
 
 def rollback(store: Store, reason: str, to: int | None = None) -> Entry:
     """Makes the bundle of entry `to` champion again; without `to`, the one before the present champion."""
-    known = history(store)
-    if not known:
+    start = current(store)
+    if start is None:
         raise DigerError(f"{store.url}: there is no champion to roll back from: release a bundle first")
-    if to is not None and not 1 <= to <= len(known):
-        raise DigerError(f"--to {to}: the log has the entries 1 to {len(known)} (diger champion --history)")
-    start = known[-1]
-    target = known[to - 1] if to is not None else next((entry for entry in reversed(known) if entry.bundle == start.previous), None)
+    if to is not None and not 1 <= to <= start.number:
+        raise DigerError(f"--to {to}: the log has the entries 1 to {start.number} (diger champion --history)")
+    target = _read(store, to) if to is not None else next((entry for entry in reversed(_sound(store)) if entry.bundle == start.previous), None)
     if target is None:
         raise DigerError(f"champion {start.bundle[:12]} is the first one: there is nothing to roll back to; promote another bundle instead")
     if target.bundle == start.bundle:
@@ -158,7 +184,7 @@ def _taken_out(store: Store, bundle: str) -> str | None:
     """What a missing bundle was removed by, where the store has a note of it; None where it was not removed on purpose, or is there again."""
     if not store.root.exists("removed", f"{bundle}.json") or store.root.exists("artefacts", "bundle", bundle, MANIFEST):
         return None
-    found = json.loads(store.root.read("removed", f"{bundle}.json"))
+    found = store.document("removed", f"{bundle}.json")
     by = f"`diger {found['why']}` on {str(found['at'])[:10]}"
     return f"bundle {bundle[:12]} was removed by {by}: roll back to another entry (diger champion --history)"
 
@@ -201,7 +227,7 @@ def _read(store: Store, number: int) -> Entry:
     name = f"{number:06d}.json"
     where = f"{store.url}/{SECTION}/{name}"
     if not store.root.exists(SECTION, name):
-        raise DigerError(f"{where}: missing, though later entries exist: restore it from a copy of the store")
+        raise Damaged(f"{where}: missing, though later entries exist: restore it from a copy of the store")
     try:
         value = json.loads(store.root.read(SECTION, name))
         whole = value["seal"] == seal(value) and value["number"] == number
@@ -209,5 +235,5 @@ def _read(store: Store, number: int) -> Entry:
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        raise DigerError(f"{where}: damaged or edited (it does not fit its own seal): restore it from a copy of the store")
+        raise Damaged(f"{where}: damaged or edited (it does not fit its own seal): restore it from a copy of the store")
     return entry

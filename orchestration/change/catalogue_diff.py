@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
 from diger_core.item_ids import index_of
-from orchestration.audit.removal import present
 from orchestration.champion.baseline import BASELINE, extra_inputs
 from orchestration.change.differences import STATUSES, changed_columns, changed_items, decide, drift, remapped
+from orchestration.engine.removal import present
 
 if TYPE_CHECKING:
     from diger_core.store.artefacts import Artefact

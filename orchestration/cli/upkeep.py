@@ -9,15 +9,29 @@ import click
 
 from orchestration.cli.options import json_option, open_store, store_option
 
+wait_option = click.option(
+    "--wait",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long to wait for stages, changes of champion, gc and forget that are at work on the store.",
+)
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
 
 @click.command()
 @click.option("--delete", is_flag=True, help="Remove it; without this, only show what would go.")
 @click.option("--keep-releases", type=click.IntRange(1), metavar="N", help="Keep the last N entries of the champion log [default: all].")
 @click.option("--keep-reports", type=click.IntRange(0), metavar="N", help="Keep the newest N reports [default: all].")
 @click.option("--min-age", default=7.0, show_default=True, type=click.FloatRange(0), metavar="DAYS", help="Nothing younger is removed.")
+@wait_option
 @json_option
 @store_option
-def gc(delete: bool, keep_releases: int | None, keep_reports: int | None, min_age: float, as_json: bool, store: str) -> None:
+def gc(delete: bool, keep_releases: int | None, keep_reports: int | None, min_age: float, wait: float, as_json: bool, store: str) -> None:
     """Show, or remove, the artefacts that no release, report or pointer needs, and what crashed runs left behind."""
     from orchestration.audit.collect import Rules, execute, plan
     from orchestration.audit.index import Index
@@ -26,7 +40,7 @@ def gc(delete: bool, keep_releases: int | None, keep_reports: int | None, min_ag
     index, rules = Index(open_store(store), cached=False), Rules(keep_releases, keep_reports, timedelta(days=min_age))
     found = plan(index, rules)
     if delete:
-        found = execute(index, rules, found)
+        found = execute(index, rules, found, wait, tell)
     if as_json:
         print_json({**found.as_json(), "deleted": delete})
         return
@@ -39,7 +53,7 @@ def gc(delete: bool, keep_releases: int | None, keep_reports: int | None, min_ag
         f"{verb} {len(found.remove):,} artefacts and {len(found.litter):,} leftovers, {found.bytes:,} bytes; {len(found.keep):,} artefacts are kept"
     )
     if found.running and not delete:
-        print(f"{len(found.running)} computations run on this machine: --delete waits for nobody, it refuses")
+        print(f"at work now: {found.running[0]}: --delete waits for it as long as --wait says, then refuses")
     if not delete and (found.remove or found.litter):
         print("nothing was changed: give --delete to remove it")
 
@@ -48,9 +62,10 @@ def gc(delete: bool, keep_releases: int | None, keep_reports: int | None, min_ag
 @click.argument("user")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only show what would happen.")
+@wait_option
 @json_option
 @store_option
-def forget(user: str, yes: bool, dry_run: bool, as_json: bool, store: str) -> None:
+def forget(user: str, yes: bool, dry_run: bool, wait: float, as_json: bool, store: str) -> None:
     """Remove USER's events from every stored artefact, and name the models that saw them and the copies elsewhere."""
     from orchestration.audit.forget import find, was_forgotten
     from orchestration.audit.forget import forget as act
@@ -59,18 +74,18 @@ def forget(user: str, yes: bool, dry_run: bool, as_json: bool, store: str) -> No
 
     index = Index(open_store(store), cached=False)
     found = find(index, user)
-    if not found.holders and not as_json:
+    if not found.holders and not found.pages and not as_json:
         print("forgotten before: nothing of this user is stored any more" if was_forgotten(index, user) else "nothing of this user is stored")
     if not as_json:
         _print_findings(index, found)
-    if found.holders and not dry_run:
+    if (found.holders or found.pages) and not dry_run:
         if not yes:
             click.confirm("Write these artefacts again without the user and remove the old ones?", abort=True)
-        replaced = act(index, found)
+        found, replaced = act(index, user, wait, tell)
         if not as_json:
-            print(f"rewrote {len(replaced)} artefacts, removed {len(found.pages)} reports; `diger why` explains each gap")
+            print(f"rewrote {len(replaced)} artefacts, removed {len(found.pages)} others; `diger why` explains each gap")
     if as_json:
-        print_json({**found.as_json(index), "done": bool(found.holders) and not dry_run})
+        print_json({**found.as_json(index), "done": bool(found.holders or found.pages) and not dry_run})
 
 
 def _print_findings(index, found) -> None:  # type: ignore[no-untyped-def]

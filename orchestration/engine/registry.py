@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from diger_core.errors import DigerError
+from diger_core.errors import Damaged, DigerError
 from diger_core.store.artefacts import Store
 from diger_core.store.canonical import jsonable
 from diger_core.store.files import safe_name
-from orchestration.graph import STAGES
+from orchestration.graph import STAGES, Stage
 
 if TYPE_CHECKING:
     from orchestration.snapshot.files import SnapshotFiles
@@ -23,6 +25,17 @@ FILES_OF = {stage.name: stage.snapshot_files for stage in STAGES if stage.snapsh
 
 
 @dataclass(frozen=True)
+class Volume:
+    """Rows of a file in the snapshot `key`."""
+
+    rows: int
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.rows} of {self.key}"
+
+
+@dataclass(frozen=True)
 class Registered:
     """A registered snapshot: where it lies, its bytes' hashes, and the volume of the one before."""
 
@@ -30,16 +43,19 @@ class Registered:
     url: str
     content_hash: str
     files: Mapping[str, Mapping[str, Any]]  # name -> sha256, bytes, rows
-    previous: Mapping[str, Any] | None  # key and rows of the snapshot registered before
+    previous: Mapping[str, Any] | None  # key and rows of the last accepted snapshot before; None before anything was released
     registered_at: str
 
     def file_hash(self, stage: str) -> str:
         """What a raw stage's key depends on: the SHA-256 of its files."""
         return " ".join(f"{name}={self.files[name]['sha256']}" for name in FILES_OF[stage] if name in self.files)
 
-    def previous_rows(self, file: str) -> int | None:
-        """Rows of the file in the previous snapshot; None for the first."""
-        return None if self.previous is None else int(self.previous["rows"][file])
+    def previous_of(self, file: str) -> Volume | None:
+        """The volume of the file in the snapshot that this one is compared with; None where there is nothing to compare with."""
+        if self.previous is None:
+            return None
+        rows = self.previous["rows"].get(file)
+        return None if not rows else Volume(int(rows), str(self.previous["key"]))
 
 
 def snapshot_key(url: str, content_hash: str) -> str:
@@ -54,34 +70,71 @@ def register(store: Store, url: str, described: SnapshotFiles | None = None) -> 
 
     described = described or describe(url)
     key = snapshot_key(described.url, described.content_hash)
-    known = registered(store)
-    for entry in known:
-        if entry.key == key:
-            return entry
+    if store.root.exists(_SECTION, f"{key}.json"):
+        return lookup(store, key)
+    known, damaged = readable(store)
+    if damaged:  # which snapshot came before this one is unknown
+        raise Damaged(damaged[0])
     files = {name: {"sha256": f.sha256, "bytes": f.bytes, "rows": f.rows} for name, f in described.files.items()}
-    latest = known[-1] if known else None
+    latest = _accepted(store, known)
     previous = None if latest is None else {"key": latest.key, "rows": {name: f["rows"] for name, f in latest.files.items()}}
     entry = Registered(key, described.url, described.content_hash, files, previous, datetime.now(UTC).isoformat())
-    import json
-
     store.root.create(json.dumps(jsonable(entry.__dict__), indent=1, sort_keys=True).encode(), _SECTION, f"{key}.json")
     return lookup(store, key)
 
 
+def _accepted(store: Store, known: list[Registered]) -> Registered | None:
+    """The newest snapshot that every check of volume has accepted. None before anything was released: a first attempt that was cut short, or was
+    a small one, is no measure for the next."""
+    if not store.root.list("champion"):
+        return None
+    stages = [stage for stage in STAGES if stage.volume_of is not None]
+    passed = {stage.name: _passed(store, stage) for stage in stages}
+    return next((entry for entry in reversed(known) if all(entry.key in passed[stage.name] for stage in stages)), None)
+
+
+def _passed(store: Store, stage: Stage) -> set[str]:
+    """Keys of the snapshots whose stored verdict of this stage is a good one."""
+    found: set[str] = set()
+    for key in store.root.list("records", stage.name):
+        with contextlib.suppress(DigerError):  # refused, or its record is damaged, or its artefact gone: no evidence that it was accepted
+            for record in store.records(stage.name, key):
+                if record["snapshot"] not in found and stage.refuse is not None:
+                    stage.refuse(store.artefact(stage.name, record["artefact"]))
+                    found.add(record["snapshot"])
+    return found
+
+
 def lookup(store: Store, key: str) -> Registered:
     """The registered snapshot of a partition key; an unknown or malformed key is refused by name."""
-    import json
-
     if not store.root.exists(_SECTION, f"{safe_name(key)}.json"):
         names = ", ".join(entry.key for entry in registered(store)) or "none"
         raise DigerError(f"snapshot {key!r} is not registered in {store.url} (registered: {names}): register it with `diger snapshot add DIR_OR_URL`")
-    return Registered(**json.loads(store.root.read(_SECTION, f"{key}.json")))
+    return _read(store, f"{key}.json")
 
 
 def registered(store: Store) -> list[Registered]:
-    """All registered snapshots, oldest first."""
-    import json
+    """All registered snapshots whose entries can be read, oldest first."""
+    return readable(store)[0]
 
-    names = [name for name in store.root.list(_SECTION) if name.endswith(".json")]
-    entries = [Registered(**json.loads(store.root.read(_SECTION, name))) for name in names]
-    return sorted(entries, key=lambda entry: (entry.registered_at, entry.key))
+
+def readable(store: Store) -> tuple[list[Registered], list[str]]:
+    """(the snapshots, oldest first; what is to be said of entries that are damaged)."""
+    found: list[Registered] = []
+    damaged: list[str] = []
+    for name in store.root.list(_SECTION):
+        if name.endswith(".json"):
+            try:
+                found.append(_read(store, name))
+            except Damaged as error:
+                damaged.append(str(error))
+    return sorted(found, key=lambda entry: (entry.registered_at, entry.key)), damaged
+
+
+def _read(store: Store, name: str) -> Registered:
+    again = "restore it from a copy of the store, or remove it and register the snapshot again (diger snapshot add)"
+    document = store.document(_SECTION, name, remedy=again)
+    try:
+        return Registered(**document)
+    except TypeError as error:
+        raise Damaged(f"{store.url}/{_SECTION}/{name}: damaged, it is no snapshot's entry: {again}") from error

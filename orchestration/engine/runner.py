@@ -17,11 +17,14 @@ from typing import Any
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
+from diger_core.store import lease
 from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.canonical import canonical_json, digest
+from diger_core.store.files import make_directories
 from diger_core.store.record import Record
 from orchestration.engine.memory import PeakMemory
 from orchestration.engine.registry import Registered
+from orchestration.engine.removal import refuse_forgotten, refuse_return
 from orchestration.engine.scratch import private_directory
 from orchestration.engine.stage_run import StageRun
 from orchestration.graph import BY_NAME, Stage
@@ -68,18 +71,20 @@ class Session:
         if not stage.inputs:
             named["snapshot"] = self.snapshot.file_hash(stage.name)
         if stage.volume_of is not None:
-            named["previous_rows"] = str(self.snapshot.previous_rows(stage.volume_of))
+            named["previous_rows"] = str(self.snapshot.previous_of(stage.volume_of))
         section = section_of(stage, self.params, inputs)
         return digest("record", stage.name, stage.version, canonical_json(section), canonical_json(named)), inputs
 
     def find(self, stage: Stage) -> Artefact:
         """The artefact that this session's params and snapshot lead to, or `MissingInput`."""
         if stage.name not in self._known:
-            key, _ = self.resolve(stage)
+            key, inputs = self.resolve(stage)
             found = self.store.lookup(stage.name, key)
             if found is None:
+                told = stage.missing(self.store, inputs) if stage.missing is not None else None
                 raise MissingInput(
-                    f"{stage.name} was never made for snapshot {self.snapshot.key} with these params: materialise {stage.name} first "
+                    told
+                    or f"{stage.name} was never made for snapshot {self.snapshot.key} with these params: materialise {stage.name} first "
                     "(with the same overrides, if any)"
                 )
             self._known[stage.name] = (key, found)
@@ -90,17 +95,26 @@ class Session:
         started = time.monotonic()
         key, inputs = self.resolve(stage, fit=True)
         made_by_job = self._remotely(stage, key)  # outside the lock, which the job takes
-        with _one_at_a_time(self.store, key):
-            found = self.store.lookup(stage.name, key)
-            reused = found is not None and not made_by_job
-            artefact = found or self._compute(stage, key, inputs)
-            if stage.published is not None:
-                stage.published(self.store, key)  # also for a reused artefact: who made it may have been killed before this
+        artefact = self.store.lookup(stage.name, key)  # without a lock: what is stored can be used in a store that nobody may write
+        reused = artefact is not None and not made_by_job
+        if artefact is None:
+            with _one_at_a_time(self.store, key):
+                artefact = self.store.lookup(stage.name, key)
+                reused = artefact is not None
+                if artefact is None:
+                    artefact = self._compute(stage, key, inputs)
+                self._published(stage, key)
+        else:
+            self._published(stage, key)
         self._known[stage.name] = (key, artefact)
         seconds = time.monotonic() - started
         done = "unchanged, reused" if reused else f"done in {seconds:.1f} s,"
         self.progress.message(f"{stage.name}: {done} {artefact.hash[:12]}")
         return Result(stage, key, artefact, reused, seconds)
+
+    def _published(self, stage: Stage, key: str) -> None:
+        if stage.published is not None:
+            stage.published(self.store, key)  # also for a reused artefact: who made it may have been killed before this
 
     def _remotely(self, stage: Stage, key: str) -> bool:
         """Where the cluster is behind a job server, a submitted job makes what is missing; whether one has."""
@@ -115,17 +129,23 @@ class Session:
 
     def _compute(self, stage: Stage, key: str, inputs: Mapping[str, Artefact]) -> Artefact:
         self.store.root.writable()
-        started, clock, memory = datetime.now(UTC), time.monotonic(), PeakMemory()
-        scratch = private_directory(f"diger-{stage.name}-")
-        try:
-            with self.store.writer(stage.name) as out:
-                run = StageRun(stage, key, inputs, self.params, out, self.store, self.snapshot, scratch, self.progress)
-                stage.compute(run)
-                artefact = self.store.publish(out)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        cost = {"seconds": round(time.monotonic() - clock, 3), **memory.mebibytes()}
-        self._record(stage, key, inputs, artefact, run.notes, started, cost)
+        what = f"stage {stage.name} of snapshot {self.snapshot.key}"
+        with lease.hold(self.store.root, "stage", what, tell=self.progress.message) as held:
+            refuse_forgotten(self.store, what, inputs.values())  # while it waited
+            started, clock, memory = datetime.now(UTC), time.monotonic(), PeakMemory()
+            scratch = private_directory(f"diger-{stage.name}-")
+            try:
+                with self.store.writer(stage.name) as out:
+                    run = StageRun(stage, key, inputs, self.params, out, self.store, self.snapshot, scratch, self.progress)
+                    stage.compute(run)
+                    held.confirm()
+                    refuse_forgotten(self.store, what, inputs.values())
+                    artefact = self.store.publish(out)
+                refuse_return(self.store, what, artefact)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+            cost = {"seconds": round(time.monotonic() - clock, 3), **memory.mebibytes()}
+            self._record(stage, key, inputs, artefact, run.notes, started, cost)
         return artefact
 
     def _record(
@@ -173,7 +193,8 @@ def _one_at_a_time(store: Store, key: str) -> Iterator[None]:
 
     path = store.root.at("locks", f"{key}.lock")
     with store.root.faults("locks"):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "ab") as handle:
+        make_directories(os.path.dirname(path))
+        handle = open(path, "ab")  # noqa: SIM115 - opened where a fault is told, held outside
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

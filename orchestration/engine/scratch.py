@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from diger_core.store.owner import Owner, ended, identity
+
 _OWNER = ".diger-owner"
 
 
@@ -19,7 +21,7 @@ def private_directory(prefix: str, parent: str | None = None) -> Path:
     base = Path(parent or tempfile.gettempdir())
     sweep(base)
     directory = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
-    (directory / _OWNER).write_text(json.dumps(identity(os.getpid())), encoding="utf-8")
+    (directory / _OWNER).write_text(json.dumps(identity()), encoding="utf-8")
     return directory
 
 
@@ -36,22 +38,7 @@ def sweep(base: Path) -> list[Path]:
     return removed
 
 
-def ended(owner: dict[str, object]) -> bool:
-    """Whether the process that `identity` described is certainly gone: one on another host never is."""
-    return owner.get("host") == os.uname().nodename and identity(int(str(owner.get("pid", 0)))) != owner
-
-
-def identity(pid: int) -> dict[str, object]:
-    """A process id is used again after a while: its start time and the boot tell two owners apart."""
-    try:
-        started = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    except OSError:
-        started, boot = "", ""
-    return {"pid": pid, "started": started, "boot": boot, "host": os.uname().nodename}
-
-
-def family(directory: str) -> list[dict[str, object]]:
+def family(directory: str) -> list[Owner]:
     """The processes that name the directory on their command line, and all that descend from them."""
     parents = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
@@ -63,23 +50,14 @@ def family(directory: str) -> list[dict[str, object]]:
     return [identity(pid) for pid in sorted(found)]
 
 
-def end_processes(processes: list[dict[str, object]], seconds: float) -> None:
+def end_processes(processes: list[Owner], seconds: float) -> None:
     """Waits until the processes have ended; kills those that have not after `seconds`."""
     deadline = time.monotonic() + seconds
-    while (alive := [each for each in processes if _runs(each)]) and time.monotonic() < deadline:
+    while (alive := [each for each in processes if not ended(each)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     for each in alive:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(str(each["pid"])), signal.SIGKILL)
-
-
-def _runs(process: dict[str, object]) -> bool:
-    """Whether the process that `identity` described is still there, and no mere zombie."""
-    try:
-        state = Path(f"/proc/{process['pid']}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z" and not ended(process)
+            os.kill(each["pid"], signal.SIGKILL)
 
 
 def _abandoned(path: Path) -> bool:

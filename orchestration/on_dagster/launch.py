@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
 from diger_core.store.artefacts import Store
+from diger_core.store.owner import ended, identity
 from orchestration.engine.registry import Registered
 from orchestration.engine.runner import MissingInput, Result, Session, refuse_failed
-from orchestration.engine.scratch import ended, identity
 from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
 from orchestration.on_dagster.instance import dagster_home
 from orchestration.params.load import load_params
@@ -68,7 +67,7 @@ def _materialise(store: Store, snapshot: Registered, params_file: str | None, ov
                 resources={"pipeline": pipeline},
                 raise_on_error=True,
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-                tags={"diger/launched_by": "diger run", OWNER: json.dumps(identity(os.getpid()))},
+                tags={"diger/launched_by": "diger run", OWNER: json.dumps(identity())},
             )
     except dg.DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None  # Ctrl-C, as Dagster names it: no DagsterError, and a traceback would be all that the user sees

@@ -23,7 +23,7 @@ class NotifyConfig:
 
     def __post_init__(self) -> None:
         if self.webhook is not None and not _VARIABLE.fullmatch(self.webhook):
-            raise ValueError(f"webhook = {self.webhook[:12]!r}…: must be the name of an environment variable that holds the URL, not a URL")
+            raise ValueError("webhook: must be the name of an environment variable that holds the URL, not a URL")
         if not 0 < self.timeout_seconds <= 60:
             raise ValueError(f"timeout_seconds = {self.timeout_seconds!r}: must be above 0 and at most 60")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diger_core.errors import DigerError
+from diger_core.errors import DigerError, holds_credentials
 from orchestration.params.sections import Params
 
 DEFAULT_FILE = "params.yaml"
@@ -24,15 +25,27 @@ def load_params(path: str | Path | None = None, overrides: Iterable[str] = ()) -
         try:
             data = yaml.safe_load(source.read_text(encoding="utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DigerError(f"{source}: not valid YAML ({' '.join(str(error).split())}): correct it") from error
+            raise DigerError(f"{source}: not valid YAML ({_place(error)}): correct it") from error
     elif path:
         raise DigerError(f"{source}: no such file: give an existing --params file")
     if not isinstance(data, Mapping):
         raise DigerError(f"{source}: must hold sections of keys, not {type(data).__name__}")
+    names = [each.name for each in dataclasses.fields(Params)]
+    if data and not any(difflib.get_close_matches(str(key), names, n=1) for key in data):  # its keys are none of ours to quote
+        raise DigerError(f"{source}: is no file of params: it has none of the sections ({', '.join(names[:4])}, …; diger params lists them)")
     data = dict(data)
     for override in overrides:
         _apply(data, override)
     return build_params(data, str(source))
+
+
+def _place(error: Exception) -> str:
+    """What is wrong and in which line, without the line's text: the file may be no file of params at all."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        problem = re.sub(r"'[^']*'", "…", str(getattr(error, "problem", None) or "it cannot be read"))
+        return f"{problem}, line {mark.line + 1}, column {mark.column + 1}"
+    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "it holds characters that YAML does not allow"
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -56,10 +69,23 @@ def build_params(data: Mapping[str, Any], source: str = DEFAULT_FILE) -> Params:
     """Checks plain data against the typed sections."""
     from pydantic import TypeAdapter, ValidationError
 
+    _refuse_credentials(data, source, "")
     try:
         return TypeAdapter(Params).validate_python(dict(data))
     except ValidationError as error:
         raise DigerError(f"{source}: " + "; ".join(_explain(fault) for fault in error.errors(include_url=False)[:5])) from error
+
+
+def _refuse_credentials(node: Any, source: str, where: str) -> None:
+    """Params are stored in records and shown in the UI: an address that holds a user or a password is refused, unseen, wherever it stands."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            _refuse_credentials(value, source, f"{where}.{key}".lstrip("."))
+    elif isinstance(node, list | tuple):
+        for number, value in enumerate(node):
+            _refuse_credentials(value, source, f"{where}[{number}]")
+    elif isinstance(node, str) and holds_credentials(node):
+        raise DigerError(f"{source}: {where} holds credentials in an address: take them out, and give them by the environment")
 
 
 def _explain(fault: Any) -> str:

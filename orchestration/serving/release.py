@@ -83,10 +83,8 @@ def refuse_replaced(store: Store, bundle: str, verdict: str) -> None:
 
 def refuse_outdated(wanted: str | None, entry: Entry | None) -> None:
     """DigerError where the verdict compared the candidate with another bundle than the one that it would replace."""
-    found = entry.bundle if entry else None
-    if found != wanted:
-        now = f"{entry.bundle[:12]} (entry {entry.number}: {entry.action} by {entry.by} at {entry.at[:19]})" if entry else "none"
-        raise DigerError(
-            f"release: the verdict is against champion {wanted[:12] if wanted else 'none'}, but the champion now is {now}: "
-            "run gate again, then release"
-        )
+    from orchestration.champion.log import outdated
+
+    told = outdated(wanted, entry)
+    if told is not None:
+        raise DigerError(f"release: {told}")

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.item_ids import index_of
+from orchestration.engine.registry import Volume
 from orchestration.params.data import ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.validation import columns
 from orchestration.validation import interaction_rules as validation_interactions
@@ -84,12 +85,12 @@ def expected_check_names(stage: str) -> list[str]:
     return [*rules[stage], *(e.name for e in (*RECEIVED[stage], *KEPT[stage]))]
 
 
-def check_items(received: pa.Table, validated: Validated, params: ValidatedItemsConfig, previous_rows: int | None = None) -> list[Check]:
+def check_items(received: pa.Table, validated: Validated, params: ValidatedItemsConfig, previous: Volume | None = None) -> list[Check]:
     """The item suites' results. `received`: items.parquet as it came; `validated`: what `validate_items` made of it."""
     stage, mostly = "validated_items", 1 - params.max_quarantined
     raw = {"item_id": columns.decoded(received["item_id"])}
     arguments: dict[str, dict[str, Any]] = {
-        "gx_received_row_count": _row_counts(params, previous_rows),
+        "gx_received_row_count": _row_counts(params, previous),
         "gx_received_item_id_not_null": {"mostly": mostly},
         "gx_received_item_id_unique": {},
     }
@@ -121,14 +122,14 @@ def check_interactions(
     validated: Validated,
     known_items: pa.ChunkedArray,
     params: ValidatedInteractionsConfig,
-    previous_rows: int | None = None,
+    previous: Volume | None = None,
     now: float | None = None,
 ) -> list[Check]:
     """The event suites' results, as `check_items`. `known_items`: the validated items' ids."""
     stage, mostly = "validated_interactions", 1 - params.max_quarantined
     raw = {name: columns.decoded(received[name]) for name in ("user_id", "item_id")}
     arguments: dict[str, dict[str, Any]] = {
-        "gx_received_row_count": _row_counts(params, previous_rows),
+        "gx_received_row_count": _row_counts(params, previous),
         "gx_received_user_id_not_null": {"mostly": mostly},
         "gx_received_item_id_not_null": {"mostly": mostly},
     }
@@ -159,11 +160,11 @@ def check_interactions(
     return results + _run(stage, "kept", KEPT[stage], kept, table.num_rows, arguments)
 
 
-def _row_counts(params: ValidatedItemsConfig | ValidatedInteractionsConfig, previous: int | None) -> dict[str, Any]:
+def _row_counts(params: ValidatedItemsConfig | ValidatedInteractionsConfig, previous: Volume | None) -> dict[str, Any]:
     """At least one row, and, where there is a previous snapshot, a number near its own."""
-    if not previous:
+    if previous is None:
         return {"min_value": 1}
-    return {"min_value": max(1, int(np.ceil(params.min_volume_ratio * previous))), "max_value": int(params.max_volume_ratio * previous)}
+    return {"min_value": max(1, int(np.ceil(params.min_volume_ratio * previous.rows))), "max_value": int(params.max_volume_ratio * previous.rows)}
 
 
 def _types(column: pa.ChunkedArray) -> list[str]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
 from diger_core.item_ids import index_of
+from orchestration.engine.registry import Volume
 from orchestration.params.data import ValidatedInteractionsConfig
 from orchestration.validation import columns
 from orchestration.validation.quarantine import Check, Quarantine, Validated, absent, check, look_alikes, too_long, volume, with_control
@@ -64,7 +65,7 @@ def validate_interactions(
     interactions: pa.Table,
     known_items: pa.ChunkedArray,
     params: ValidatedInteractionsConfig,
-    previous_rows: int | None = None,
+    previous: Volume | None = None,
     now: float | None = None,
 ) -> Validated:
     """Applies the rules to the events of `known_items` (the validated items' ids, unique).
@@ -89,7 +90,7 @@ def validate_interactions(
     checks = [
         check("events_left", left, "critical", message, observed=table.num_rows, expected=">= 1"),
         *quarantine.checks(STAGE, params.max_quarantined, quarantined),
-        volume(FILE, STAGE, interactions.num_rows, previous_rows, params),
+        volume(FILE, STAGE, interactions.num_rows, previous, params),
         *checks,
         check("events_not_selected", True, "info", f"{unselected} rows of {FILE} not selected by {STAGE}.event_types", observed=unselected),
         check("columns_ignored", True, "info", f"columns of {FILE} that are not used: {', '.join(ignored) or 'none'}", observed=len(ignored)),

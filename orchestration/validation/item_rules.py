@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
 from diger_core.item_ids import index_of
+from orchestration.engine.registry import Volume
 from orchestration.params.data import ValidatedItemsConfig
 from orchestration.validation import columns
 from orchestration.validation.quarantine import Check, Quarantine, Validated, absent, check, look_alikes, too_long, volume, with_control
@@ -38,7 +39,7 @@ CHECKS = (
 )
 
 
-def validate_items(items: pa.Table, vectors: pa.Table | None, params: ValidatedItemsConfig, previous_rows: int | None = None) -> Validated:
+def validate_items(items: pa.Table, vectors: pa.Table | None, params: ValidatedItemsConfig, previous: Volume | None = None) -> Validated:
     """Applies the rules. Returns items by id (integers by value, text by UTF-8 bytes) with the text columns, and the vectors in the same order.
 
     Raises DigerError for what no quarantine can fix: columns that are missing, mistyped or not UTF-8, a catalogue of fewer than
@@ -69,7 +70,7 @@ def validate_items(items: pa.Table, vectors: pa.Table | None, params: ValidatedI
     checks = [
         check("items_left", left, "critical", f"{table.num_rows} of {items.num_rows} items left after quarantine{remedy}", observed=table.num_rows),
         *quarantine.checks(STAGE, params.max_quarantined, quarantined),
-        volume(FILE, STAGE, items.num_rows, previous_rows, params),
+        volume(FILE, STAGE, items.num_rows, previous, params),
         *checks,
     ]
     counts = {"rows": items.num_rows, "items": table.num_rows, "quarantined": quarantine.count, **quarantine.counts(), **counts}

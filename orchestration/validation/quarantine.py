@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestration.engine.registry import Volume
 from orchestration.params.data import ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.validation.columns import shortened, shown
 
@@ -176,13 +177,13 @@ def with_control(column: pa.ChunkedArray | pa.Array) -> int:
     return pc.sum(pc.match_substring_regex(column, CONTROL)).as_py() or 0
 
 
-def volume(file: str, stage: str, rows: int, previous: int | None, config: ValidatedItemsConfig | ValidatedInteractionsConfig) -> Check:
+def volume(file: str, stage: str, rows: int, previous: Volume | None, config: ValidatedItemsConfig | ValidatedInteractionsConfig) -> Check:
     """Rows received against the rows of the same file in the previous snapshot."""
-    if previous is None or previous == 0:
-        return check("volume", True, "critical", f"{rows} rows of {file}; no previous snapshot to compare with", observed=rows)
+    if previous is None:
+        return check("volume", True, "critical", f"{rows} rows of {file}; no released snapshot before it to compare with", observed=rows)
     low, high = config.min_volume_ratio, config.max_volume_ratio
-    ratio = rows / previous
-    message = f"{rows} rows of {file}, {ratio:.2f} times the previous snapshot's {previous}"
+    ratio = rows / previous.rows
+    message = f"{rows} rows of {file}, {ratio:.2f} times the {previous.rows} of snapshot {previous.key}, the last that was accepted"
     if not low <= ratio <= high:
-        message += f", outside {low} to {high}; complete the file, or change {stage}.min_volume_ratio or max_volume_ratio"
+        message += f"; outside {low} to {high}; complete the file, or change {stage}.min_volume_ratio or max_volume_ratio"
     return check("volume", low <= ratio <= high, "critical", message, observed=round(ratio, 6), expected=f"{low} to {high}")

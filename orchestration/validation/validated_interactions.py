@@ -20,7 +20,7 @@ STAGE = "validated_interactions"
 def validated_interactions(run: StageRun) -> None:
     """Row rules, then the Great Expectations suites; both are in checks.json. Failed checks stop the run in `refuse`, after the table of
     quarantined rows was stored."""
-    params, previous = run.params.validated_interactions, run.snapshot.previous_rows("interactions.parquet")
+    params, previous = run.params.validated_interactions, run.snapshot.previous_of("interactions.parquet")
     interactions = read_table(run.inputs["raw_interactions"].path("interactions.parquet"))
     known = run.inputs["validated_items"].table("items.parquet", columns=["item_id"])["item_id"]
     validated = validate_interactions(interactions, known, params, previous)

@@ -20,7 +20,7 @@ STAGE = "validated_items"
 def validated_items(run: StageRun) -> None:
     """Row rules, then the Great Expectations suites; both are in checks.json. Failed checks stop the run in `refuse`, after the table of
     quarantined rows was stored."""
-    raw, params, previous = run.inputs["raw_items"], run.params.validated_items, run.snapshot.previous_rows("items.parquet")
+    raw, params, previous = run.inputs["raw_items"], run.params.validated_items, run.snapshot.previous_of("items.parquet")
     items = read_table(raw.path("items.parquet"))
     vectors = read_table(raw.path("vectors.parquet")) if "vectors.parquet" in raw.names else None
     validated = validate_items(items, vectors, params, previous)

@@ -14,8 +14,8 @@ import yaml
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
 from orchestration import on_dvc as bridge
-from orchestration.audit import removal
 from orchestration.cli.demo import DIRECTORY
+from orchestration.engine import removal
 from orchestration.engine.registry import lookup, register
 from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME, FLOW

@@ -16,6 +16,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from xml.sax.saxutils import escape
 
+REFUSALS = {
+    "500": (500, "InternalError", "on demand"),
+    "503": (503, "SlowDown", "on demand"),
+    "403": (403, "AccessDenied", "on demand"),
+    "expired": (400, "ExpiredToken", "The provided token has expired. token=canary-secret-51b2"),
+    "skewed": (403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
+}
 FAULTS = ("500", "503", "reset", "truncated", "slow", "hang")
 
 
@@ -74,9 +81,10 @@ def _handler(store: FaultyS3) -> type[BaseHTTPRequestHandler]:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
                 self.close_connection = True
-            elif kind in ("500", "503", "403"):
-                code = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied"}[kind]
-                self.answer(int(kind), f"<Error><Code>{code}</Code><Message>on demand</Message></Error>".encode())
+            elif kind in REFUSALS:
+                number, code, told = REFUSALS[kind]
+                answer = f"<Error><Code>{code}</Code><Message>{told}</Message></Error>".encode()
+                self.answer(number, b"" if self.command == "HEAD" else answer)
             else:
                 if kind == "hang":
                     time.sleep(store.hang)

@@ -83,6 +83,20 @@ def anchor(store: Store, named: str) -> Artefact | None:
     return next((found for found in kept if found is not None), None)
 
 
+def missing(store: Store, inputs: Mapping[str, Artefact]) -> str | None:
+    """Where the bundle has a verdict against a champion that was replaced since: that, and who replaced it."""
+    from orchestration.champion.log import current, outdated
+
+    for hash_ in store.root.list("artefacts", "gate"):
+        found = store.find("gate", hash_)
+        if found is not None and found.facts["candidate"] == inputs["bundle"].hash:
+            against = str(found.facts["champion"])
+            told = outdated(None if against == "none" else against, current(store))
+            if told is not None:
+                return f"gate: {told}"
+    return None
+
+
 def opponent(store: Store, candidate: str) -> str | None:
     """The bundle that the gate sets beside `candidate`; None for a first release."""
     from orchestration.champion.log import current, origin

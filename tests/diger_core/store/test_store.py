@@ -4,12 +4,13 @@ import json
 import multiprocessing
 import os
 import stat
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
 
-from diger_core.errors import DigerError
+from diger_core.errors import DigerError, holds_credentials
 from diger_core.store.artefacts import MANIFEST, Store
 from diger_core.store.files import Root, describe_os_error, safe_name
 
@@ -162,3 +163,62 @@ def test_manifest_names_every_file_with_its_hashes(tmp_path):
     manifest = json.loads((tmp_path / "s" / "artefacts" / "sequences" / artefact.hash / MANIFEST).read_text())
     assert [f["name"] for f in manifest["files"]] == ["j.json", "t.parquet", "x.safetensors"]
     assert all(len(f["sha256"]) == len(f["canonical"]) == 64 for f in manifest["files"])
+
+
+# Power loss
+
+
+def test_every_new_directory_and_file_is_on_the_disk_before_it_is_relied_on(tmp_path, monkeypatch):
+    """Each name that leads to a stored file is synchronised in the directory above it; else a power loss leaves a file that nobody can find."""
+    synced = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = Store(tmp_path / "a" / "b" / "store")
+    artefact = write(store)
+    record = store.append_record("sequences", "k" * 64, {"artefact": artefact.hash})
+    base = Path(store.root.base)
+    for path in (base / "artefacts" / "sequences" / artefact.hash / "manifest.json", base / "records" / "sequences" / record["key"] / "000001.json"):
+        for folder in [parent for parent in path.parents if parent.is_relative_to(tmp_path)]:
+            assert str(folder) in synced or folder.name == artefact.hash, folder
+    moved = {name.rsplit("/", 1)[-1] for name in synced if "/store/tmp/" in name}
+    assert {*artefact.names, "manifest.json", "files"} <= moved, "the files and their directory themselves, before they are renamed into place"
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]"])
+def test_a_damaged_pointer_is_named_with_a_remedy_that_works(tmp_path, data):
+    store = Store(tmp_path / "store")
+    store.create_pointer("encoder", "a", {"artefact": "1"})
+    place = tmp_path / "store" / "pointers" / "encoder" / "a.json"
+    place.write_bytes(data)
+    for ask in (lambda: store.pointer("encoder", "a"), lambda: store.create_pointer("encoder", "a", {"artefact": "2"})):
+        with pytest.raises(DigerError, match=r"pointers/encoder/a\.json: damaged.*remove it"):
+            ask()
+    place.unlink()
+    assert store.create_pointer("encoder", "a", {"artefact": "2"}) == {"artefact": "2"}
+
+
+# Credentials in addresses
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://AKIA:hunter2@bucket/x", "s3://AKIA:hun/ter2@bucket/x", "s3://hunter2@bucket", "https://h/?X-Amz-Signature=hunter2", "file://u:hunter2@/x"],
+)
+def test_an_address_with_credentials_is_refused_unseen(url):
+    with pytest.raises(DigerError, match="credentials") as told:
+        Store(url)
+    assert "hunter" not in str(told.value)
+    assert "hunter" not in str(DigerError(f"{url}: does not answer; retry {url}"))
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/a@b/c", "http://127.0.0.1:8265/x@y", "s3://bucket/monday:1/x", "/home/a@b/store", "http://h:80 at @now"]
+)
+def test_an_address_without_credentials_is_left_as_it_is(url):
+    assert not holds_credentials(url)
+    assert str(DigerError(f"{url}: gone")) == f"{url}: gone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
-from diger_core.store.artefacts import Store
+from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.files import Root
 from diger_core.training import checkpoint as checkpoints
 from diger_core.training.checkpoint import Checkpoint, newest_valid
 from tests.support.s3_faults import FAULTS, FaultyS3, faulty_s3
@@ -173,3 +175,61 @@ class Recorded(Silent):
 
     def message(self, text: str) -> None:
         self.messages.append(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"), [("expired", "the credentials have expired: renew them"), ("skewed", "check the clock"), ("403", "access refused")]
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+def test_a_refusal_names_its_cause_whatever_the_request(faulty: FaultyS3, kind: str, remedy: str, method: str) -> None:
+    """The answer to HEAD has no body, so no code: 400 for an expired token, 403 for a clock that is off."""
+    root = Root("s3://bucket/store")
+    root.create(b"{}", "pointers", "a.json")
+    for each in ("GET", "HEAD", "PUT"):
+        faulty.fail(each, kind, times=99)
+    work = {"GET": lambda: root.read("pointers", "a.json"), "HEAD": lambda: root.exists("pointers", "a.json"), "PUT": lambda: root.create(b"", "b")}
+    with pytest.raises(DigerError, match=f"^s3://bucket/store.*{remedy}") as told:
+        work[method]()
+    assert "canary" not in str(told.value)
+
+
+def test_a_damaged_cached_copy_is_fetched_again_and_nothing_remote_is_deleted_for_it(faulty: FaultyS3, tmp_path: Path) -> None:
+    artefact = written("s3://bucket/store")
+    (copy,) = (tmp_path / "cache" / "files").glob("*/a.json")
+    for damaged in (b"", b'{"a', b"x" * 5000):
+        copy.write_bytes(damaged)
+        assert Store("s3://bucket/store").artefact("stage", artefact.hash).json("a.json") == {"value": 1}
+        copy.write_bytes(damaged)
+        faulty.requests.clear()
+        assert written("s3://bucket/store").hash == artefact.hash
+        assert [request for request in faulty.requests if request[0] in ("DELETE", "POST")] == []
+
+
+def test_an_artefact_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(faulty: FaultyS3, tmp_path: Path) -> None:
+    artefact = written("s3://bucket/store")
+    shutil.rmtree(tmp_path / "cache")
+    before = dict(faulty.objects)
+    faulty.fail("GET", "expired", times=99, words="a.json")
+    with pytest.raises(DigerError, match="credentials have expired"):
+        written("s3://bucket/store")
+    assert faulty.objects == before
+    assert artefact.hash in "".join(before)
+
+
+def test_an_artefact_that_is_damaged_in_the_object_store_is_named_and_replaced_by_a_sound_one(faulty: FaultyS3, tmp_path: Path) -> None:
+    artefact = written("s3://bucket/store")
+    shutil.rmtree(tmp_path / "cache")
+    (name,) = (name for name in faulty.objects if name.endswith("a.json"))
+    faulty.objects[name] = b"damaged"
+    with pytest.raises(DigerError, match=r"s3://bucket/store/artefacts/stage/.*a\.json: its bytes are not those of the manifest"):
+        Store("s3://bucket/store").artefact("stage", artefact.hash).json("a.json")
+    assert written("s3://bucket/store").json("a.json") == {"value": 1}
+
+
+def written(place: str) -> Artefact:
+    store = Store(place)
+    with store.writer("stage") as out:
+        out.json("a.json", {"value": 1})
+        artefact = store.publish(out)
+    artefact.path("a.json")
+    return artefact

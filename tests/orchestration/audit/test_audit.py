@@ -321,8 +321,8 @@ def test_what_changed_since_an_interrupted_verification_is_read_again(audit_worl
 
 
 def test_an_edited_note_of_removal_explains_nothing(audit_world, tmp_path):
-    from orchestration.audit import removal
     from orchestration.audit.verify import verify_store
+    from orchestration.engine import removal
 
     store, hash_ = audit_world.copy(tmp_path), audit_world.runs[2]["bundle"]
     removal.note(store, "bundle", hash_, "gc", "a test")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,14 +14,17 @@ import pytest
 from diger_core.data import sequences as core
 from diger_core.data.sequences import Sequences
 from diger_core.errors import DigerError
+from diger_core.store import lease
 from diger_core.store.artefacts import Store
-from orchestration.audit import collect, removal
+from orchestration.audit import collect
 from orchestration.audit.chain import chain
 from orchestration.audit.collect import Rules, execute, plan
-from orchestration.audit.forget import find, forget, was_forgotten
+from orchestration.audit.forget import find, forget, user_number, was_forgotten
 from orchestration.audit.index import Index
 from orchestration.audit.names import Thing, resolve
 from orchestration.audit.verify import verify_chain, verify_store
+from orchestration.champion import log
+from orchestration.engine import removal
 from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME
 from orchestration.params.load import build_params
@@ -119,15 +122,39 @@ def test_a_removal_cut_short_leaves_litter_and_no_artefact(store, audit_world, m
     assert [names[0] for names, _ in litter] == ["tmp"]
 
 
-def test_nothing_is_deleted_while_a_computation_runs(store):
+def test_nothing_is_deleted_while_a_stage_is_at_work_and_the_message_says_whose(store):
     agreed = plan(fresh(store), NOW)
-    lock = Path(store.root.at("locks", "k.lock"))
-    lock.parent.mkdir(exist_ok=True)
-    with open(lock, "ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(DigerError, match="computations run on this machine"):
-            execute(fresh(store), NOW, plan(fresh(store), NOW))
+    with lease.hold(store.root, "stage", "stage tokenizer of snapshot monday"):
+        found = plan(fresh(store), NOW)
+        assert found.running[0].startswith("stage tokenizer of snapshot monday by ")
+        with pytest.raises(DigerError, match="diger gc cannot start beside stage tokenizer of snapshot monday by .* for 0:0"):
+            execute(fresh(store), NOW, found)
+        with pytest.raises(DigerError, match="diger forget cannot start beside stage tokenizer"):
+            forget(fresh(store), "5")
     assert plan(fresh(store), NOW).remove == agreed.remove
+    execute(fresh(store), NOW, agreed)
+
+
+def test_a_change_of_champion_waits_for_gc_and_then_sees_what_gc_left(store, monkeypatch):
+    """The log must never name a bundle that gc has removed."""
+    seen = []
+    take_out = collect.removal.take_out
+
+    def slowly(*given):
+        if "bundle" in given:
+            with pytest.raises(DigerError, match=r"rollback of bundle .* cannot start beside diger gc"):
+                log.rollback(store, "while gc removes")
+            seen.append(given)
+        take_out(*given)
+
+    monkeypatch.setattr(collect.removal, "take_out", slowly)
+    monkeypatch.setattr(log, "PATIENCE", 0.0)
+    rules = Rules(releases=1, reports=0, age=timedelta(0))
+    execute(fresh(store), rules, plan(fresh(store), rules))
+    assert seen
+    assert store.find("bundle", log.current(store).bundle) is not None
+    with pytest.raises(DigerError, match="was removed by `diger gc`"):
+        log.rollback(store, "after gc")
 
 
 def test_unfinished_artefacts_are_litter_only_when_old(store):
@@ -159,7 +186,7 @@ def test_nothing_of_the_user_is_left_but_the_models_which_are_named(store, audit
         assert {run["tokenizer"], run["joint_model"], run["frozen_model"], run["bundle"]} <= models
     assert [entry.number for entry in found.releases] == [1, 2]
     assert len(found.copies) == 2
-    forget(index, found)
+    forget(index, "5")
 
     assert holds(store, 5) == []
     index = fresh(store)
@@ -179,7 +206,7 @@ def test_other_users_keep_every_event_and_their_rows(store, audit_world):
     users = store.artefact("sequences", audit_world.runs[1]["sequences"]).table("users.parquet")["user_id"].to_pylist()
     rank_of = {users[row["user_index"]]: row["joint_model"] for row in ranks.table("per_user.parquet").to_pylist()}
     index = fresh(store)
-    replaced = forget(index, find(index, "5"))
+    _, replaced = forget(index, "5")
     for old, events in before.items():
         events.pop(5)
         assert _events(store.artefact("sequences", replaced[old])) == events
@@ -199,7 +226,7 @@ def _events(sequences):
 def test_the_rewritten_sequences_are_what_the_stage_makes_of_the_rewritten_events(store, audit_world):
     index = fresh(store)
     run = audit_world.runs[0]
-    replaced = forget(index, find(index, "5"))
+    _, replaced = forget(index, "5")
     items = store.artefact("validated_items", run["validated_items"]).table("items.parquet", ["item_id"])
     seq, _, users = core.sequences(
         store.artefact("validated_interactions", replaced[run["validated_interactions"]]).table("interactions.parquet"), items
@@ -213,7 +240,7 @@ def test_the_rewritten_sequences_are_what_the_stage_makes_of_the_rewritten_event
 
 def test_a_later_run_finds_the_rewritten_data_and_must_train_again(store, audit_world):
     index = fresh(store)
-    replaced = forget(index, find(index, "5"))
+    _, replaced = forget(index, "5")
     session = Session(store, build_params(SMALL | LENIENT), audit_world.snapshots[0])
     assert session.find(BY_NAME["sequences"]).hash == replaced[audit_world.runs[0]["sequences"]]
     with pytest.raises(DigerError, match="tokenizer was never made"):
@@ -223,14 +250,37 @@ def test_a_later_run_finds_the_rewritten_data_and_must_train_again(store, audit_
 def test_the_notes_hold_no_id_in_clear(audit_world, tmp_path):
     store = audit_world.copy(tmp_path)
     index = fresh(store)
-    forget(index, find(index, "57"))
+    forget(index, "57")
     for entry in fresh(store).removed.values():
-        text = json.dumps({name: value for name, value in entry.items() if name not in ("artefact", "replaced_by", "seal", "subject", "at")})
+        assert entry.get("row") not in range(1000), "the row of a table of dense ids is the id"
+        text = json.dumps({name: value for name, value in entry.items() if name not in ("artefact", "replaced_by", "seal", "subject", "at", "row")})
         assert "57" not in text
         assert set(entry["subject"]) == {"scrypt_16384_8_1", "salt"}
     records = [record for made in fresh(store).made if "forgotten" in (record := fresh(store).record(made))]
     assert records
     assert all(set(record["forgotten"]) == {"replaces", "subject", "at"} for record in records)
+
+
+@pytest.mark.parametrize(("asked", "left"), [("5", True), ("11", False)])
+def test_an_artefact_that_comes_after_the_forgetting_is_found_by_the_old_numbering(store, audit_world, asked, left):
+    """As another clone's would come, made from a table of users that was removed here: the forgotten user's rows go; for anybody else's sake the
+    artefact goes as a whole, because nobody can tell which rows are theirs."""
+    run = audit_world.runs[0]
+    late = store.artefact("evaluation", run["evaluation"])
+    copy = Path(store.root.base).with_name("late")
+    shutil.copytree(store.root.at("artefacts", "evaluation", late.hash), copy)
+    number = user_number(store.artefact("sequences", run["sequences"]), "5")
+    assert number in late.table("per_user.parquet")["user_index"].to_pylist()
+    rows = len(late.table("per_user.parquet"))
+    forget(fresh(store), "5")
+    shutil.copytree(copy, store.root.at("artefacts", "evaluation", late.hash))
+    found, replaced = forget(fresh(store), asked)
+    assert store.find("evaluation", late.hash) is None
+    if left:
+        assert len(store.artefact("evaluation", replaced[late.hash]).table("per_user.parquet")) == rows - 1
+    else:
+        assert late.hash in {page.hash for page in found.pages}
+    assert verify_store(fresh(store)).faults == []
 
 
 def test_forgetting_goes_on_after_a_crash(store, monkeypatch):
@@ -239,12 +289,12 @@ def test_forgetting_goes_on_after_a_crash(store, monkeypatch):
     monkeypatch.setattr(module.removal, "take_out", lambda *names: (_ for _ in ()).throw(KeyboardInterrupt))
     index = fresh(store)
     with pytest.raises(KeyboardInterrupt):
-        forget(index, find(index, "5"))
+        forget(index, "5")
     monkeypatch.undo()
     assert holds(store, 5)
     records = len(fresh(store).made)
     index = fresh(store)
-    forget(index, find(index, "5"))
+    forget(index, "5")
     assert holds(store, 5) == []
     assert len(fresh(store).made) == records, "a record was written twice"
     assert verify_store(fresh(store)).faults == []
@@ -257,7 +307,7 @@ def test_an_id_that_is_not_the_users_own_spelling_touches_nothing(store, user):
 
 def test_a_later_run_compares_its_catalogue_with_what_forgetting_left_of_the_baselines_data(store, audit_world):
     index = fresh(store)
-    replaced = forget(index, find(index, "5"))
+    _, replaced = forget(index, "5")
     session = Session(store, build_params(SMALL | LENIENT), audit_world.snapshots[1])
     result = session.materialise(BY_NAME["catalogue_diff"])
     left = store.artefact("sequences", replaced[audit_world.runs[0]["sequences"]])

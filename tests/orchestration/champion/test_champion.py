@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from diger_core.errors import DigerError
+from diger_core.store import lease
 from diger_core.store.artefacts import Store
 from diger_core.store.files import Root
-from orchestration.audit.removal import note, take_out
 from orchestration.champion.log import Entry, append, current, history, origin, promote, rollback
 from orchestration.cli import main
+from orchestration.engine.removal import note, take_out
 from tests.support.release_world import ReleaseWorld
 
 
@@ -87,6 +88,13 @@ def test_a_bundle_that_is_missing_or_damaged_never_becomes_champion(store, bundl
     assert current(store).bundle == bundles[0]
 
 
+@pytest.fixture
+def unseen(monkeypatch) -> None:
+    """As where one of two writers was taken for dead: the log itself must still hold."""
+    monkeypatch.setattr(lease, "excludes", lambda *kinds: False)
+
+
+@pytest.mark.usefixtures("unseen")
 def test_the_loser_of_a_race_reads_again_and_checks_again(store, bundles, monkeypatch):
     append(store, bundles[0], "release", "first")
     seen: list[str | None] = []
@@ -104,12 +112,14 @@ def test_the_loser_of_a_race_reads_again_and_checks_again(store, bundles, monkey
     assert (entry.number, entry.previous) == (3, bundles[1])
 
 
+@pytest.mark.usefixtures("unseen")
 def test_the_loser_of_a_race_is_refused_where_its_check_no_longer_holds(store, bundles, monkeypatch):
     create = Root.create
 
     def raced(self, data, *names):
-        monkeypatch.setattr(Root, "create", create)
-        append(store, bundles[1], "release", "faster")
+        if names[0] == "champion":
+            monkeypatch.setattr(Root, "create", create)
+            append(store, bundles[1], "release", "faster")
         return create(self, data, *names)
 
     def only_the_first(before: Entry | None) -> None:
@@ -142,8 +152,16 @@ def test_a_crash_before_during_or_after_the_entry_leaves_the_old_or_the_new_cham
     class Killed(BaseException):
         pass
 
-    def killed(*_, **__):
-        raise Killed
+    def dying(step: str):
+        real = getattr(os, step)
+
+        def act(what, *given, **named):
+            place = os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else str(what)
+            if "/champion/" in place:
+                raise Killed
+            return real(what, *given, **named)
+
+        return act
 
     for step, expected in (("fsync", bundles[0]), ("link", bundles[0]), ("unlink", bundles[1])):
         with monkeypatch.context() as patched:
@@ -317,3 +335,28 @@ def test_the_commands_show_promote_and_roll_back(store, bundles, capsys):
 def test_no_change_of_champion_without_a_reason(store, command, capsys):
     assert call(*command, "--store", store.url) == 2
     assert "--reason" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]"])
+def test_a_damaged_old_entry_is_named_and_stops_no_change_of_champion(store, bundles, data):
+    for place, bundle in enumerate(bundles):
+        append(store, bundle, "release", "next", release=f"r{place}")
+    entry = Path(store.root.at("champion", "000001.json"))
+    entry.chmod(0o644)
+    entry.write_bytes(data)
+    with pytest.raises(DigerError, match=r"champion/000001\.json: damaged.*restore it from a copy"):
+        history(store)
+    assert rollback(store, "bad lists").bundle == bundles[1]
+    assert current(store).number == 4
+    with pytest.raises(DigerError, match=r"champion/000001\.json: damaged"):
+        rollback(store, "to the damaged one", to=1)
+
+
+def test_a_damaged_newest_entry_stops_every_change_because_nobody_knows_what_serves(store, bundles):
+    append(store, bundles[0], "release", "first")
+    entry = Path(store.root.at("champion", "000001.json"))
+    entry.chmod(0o644)
+    entry.write_bytes(b"")
+    for change in (lambda: rollback(store, "x"), lambda: promote(store, bundles[1], "x"), lambda: current(store)):
+        with pytest.raises(DigerError, match=r"champion/000001\.json: damaged"):
+            change()

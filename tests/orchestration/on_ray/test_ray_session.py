@@ -15,7 +15,8 @@ import pytest
 
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
-from orchestration.engine.scratch import ended, family
+from diger_core.store.owner import Owner, ended
+from orchestration.engine.scratch import family
 from orchestration.features import encoders
 from orchestration.features.encoders import EmbeddingsConfig
 from orchestration.on_ray import session as ray_session
@@ -123,7 +124,7 @@ def test_one_private_cluster_serves_the_whole_process_and_leaves_nothing_behind(
 
 
 def test_an_interrupted_stage_leaves_no_thread_no_cluster_and_no_process() -> None:
-    started: list[dict[str, object]] = []
+    started: list[Owner] = []
 
     class Sleeper:
         def sleep(self) -> None:

@@ -255,11 +255,36 @@ def test_nothing_left_stops_the_run(message):
     assert "0 of 200 selected events left" in text
 
 
-def test_a_shrunken_snapshot_is_refused_against_the_previous_one(shop, message):
+def released(tmp_path):
+    """As if something had been released: then snapshots have a measure."""
+    (tmp_path / "store" / "champion").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "store" / "champion" / "000001.json").write_text("{}")
+
+
+def test_a_shrunken_snapshot_is_refused_against_the_last_accepted_one(shop, message, tmp_path):
     shop()
+    released(tmp_path)
     text = message(interactions=material.interactions().slice(0, 80))
-    assert "0.40 times the previous snapshot's 200" in text
+    assert "0.40 times the 200 of snapshot shop-" in text
     assert "min_volume_ratio" in text
+
+
+def test_before_anything_was_released_no_snapshot_is_a_measure(shop):
+    """A first attempt that was small, or was interrupted, does not block the whole export that follows it."""
+    shop(interactions=material.interactions().slice(0, 20))
+    found = shop()["validated_interactions"].json("checks.json")["checks"]
+    volume = next(check for check in found if check["name"] == "volume")
+    assert volume["passed"]
+    assert "no released snapshot before it" in volume["message"]
+
+
+def test_a_refused_snapshot_and_one_that_nobody_ran_are_no_measure(shop, message, tmp_path):
+    shop()
+    released(tmp_path)
+    message(interactions=material.interactions().slice(0, 80))
+    register(Store(tmp_path / "store"), str(material.write(tmp_path / "never", material.interactions(3), material.items())))
+    found = shop(interactions=material.interactions().slice(0, 190))["validated_interactions"].json("checks.json")["checks"]
+    assert "0.95 times the 200 of snapshot shop-" in next(check["message"] for check in found if check["name"] == "volume")
 
 
 def test_earlier_artefacts_survive_a_bad_snapshot(shop, message):

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from orchestration.engine.registry import Volume
 from orchestration.params.data import ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.validation.interaction_rules import CHECKS, time_limits, validate_interactions
 from orchestration.validation.item_rules import validate_items
@@ -299,10 +300,11 @@ def test_nothing_left_is_a_failed_critical_check():
 
 @pytest.mark.parametrize(("previous", "passed"), [(None, True), (200, True), (401, False), (19, False), (400, True)])
 def test_volume_against_the_previous_snapshot(previous, passed):
-    found = validate_interactions(material.interactions(), known(range(40)), EVENTS, previous)
+    found = validate_interactions(material.interactions(), known(range(40)), EVENTS, previous and Volume(previous, "monday-1"))
     volume = next(c for c in found.checks if c["name"] == "volume")
     assert volume["passed"] is passed
     assert passed or "validated_interactions.min_volume_ratio" in volume["message"]
+    assert previous is None or f"the {previous} of snapshot monday-1" in volume["message"]
 
 
 def test_an_expected_check_without_a_result_fails_the_report():

@@ -10,12 +10,14 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from diger_core.errors import DigerError
 from diger_core.store.artefacts import MANIFEST, Artefact, Store, seal
 from diger_core.store.canonical import jsonable
-from diger_core.store.files import Root
+from diger_core.store.files import Root, make_directories
 
 SECTION = "removed"
 
@@ -50,7 +52,34 @@ def present(store: Store, stage: str, hash_: str) -> Artefact:
 
 def _noted(store: Store, hash_: str) -> dict[str, Any]:
     name = f"{hash_}.json"
-    return dict(json.loads(store.root.read(SECTION, name))) if store.root.exists(SECTION, name) else {}
+    return store.document(SECTION, name) if store.root.exists(SECTION, name) else {}
+
+
+def refuse_forgotten(store: Store, what: str, inputs: Iterable[Artefact]) -> None:
+    """DigerError where an input was taken out since it was looked up: what was made from it may hold a user who asked to be forgotten."""
+    for artefact in inputs:
+        if not store.root.exists("artefacts", artefact.stage, artefact.hash, MANIFEST):
+            by = _noted(store, artefact.hash).get("why")
+            raise DigerError(
+                f"{what}: its input {artefact.stage} {artefact.hash[:12]} was removed meanwhile{f' by diger {by}' if by else ''}: "
+                "nothing was stored; run it again"
+            )
+        _refuse_known(store, what, "input", artefact)
+
+
+def refuse_return(store: Store, what: str, artefact: Artefact) -> None:
+    """Takes out again, with a DigerError, what `diger forget` had removed and a run from files that still hold the user has made once more."""
+    if was_forgotten(store, artefact.hash):
+        take_out(store.root, "artefacts", artefact.stage, artefact.hash)
+        _refuse_known(store, what, "result", artefact)
+
+
+def _refuse_known(store: Store, what: str, part: str, artefact: Artefact) -> None:
+    if was_forgotten(store, artefact.hash):
+        raise DigerError(
+            f"{what}: its {part} {artefact.stage} {artefact.hash[:12]} holds a user who asked to be forgotten: take the user out of the snapshot's "
+            "files, and run on them as a new snapshot"
+        )
 
 
 def take_out(root: Root, *names: str) -> None:
@@ -66,7 +95,7 @@ def take_out(root: Root, *names: str) -> None:
         if not os.path.isdir(path):
             return
         away = root.at("tmp", f"removed-{uuid.uuid4().hex}")
-        os.makedirs(os.path.dirname(away), exist_ok=True)
+        make_directories(os.path.dirname(away))
         os.chmod(path, 0o755)
         os.rename(path, away)
         shutil.rmtree(away)

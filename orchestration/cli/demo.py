@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestration.cli.options import json_option, open_store, params_options, store_option
 from orchestration.verdict.gate.document import NDCG, VERDICT, GateVerdict
+
+if TYPE_CHECKING:
+    from diger_core.store.artefacts import Store
 
 DIRECTORY = "data/snapshots"
 # The control of the method was trained beside the first snapshot, and a gate of fewer users is faster. Nothing here may change the keys of the stages
@@ -83,10 +87,19 @@ def show_cycle(later: dict[str, Any]) -> None:
     print(f"  Done in {later['seconds']} s; snapshot {later['snapshot']}")
 
 
+def demo_may_come(store: Store) -> bool:
+    """Whether the demo's snapshots belong in this store: it is empty, or holds only them. Beside a shop of one's own they would be a previous
+    snapshot that it is compared with."""
+    from orchestration.engine.registry import readable
+    from orchestration.snapshot.demo_shop import SNAPSHOTS
+
+    entries, damaged = readable(store)
+    own = {Path(DIRECTORY, name).absolute() for name in SNAPSHOTS}
+    return not damaged and all("://" not in entry.url and Path(entry.url).absolute() in own for entry in entries)
+
+
 def demo_snapshots(progress: object) -> list[str]:
     """Writes the two demo snapshots where they are missing, tracked by DVC where the project is a repository."""
-    from pathlib import Path
-
     from orchestration.on_dvc import track
     from orchestration.snapshot.demo_shop import SNAPSHOTS, write_demo_snapshots
 

@@ -31,20 +31,22 @@ def ui(port: int, store: str) -> None:
     """
     refuse_taken(port)
     from diger_core.store.artefacts import Store
-    from orchestration.cli.demo import demo_snapshots
-    from orchestration.engine.registry import registered
+    from orchestration.cli.demo import demo_may_come, demo_snapshots
+    from orchestration.engine.registry import readable
     from orchestration.on_dagster.instance import dagster_home
-    from orchestration.on_dagster.lost_runs import fail_lost_runs
+    from orchestration.on_dagster.lost_runs import fail_lost_runs, freeing_slots
     from orchestration.on_dagster.partitions import add_snapshots, show_snapshots
     from orchestration.params.load import load_params
 
-    home, arrival = dagster_home(), load_params().arrival
+    home, arrival, opened = dagster_home(), load_params().arrival, Store(store)
     if arrival.enabled or arrival.watch:
-        entries = registered(Store(store))  # a shop of one's own: the demo's would be the newest of all
-        show_snapshots([entry.key for entry in entries])
         print(f"Arrival: {'on' if arrival.enabled else 'off until started in the UI'}; watched: {arrival.watch or 'nothing'}; cron: {arrival.cron}")
-    else:
-        entries = add_snapshots(store, demo_snapshots(None))
+    elif demo_may_come(opened):
+        add_snapshots(store, demo_snapshots(None))
+    entries, damaged = readable(opened)
+    show_snapshots([entry.key for entry in entries])  # all of them: DAGSTER_HOME may be new, the store is what counts
+    for told in damaged:
+        print(f"Left out: {told}")
     for lost in fail_lost_runs():
         print(f"A run was lost when Dagster stopped: {lost}; re-execute it in the UI")
     print(f"Snapshots: {', '.join(entry.key for entry in entries) or 'none yet'}")
@@ -54,8 +56,9 @@ def ui(port: int, store: str) -> None:
     environment.setdefault("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "900")  # a look reads a new snapshot in full, for its content hash
     # The module, not a workspace file: it loads from any working directory.
     advice = "ignore:Function `dev_command`"  # Dagster's own advice to its developers about another command
-    command = [sys.executable, "-W", advice, "-m", "dagster", "dev", "-m", "orchestration.definitions", "-h", LOOPBACK, "-p", str(port)]
-    code = supervise(command, environment)
+    command = [sys.executable, "-W", advice, "-m", "orchestration.on_dagster.dev", "-m", "orchestration.definitions", "-h", LOOPBACK, "-p", str(port)]
+    with freeing_slots(print):
+        code = supervise(command, environment)
     if code:
         raise DigerError(f"Dagster stopped by itself (exit code {code}): its last lines above say why")
 

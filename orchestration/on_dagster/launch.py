@@ -10,7 +10,7 @@ from typing import Any
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
 from diger_core.store.artefacts import Store
-from diger_core.store.owner import ended, identity
+from diger_core.store.owner import identity
 from orchestration.engine.registry import Registered
 from orchestration.engine.runner import MissingInput, Result, Session, refuse_failed
 from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
@@ -18,8 +18,6 @@ from orchestration.on_dagster.instance import dagster_home
 from orchestration.params.load import load_params
 from orchestration.params.sections import Params
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
-
-OWNER = "diger/owner"  # tag of a run: the process that works on it
 
 
 class Refused(DigerError):
@@ -47,16 +45,17 @@ def _materialise(store: Store, snapshot: Registered, params_file: str | None, ov
     import dagster as dg
 
     from assets import ASSETS
-    from orchestration.on_dagster.partitions import SNAPSHOTS
+    from orchestration.on_dagster.lost_runs import OWNER, close_killed_runs, freeing_slots
+    from orchestration.on_dagster.partitions import add_partitions
     from orchestration.on_dagster.resources import TERMINAL, Pipeline
 
     dagster_home()
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     token = TERMINAL.set(progress)
     try:
-        with dg.DagsterInstance.get() as instance:
-            instance.add_dynamic_partitions(str(SNAPSHOTS.name), [snapshot.key])
-            _close_killed_runs(instance)
+        with dg.DagsterInstance.get() as instance, freeing_slots(progress.message):
+            add_partitions(instance, [snapshot.key])
+            close_killed_runs(instance)
             pipeline = Pipeline(store=store.url, params_file=params_file, overrides=list(overrides))
             selected = [asset for asset in ASSETS if asset.key.to_user_string() in chosen]
             dg.materialize(
@@ -76,18 +75,6 @@ def _materialise(store: Store, snapshot: Registered, params_file: str | None, ov
         raise
     finally:
         TERMINAL.reset(token)
-
-
-def _close_killed_runs(instance: Any) -> None:
-    """Runs of `diger run` whose process was killed count as failed and give their pool's slot back. Dagster's daemon would do so, where one runs;
-    without it the next run would wait for the slot of a dead one for ever."""
-    import dagster as dg
-
-    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={"diger/launched_by": "diger run"})
-    for run in instance.get_runs(filters=unfinished):
-        if OWNER in run.tags and ended(json.loads(run.tags[OWNER])):
-            instance.report_run_failed(run, "its process was killed; the next run continues from what it had stored")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _explain(error: BaseException, store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str]) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
+from collections.abc import Callable, Iterator
 
 import dagster as dg
+from sqlalchemy.exc import DBAPIError
+
+from diger_core.store.owner import ended
+
+OWNER = "diger/owner"  # tag of a run: the process that works on it
+EVERY = 5.0  # seconds
 
 _SERVER = ".dagster/grpc_info"  # where the server listens whose child the run is
 _STATUSES = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -22,6 +31,40 @@ def fail_lost_runs() -> list[str]:
                 )
                 lost.append(f"{run.job_name} ({run.run_id[:8]})")
     return lost
+
+
+def close_killed_runs(instance: dg.DagsterInstance) -> None:
+    """Runs of `diger run` whose process was killed count as failed and give their pool's slot back: Dagster's daemon does not know that process."""
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={"diger/launched_by": "diger run"})
+    for run in instance.get_runs(filters=unfinished):
+        if OWNER in run.tags and ended(json.loads(run.tags[OWNER])):
+            instance.report_run_failed(run, "its process was killed; the next run continues from what it had stored")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+@contextlib.contextmanager
+def freeing_slots(tell: Callable[[str], object]) -> Iterator[None]:
+    """While the body runs, looks every `EVERY` seconds for killed runs: one that waits for the slot of a dead one would else wait for ever."""
+    over = threading.Event()
+
+    def look() -> None:
+        told = ""
+        while not over.wait(EVERY):
+            try:
+                with dg.DagsterInstance.get() as instance:
+                    close_killed_runs(instance)
+            except (DBAPIError, dg.DagsterError) as error:  # a busy database: the next look comes soon
+                if str(error) != told:
+                    told = str(error)
+                    tell(f"warning: killed runs could not be looked for: {told.splitlines()[0][:200]}")
+
+    thread = threading.Thread(target=look, name="diger-slots", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _answers(server: dict[str, str | int]) -> bool:

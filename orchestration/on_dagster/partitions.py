@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import dagster as dg
+import random
+import time
 
+import dagster as dg
+from sqlalchemy.exc import DBAPIError
+
+from diger_core.errors import DigerError
 from orchestration.engine.registry import Registered
 from orchestration.on_dagster.instance import dagster_home
 
@@ -25,4 +30,22 @@ def show_snapshots(keys: list[str]) -> None:
     """Makes registered snapshots partitions of the Dagster instance."""
     dagster_home()
     with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions(str(SNAPSHOTS.name), keys)
+        add_partitions(instance, keys)
+
+
+def add_partitions(instance: dg.DagsterInstance, keys: list[str]) -> None:
+    """Makes the keys partitions; those that are so already stay. Dagster looks which are missing and then inserts them all, so of two processes at
+    once one is refused by the database: it looks again."""
+    for pause in (*(0.05 * (attempt + 1) for attempt in range(20)), None):
+        known = set(instance.get_dynamic_partitions(str(SNAPSHOTS.name)))
+        missing = [key for key in dict.fromkeys(keys) if key not in known]
+        if not missing:
+            return
+        try:
+            instance.add_dynamic_partitions(str(SNAPSHOTS.name), missing)
+            return
+        except DBAPIError as error:  # another process was faster, or holds the database
+            if pause is None:
+                reason = str(error.orig).splitlines()[0][:200]
+                raise DigerError(f"DAGSTER_HOME: its database takes no partition ({reason}): stop what holds it, and run again") from error
+            time.sleep(pause * random.uniform(0.5, 1.5))

@@ -16,8 +16,8 @@ from diger_core.store.artefacts import Artefact, Store
 from orchestration.engine.runner import refuse_failed
 from orchestration.on_dagster.jobs import CYCLE, JOBS, arrival, assign_new_items, gate_and_release, recommend, retrain
 from orchestration.on_dagster.notify import Trouble, notify
-from orchestration.on_dagster.partitions import SNAPSHOTS
-from orchestration.on_dagster.resources import DEFAULT_STORE
+from orchestration.on_dagster.partitions import add_partitions
+from orchestration.on_dagster.resources import DEFAULT_STORE, params_of, store_of
 from orchestration.params.arrival import ArrivalConfig
 from orchestration.params.load import load_params
 from orchestration.snapshot.arrival import Look, look
@@ -39,8 +39,8 @@ def automation(config: ArrivalConfig) -> tuple[list[dg.SensorDefinition], list[d
     def snapshot_arrival(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = load_params().arrival
         found = look_at(context.instance, now, known_listing=context.cursor)
-        missing = sorted(set(found.keys) - set(context.instance.get_dynamic_partitions(str(SNAPSHOTS.name))))
-        return _arrived(found, missing)
+        add_partitions(context.instance, list(found.keys))
+        return _arrived(found)
 
     after = dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.SUCCESS,
@@ -74,7 +74,7 @@ def _schedule(config: ArrivalConfig) -> dg.ScheduleDefinition:
     )
     def newest_snapshot(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         found = look_at(context.instance, load_params().arrival, all_registered=True)
-        context.instance.add_dynamic_partitions(str(SNAPSHOTS.name), list(found.keys))
+        add_partitions(context.instance, list(found.keys))
         return _request(found) or dg.SkipReason("; ".join(found.said) or "every registered snapshot had its run")
 
     return newest_snapshot
@@ -113,12 +113,11 @@ def busy(instance: dg.DagsterInstance, config: ArrivalConfig) -> str | None:
     return None
 
 
-def _arrived(found: Look, missing: list[str]) -> dg.SensorResult:
+def _arrived(found: Look) -> dg.SensorResult:
     request = _request(found)
     return dg.SensorResult(
         run_requests=[request] if request else [],
         skip_reason=None if request else dg.SkipReason("; ".join(found.said) or "every snapshot had its run"),
-        dynamic_partitions_requests=[SNAPSHOTS.build_add_request(missing)] if missing else [],
         cursor=found.listing if found.quiet else "",
     )
 
@@ -277,9 +276,9 @@ def _configured(run: dg.DagsterRun) -> dict[str, Any]:
 
 def _store(run: dg.DagsterRun) -> Store:
     given = _configured(run).get("store")
-    return Store(given) if given else default_store()
+    return store_of(given) if given else default_store()
 
 
 def _params(run: dg.DagsterRun) -> ArrivalConfig:
     given = _configured(run)
-    return load_params(given.get("params_file"), given.get("overrides", [])).arrival
+    return params_of(given.get("params_file"), given.get("overrides", [])).arrival

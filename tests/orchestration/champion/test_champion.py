@@ -165,7 +165,7 @@ def test_a_crash_before_during_or_after_the_entry_leaves_the_old_or_the_new_cham
 
     for step, expected in (("fsync", bundles[0]), ("link", bundles[0]), ("unlink", bundles[1])):
         with monkeypatch.context() as patched:
-            patched.setattr(os, step, killed)
+            patched.setattr(os, step, dying(step))
             with pytest.raises(Killed):
                 append(store, bundles[1], "release", "cut off", release="r2")
         assert current(Store(store.url)).bundle == expected, step

@@ -61,3 +61,36 @@ def test_a_missing_params_file_is_named(tmp_path):
 
 def test_the_section_of_a_key_holds_only_what_the_stage_depends_on():
     assert set(Params().section(["tokenizer"])) == {"tokenizer"}
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("cluster: {address: 'http://user:hunter2@127.0.0.1:8265'}", "cluster.address"),
+        ("cluster: {address: ['http://user:hunter2@127.0.0.1:8265']}", "cluster.address[0]"),
+        ("cluster: {runtime_env: {env_vars: {DATABASE: 'postgres://u:hunter2@h/x'}}}", "cluster.runtime_env.env_vars.DATABASE"),
+        ("cluster: {runtime_env: {pip: ['git+https://hunter2@github.com/a/b']}}", "cluster.runtime_env.pip[0]"),
+        ("cluster: {runtime_env: {working_dir: 'https://h/a.zip?token=hunter2'}}", "cluster.runtime_env.working_dir"),
+        ("arrival: {watch: 's3://AKIA:hunter2@bucket/in'}", "arrival.watch"),
+        ("snapshot: 's3://AKIA:hun/ter2@bucket/in'", "snapshot"),
+        ("embeddings: {model: 'https://u:hunter2@h/m'}", "embeddings.model"),
+        ("unheard_of: 'https://u:hunter2@h/m'\ntraining: {}", "unheard_of"),
+    ],
+)
+def test_credentials_in_an_address_are_refused_unseen_wherever_they_stand(tmp_path, text, where):
+    with pytest.raises(DigerError, match="holds credentials in an address") as error:
+        load(tmp_path, text)
+    assert f"p.yaml: {where} holds" in str(error.value)
+    assert "hunter" not in str(error.value)
+    assert "ter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["AWS_SECRET_ACCESS_KEY=hunter2", "db: {password: hunter2}", "hunter2: [", "a: *hunter2", "- hunter2", "!hunter2 x", "hunter2: 1: 2", "'hunter2"],
+)
+def test_nothing_of_a_file_that_is_none_of_params_is_quoted(tmp_path, text):
+    with pytest.raises(DigerError, match=r"p\.yaml: ") as error:
+        load(tmp_path, text)
+    assert "hunter" not in str(error.value)
+    assert "password" not in str(error.value)

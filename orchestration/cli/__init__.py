@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 from diger_core.errors import DigerError
+from orchestration.engine.threads import quiet
 
 _COMMANDS = {
     "run": ("orchestration.cli.run", "run"),
@@ -94,6 +95,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: 0 on success, 1 with one clear line on failure, 2 on wrong usage."""
+    quiet()  # before anything imports torch
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:

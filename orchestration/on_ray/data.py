@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
+from orchestration.engine.threads import for_each
 from orchestration.on_ray.session import gpus_for, ray_session, root_cause, told_by_worker
 from orchestration.params.cluster import ClusterConfig
 
@@ -176,7 +177,7 @@ def _shard_dataset(ray: Any, make: Callable[..., Any], arguments: Sequence[Any],
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # as above
     workers = min(cluster.workers, len(shards))
-    threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+    threads = for_each(workers, int(ray.cluster_resources().get("CPU", 1)))
     blocks = [pa.table({"shard": np.array([shard], dtype=np.int64)}) for shard in shards]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(ray_remote_args_fn|deprecated)")  # the lock pins this Ray

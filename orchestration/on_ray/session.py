@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from diger_core.errors import DigerError
+from orchestration.engine import threads
 from orchestration.engine.scratch import end_processes, family, private_directory
 from orchestration.on_ray.mailbox import POLL
 from orchestration.params.cluster import ClusterConfig
@@ -95,7 +96,7 @@ def _start(ray: Any, address: str, cluster: ClusterConfig) -> None:
         from ray._private import ray_constants
 
         ray_constants.ENABLE_RAY_CLUSTER = False  # as `_keep_private` says it, also where something had imported Ray before
-        _State.cpus = max(_available_cpus(), cluster.workers, 1)
+        _State.cpus = max(threads.cores(), cluster.workers, 1)
         _State.directory = str(private_directory("diger-", _short_directory()))
         options |= {
             "num_cpus": _State.cpus,
@@ -113,10 +114,19 @@ def _start(ray: Any, address: str, cluster: ClusterConfig) -> None:
         if not isinstance(error, Exception):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        remedy = "check cluster.address or RAY_ADDRESS" if address != "local" else "check free memory and the temporary directory (TMPDIR)"
+        remedy = (
+            "check cluster.address or RAY_ADDRESS"
+            if address != "local"
+            else "check free memory and the temporary directory (TMPDIR), or do without Ray (--set cluster.workers=0)"
+        )
         raise DigerError(f"Ray does not start at {address!r}: {reason}: {remedy}") from error
     _State.owned = True
     atexit.register(shutdown)
+
+
+def private() -> bool:
+    """Whether the cluster that this process is connected to is its own, on this machine and on loopback."""
+    return _State.owned and _State.directory is not None
 
 
 def shutdown() -> None:
@@ -195,10 +205,6 @@ def root_cause(error: BaseException) -> str:
     exceptions = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
     told = exceptions[-1] if exceptions else f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
     return told if rank is None else f"worker {rank}: {told}"
-
-
-def _available_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _short_directory() -> str:

@@ -11,6 +11,7 @@ from diger_core.store.artefacts import Store
 from orchestration.engine.console import Lines
 from orchestration.engine.registry import lookup
 from orchestration.engine.runner import Session
+from orchestration.engine.threads import quiet
 from orchestration.graph import BY_NAME
 from orchestration.on_ray.jobs import VARIABLE
 from orchestration.params.load import build_params
@@ -18,6 +19,7 @@ from orchestration.params.load import build_params
 
 def main() -> None:
     """Materialises the stage that the job's environment names."""
+    quiet()
     given = json.loads(os.environ[VARIABLE])
     try:
         store = Store(given["store"])

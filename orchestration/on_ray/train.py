@@ -7,6 +7,7 @@ under a new run id or by hand, continues from the newest one that verifies. Ray'
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -26,9 +27,10 @@ from diger_core.training.checkpoint import Checkpoint
 from diger_core.training.distributed import Distributed
 from diger_core.training.inputs import TrainingInputs
 from orchestration.champion.baseline import BASELINE
+from orchestration.engine import threads
 from orchestration.engine.memory import PeakMemory
 from orchestration.on_ray.mailbox import Mailbox, MailboxProgress
-from orchestration.on_ray.session import alongside, gpus_for, ray_session, root_cause
+from orchestration.on_ray.session import alongside, gpus_for, private, ray_session, root_cause
 from orchestration.params.cluster import ClusterConfig
 from orchestration.params.training import RefitConfig, RetrainingConfig
 from orchestration.training.warm_start import budget, from_baseline
@@ -49,7 +51,7 @@ class Job:
     inputs: Mapping[str, tuple[str, str]]  # name -> (stage, artefact hash)
     model: ModelConfig
     checkpoint_steps: int | None
-    threads: int | None  # of torch, in each worker; None: left alone
+    threads: int | None  # of torch, in each worker; None: this process's share of the machine
     retraining: RetrainingConfig = RetrainingConfig()  # counts where `inputs` hold a baseline
     neighbours: NeighboursConfig = NeighboursConfig()  # how the transitions of the input `neighbours` were counted
     refit: RefitConfig | None = None  # the input `joint_model` trained on over all events
@@ -193,8 +195,7 @@ def train_job(job: Job, ranks: Distributed, progress: Progress) -> None:
 
     from diger_core.training.loop import train
 
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
+    torch.set_num_threads(job.threads or min(threads.for_each(1), torch.get_num_threads()))
     memory = PeakMemory()
     trained = train(
         training_inputs(job, progress),
@@ -316,7 +317,7 @@ def _on_ray(job: Job, cluster: ClusterConfig, storage: str, progress: Progress) 
 
 def _trainer(config: dict[str, Any], job: Job, cluster: ClusterConfig, gpu: bool, storage: str) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
     class Trainer(TorchTrainer):
@@ -332,7 +333,7 @@ def _trainer(config: dict[str, Any], job: Job, cluster: ClusterConfig, gpu: bool
     return Trainer(
         _worker,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=_process_group("nccl" if gpu else "gloo", storage),
         scaling_config=ScalingConfig(num_workers=size, use_gpu=gpu),
         run_config=RunConfig(
             name=f"{job.stage}-{job.key[:16]}",
@@ -341,6 +342,17 @@ def _trainer(config: dict[str, Any], job: Job, cluster: ClusterConfig, gpu: bool
             callbacks=[_tells_its_controller(config["mailbox"])],
         ),  # fmt: skip
     )
+
+
+def _process_group(backend: str, folder: str) -> Any:
+    from ray.train.torch import TorchConfig
+
+    if not private():
+        return TorchConfig(backend=backend)  # the cluster's network is its owner's
+    from orchestration.on_ray.loopback import LoopbackConfig
+
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return LoopbackConfig(backend=backend, folder=os.path.abspath(folder))
 
 
 def _tells_its_controller(mailbox: Any) -> Any:
@@ -375,5 +387,5 @@ def _deliver(ray: Any, mailbox: Any, progress: Progress) -> tuple[str | None, in
 
 
 def _threads(ray: Any, cluster: ClusterConfig) -> int:
-    """Torch threads of each worker: the cluster's cores, shared out."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // cluster.workers)
+    """Torch threads of each worker: the cluster's cores, shared out, unless the environment tells a number."""
+    return threads.for_each(cluster.workers, int(ray.cluster_resources().get("CPU", 1)))

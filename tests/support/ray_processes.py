@@ -120,3 +120,23 @@ def job_server() -> Iterator[JobServer]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def listening(pids: set[int]) -> list[tuple[int, str, int]]:
+    """(process id, local address, port) of every listening TCP socket of the processes, IPv4 and IPv6, read from /proc."""
+    inodes = {}
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                name = os.readlink(link)
+                if name.startswith("socket:["):
+                    inodes[name[8:-1]] = pid
+    found = []
+    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                address, port = fields[1].split(":")
+                words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8)]
+                found.append((inodes[fields[9]], socket.inet_ntop(family, b"".join(words)), int(port, 16)))
+    return found

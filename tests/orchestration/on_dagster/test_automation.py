@@ -409,13 +409,15 @@ def test_a_catalogue_that_lost_30_percent_of_its_items_is_refused_and_the_failur
     project = load_params(Path(__file__).resolve().parents[3] / "params.yaml")
     Path("params.yaml").write_text(yaml.safe_dump({"validated_items": {"min_volume_ratio": project.validated_items.min_volume_ratio}}))
     world = RetrainingWorld(place)
-    world.first()
+    assert dagster.run("arrival", world.first().key).success
+    (place / "store" / "champion").mkdir()
+    (place / "store" / "champion" / "000001.json").touch()  # as if something had been released: then snapshots have a measure
     fewer = world.snapshot("fewer", *shop(range(42), 60))
     result = dagster.run("arrival", fewer.key)
     assert not result.success
     told = dagster.told(result)
     assert (told.job, told.snapshot, told.stage) == ("arrival", fewer.key, "validated_items")
-    assert "42 rows of items.parquet, 0.70 times the previous snapshot's 60" in told.message
+    assert "42 rows of items.parquet, 0.70 times the 60 of snapshot first-" in told.message
 
 
 def test_an_error_inside_a_stage_is_told_by_its_own_line(dagster, place):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     "--items", metavar="FILE", help="Recommend only these (in stock, sold in a region): Parquet with item_id, or one a line [default: all]."
 )
 @click.option("-k", "k", type=click.IntRange(1, 1000), help="Items for each user [default: recommendations.k].")
+@click.option(
+    "--seen",
+    type=click.Choice(["keep", "remove"]),
+    help="Items that the user had before stay in the lists, or are left out [default: recommendations.seen, by how often people come back to one].",
+)
 @click.option("--snapshot", metavar="DIR_OR_URL", help="Its events are the histories [default: from params].")
 @params_options
 @store_option
@@ -31,6 +36,7 @@ def recommend(
     users: tuple[str, ...],
     items: str | None,
     k: int | None,
+    seen: Literal["keep", "remove"] | None,
     snapshot: str | None,
     params_file: str | None,
     overrides: tuple[str, ...],
@@ -48,7 +54,7 @@ def recommend(
 
     params = load_params(params_file, overrides)
     with console_progress() as progress:
-        document = to_directory(params, snapshot or params.snapshot, store, out, users, items, k, progress)
+        document = to_directory(params, snapshot or params.snapshot, store, out, users, items, k, seen, progress)
     if as_json:
         print_json(document)
         return
@@ -60,7 +66,15 @@ def recommend(
 
 
 def to_directory(
-    params: Any, snapshot: str, store_url: str, out: str, users: tuple[str, ...], items: str | None, k: int | None, progress: Any
+    params: Any,
+    snapshot: str,
+    store_url: str,
+    out: str,
+    users: tuple[str, ...],
+    items: str | None,
+    k: int | None,
+    seen: Literal["keep", "remove"] | None,
+    progress: Any,
 ) -> dict[str, Any]:
     """Brings the snapshot as far as cold start, computes what is missing below `out`, and writes recommendations.json last."""
     import json
@@ -69,7 +83,7 @@ def to_directory(
     from orchestration.engine.registry import register
     from orchestration.engine.runner import Session, refuse_failed
     from orchestration.graph import BY_NAME, STAGES, upstream
-    from orchestration.serving.lists import Request
+    from orchestration.serving.lists import Request, removes_seen
     from orchestration.serving.recommendations import extra_inputs
     from orchestration.serving.shards import DOCUMENT, Shards
     from orchestration.serving.shards import recommend as compute
@@ -83,6 +97,8 @@ def to_directory(
             refuse_failed(session.materialise(stage).artefact)
     sequences, config = session.find(BY_NAME["sequences"]), params.recommendations
     kinds = {name: sequences.table(f"{name}s.parquet")[f"{name}_id"].type for name in ("user", "item")}
+    remove_seen, why = removes_seen(store, champion.hash, seen or config.seen)
+    progress.message(f"recommendations: {why}")
     request = Request(
         url=store.url,
         bundle=champion.hash,
@@ -93,14 +109,15 @@ def to_directory(
         beams=max(config.beams, k or 0),
         shard_users=config.shard_users,
         batch_size=config.batch_size,
-        remove_seen=config.remove_seen,
+        remove_seen=remove_seen,
         users=read_ids(users, "user_id", kinds["user"], "--users") if users else None,
         items=read_ids((items,), "item_id", kinds["item"], "--items", only_files=True) if items else None,
     )
     root = Root(out)
     root.writable()
     made = compute(request, Shards(root), params.cluster, progress)
-    document = {"key": request.key, "champion": champion.hash, "snapshot": session.snapshot.key, "k": request.k, **made}
+    document = {"key": request.key, "champion": champion.hash, "snapshot": session.snapshot.key, "k": request.k, "remove_seen": remove_seen}
+    document |= made
     document.pop("reused_shards")
     if not root.create(json.dumps(document, indent=1, sort_keys=True).encode(), DOCUMENT):
         progress.message("recommendations: nothing has changed since they were written")

@@ -93,7 +93,8 @@ class RecommendationsConfig:
     beams: int = 50
     shard_users: int = 1_000  # users of one Parquet file, the unit of resumption
     batch_size: int = 512
-    remove_seen: bool = False  # leave out what the user's history holds
+    # What the user's history holds: keep it in the lists, remove it, or auto: keep it where people buy again (5% of validation targets).
+    seen: Literal["auto", "keep", "remove"] = "auto"
 
     def __post_init__(self) -> None:
         check(1 <= self.k <= 1000, "k", self.k, "between 1 and 1000")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +18,11 @@ import pyarrow as pa
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import to_the_end
 from diger_core.errors import DigerError
-from diger_core.evaluation.recipes import Beams, ranked
+from diger_core.evaluation.recipes import REPEATS, Beams, Fitted, ranked
 from diger_core.item_ids import index_of
 from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.canonical import canonical_json, digest, table_hash
-from orchestration.champion.bundle import Bundle, load_bundle
+from orchestration.champion.bundle import FUSION, Bundle, load_bundle
 from orchestration.change.cold_start import ENCODED
 from orchestration.features.neighbours import read_counts
 
@@ -60,6 +60,18 @@ class Request:
         columns = zip((self.users, self.items), orders, strict=True)
         ids = ["all" if column is None else table_hash(pa.table({"id": column}), order) for column, order in columns]
         return digest("recommendations", canonical_json(plain), *ids)
+
+
+def removes_seen(store: Store, bundle: str, seen: Literal["auto", "keep", "remove"]) -> tuple[bool, str]:
+    """(whether lists leave out what the user's history holds, the reason in one line).
+
+    auto: by the repeat share that the champion's fusion stage measured, the share of validation targets that their user had before.
+    """
+    share = Fitted.from_document(store.artefact("bundle", bundle).json(FUSION)).repeat_share
+    remove = seen == "remove" or (seen == "auto" and share < REPEATS)
+    what, other = ("are left out", "keep") if remove else ("stay in the lists", "remove")
+    why = f"as recommendations.seen={seen} says" if seen != "auto" else f"as people {'seldom' if remove else 'often'} come back to one"
+    return remove, f"items that a user had before {what}, {why} ({share:.1%} of validation targets are such items; --seen {other} changes that)"
 
 
 def projected(seq: Sequences, own_N: np.ndarray, items: int) -> tuple[Sequences, np.ndarray]:

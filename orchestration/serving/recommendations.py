@@ -21,10 +21,12 @@ __all__ = ["extra_inputs", "published", "recommendations"]
 
 def recommendations(run: StageRun) -> None:
     """Writes part-00000.parquet … (user_id, item_id, rank, score) and recommendations.json."""
-    from orchestration.serving.lists import Request
+    from orchestration.serving.lists import Request, removes_seen
     from orchestration.serving.shards import DOCUMENT, Shards, recommend
 
     config = run.params.recommendations
+    remove_seen, why = removes_seen(run.store, run.inputs["champion"].hash, config.seen)
+    run.progress.message(f"recommendations: {why}")
     request = Request(
         url=run.store.url,
         bundle=run.inputs["champion"].hash,
@@ -35,15 +37,17 @@ def recommendations(run: StageRun) -> None:
         beams=config.beams,
         shard_users=config.shard_users,
         batch_size=config.batch_size,
-        remove_seen=config.remove_seen,
+        remove_seen=remove_seen,
     )
     shards = Shards(run.store.root, ("checkpoints", run.key))
     made = recommend(request, shards, run.params.cluster, run.progress)
     for place, entry in enumerate(made["shards"]):
         run.out.bytes(entry["file"], shards.read(place))
-    document = {"champion": request.bundle, "cold_start": request.cold_start if made["child"] else None, "k": config.k, "counts": made["counts"]}
+    document = {"champion": request.bundle, "cold_start": request.cold_start if made["child"] else None, "k": config.k, "remove_seen": remove_seen}
+    document["counts"] = made["counts"]
     run.out.json(DOCUMENT, document)
-    run.facts(champion=request.bundle, k=config.k, shards=len(made["shards"]), rows=sum(e["rows"] for e in made["shards"]), **made["counts"])
+    rows = sum(entry["rows"] for entry in made["shards"])
+    run.facts(champion=request.bundle, k=config.k, remove_seen=remove_seen, shards=len(made["shards"]), rows=rows, **made["counts"])
     run.note(reused_shards=made["reused_shards"], workers=run.params.cluster.workers)
 
 

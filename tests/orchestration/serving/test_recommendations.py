@@ -19,7 +19,7 @@ from diger_core.data.neighbours import ItemTable
 from diger_core.data.sequences import Sequences
 from diger_core.errors import DigerError
 from diger_core.evaluation.ranking import recommended
-from diger_core.evaluation.recipes import Recipe
+from diger_core.evaluation.recipes import REPEATS, Recipe
 from diger_core.ids.id_table import IdTable, assignment_hash, to_arrow
 from diger_core.store.files import Root
 from orchestration.champion.bundle import load_bundle
@@ -30,7 +30,7 @@ from orchestration.features.neighbours import read_table
 from orchestration.graph import BY_NAME
 from orchestration.params.cluster import ClusterConfig
 from orchestration.serving import shards as recommendation_shards
-from orchestration.serving.lists import Recommender, Request
+from orchestration.serving.lists import Recommender, Request, removes_seen
 from orchestration.serving.shards import Shards, recommend
 from tests.support.release_world import COUNTED, MODEL_ALONE, USERS, ReleaseWorld, item_name, launched, released
 from tests.support.snapshot_material import interactions, items, write
@@ -143,6 +143,23 @@ def test_seen_items_can_be_left_out(world, made, tmp_path):
             seen = {names[i] for i in seq.events_E[seq.offsets_U1[user] : seq.offsets_U1[user + 1]]}
             assert not seen & set(lists[user])
             assert len(set(lists[user])) == len(lists[user]) == min(10, len(set(listed) - seen)), "no place stays empty that an item could fill"
+
+
+@pytest.mark.parametrize(
+    ("share", "seen", "removed", "told"),
+    [
+        (0.0, "auto", True, "items that a user had before are left out, as people seldom come back to one (0.0% of validation targets"),
+        (REPEATS, "auto", False, "items that a user had before stay in the lists, as people often come back to one (5.0% of validation targets"),
+        (0.6, "remove", True, "are left out, as recommendations.seen=remove says (60.0% of validation targets are such items; --seen keep"),
+        (0.0, "keep", False, "stay in the lists, as recommendations.seen=keep says (0.0% of validation targets are such items; --seen remove"),
+    ],
+)
+def test_the_data_say_whether_items_come_back_unless_a_person_does(world, share, seen, removed, told):
+    recipe = world.publish("fusion", lambda out: out.json("fusion.json", dataclasses.replace(MODEL_ALONE, repeat_share=share).document()))
+    bundle = world.candidate(seed=1, fusion=recipe)["bundle"]
+    found, why = removes_seen(world.store, bundle.hash, seen)
+    assert found is removed
+    assert told in why
 
 
 def test_what_the_mixture_leaves_empty_is_filled_with_popular_items_without_a_score(world, tmp_path):

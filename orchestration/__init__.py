@@ -12,7 +12,7 @@ training/         tokenizer, frozen_model, joint_model, refit; warm start
 ids/              semantic_ids, id_diff
 verdict/          evaluation, bundle, gate, report
 serving/          release, recommendations
-search/           decay_search, tuned_model
+search/           decay_search, tuned_model, training_comparison
 
 champion/         the log of releases, bundles, the bundle that a run starts from
 audit/            which data, code and IDs made what; verify, reproduce, forget

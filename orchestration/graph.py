@@ -450,6 +450,32 @@ STAGES: tuple[Stage, ...] = (
         extra_inputs=_BASELINE,
         fits_events=True,
     ),
+    Stage(
+        name="training_comparison",
+        title="ways to train, over seeds",
+        group="search",
+        compute=Hook("orchestration.search.training_comparison:training_comparison"),
+        inputs=("sequences", "embeddings", "neighbours"),
+        params=(
+            "tokenizer",
+            "recommender",
+            "training",
+            "neighbours",
+            "joint_model",
+            "semantic_ids",
+            "retraining",
+            "evaluation",
+            "training_comparison",
+        ),
+        kinds=("pytorch", "ray"),
+        description="Ways to train, each on several seeds, paired by seed and user: mean differences with an interval that has both sources in it.",
+        on_demand="job `compare_training`, no part of a retraining: it trains variants times seeds. It may be terminated and continues where it was.",
+        pool="training",
+        low_priority=True,
+        extra_inputs=_BASELINE,
+        presented=Hook(_PRESENT + "study"),
+        fits_events=True,
+    ),
 )
 
 FLOW: tuple[Stage, ...] = tuple(stage for stage in STAGES if not stage.on_demand)

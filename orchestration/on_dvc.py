@@ -178,7 +178,7 @@ _HEADS = {
     "# Each out is a stage's artefact, hard-linked from the store.\n",
     "on_demand/dvc.yaml": "# Written from orchestration/graph.py by `make docs`: stages that run on demand.\n"
     "# A file of their own, because `dvc repro` alone runs all of ./dvc.yaml: `dvc repro on_demand/dvc.yaml:recommendations`, or `:decay_search`,\n"
-    "# `:tuned_model`.\n",
+    "# `:tuned_model`, `:training_comparison`.\n",
 }
 _CURVES = {"Validation NDCG@10": ("validation_ndcg_10", ("joint_model", "frozen_model")), "Sigma": ("sigma", ("joint_model",))}
 

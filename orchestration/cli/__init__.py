@@ -23,6 +23,7 @@ _COMMANDS = {
     "assign": ("orchestration.cli.ids", "assign"),
     "ids": ("orchestration.cli.ids", "ids"),
     "tune": ("orchestration.cli.tune", "tune"),
+    "compare-training": ("orchestration.cli.compare_training", "compare_training"),
     "params": ("orchestration.cli.params", "params"),
     "recommend": ("orchestration.cli.recommend", "recommend"),
     "report": ("orchestration.cli.report", "report"),
@@ -50,6 +51,7 @@ _HELP = {
     "assign": "Give new items IDs under the champion, without training.",
     "ids": "Compare tables of semantic IDs.",
     "tune": "Search for a decay schedule; resume, list or promote a study.",
+    "compare-training": "Train variants on several seeds and compare them.",
     "params": "Show the parameters, with defaults filled in.",
     "recommend": "Write the champion's lists for all or given users.",
     "report": "Show a report with its costs, or compare two.",
@@ -64,7 +66,7 @@ _HELP = {
     "forget": "Remove one user's events from what is stored.",
     "reproduce": "Build a stored result again and compare.",
 }
-_KEPT = {"recommend": "finished shards"}  # by an interruption, where it is not stages
+_KEPT = {"recommend": "finished shards", "compare-training": "finished trainings"}  # by an interruption, where it is not stages
 
 
 class _Lazy(click.Group):

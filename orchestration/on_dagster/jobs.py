@@ -44,6 +44,11 @@ tune = dg.define_asset_job(
     selection=_assets("decay_search").upstream(),
     description="A study of decay schedules, and what it is made from. A study that was stopped continues where it stopped.",
 )
+compare_training = dg.define_asset_job(
+    "compare_training",
+    selection=_assets("training_comparison").upstream(),
+    description="Ways to train on several seeds, paired by seed and user, and what they are made from. One that was stopped continues.",
+)
 
 CYCLE = [arrival, assign_new_items, retrain, gate_and_release, recommend]
-JOBS = [*CYCLE, evaluate, tune]
+JOBS = [*CYCLE, evaluate, tune, compare_training]

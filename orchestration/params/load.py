@@ -65,6 +65,14 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise DigerError(f"--set {override!r}: the value is not valid YAML: quote it") from error
 
 
+def overridden(params: Params, overrides: Iterable[str]) -> Params:
+    """The parameters with `section.key=value` overrides, checked again."""
+    data = dataclasses.asdict(params)
+    for override in overrides:
+        _apply(data, override)
+    return build_params(data, "--set")
+
+
 def build_params(data: Mapping[str, Any], source: str = DEFAULT_FILE) -> Params:
     """Checks plain data against the typed sections."""
     from pydantic import TypeAdapter, ValidationError

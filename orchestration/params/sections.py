@@ -20,6 +20,7 @@ from diger_core.config import (
 from orchestration.features.encoders.base import EmbeddingsConfig
 from orchestration.params.arrival import ArrivalConfig
 from orchestration.params.cluster import ClusterConfig
+from orchestration.params.comparison import ComparisonConfig
 from orchestration.params.data import CatalogueDiffConfig, SequencesConfig, ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.params.search import PromotionConfig, SearchConfig
 from orchestration.params.training import FrozenModelConfig, RefitConfig, RetrainingConfig
@@ -54,6 +55,7 @@ class Params:
     recommendations: RecommendationsConfig = field(default_factory=RecommendationsConfig)
     decay_search: SearchConfig = field(default_factory=SearchConfig)
     tuned_model: PromotionConfig = field(default_factory=PromotionConfig)
+    training_comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
 

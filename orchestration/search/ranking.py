@@ -9,10 +9,9 @@ from statistics import mean, stdev
 
 import numpy as np
 
+from diger_core.evaluation.crossed import student_t
 from orchestration.search.journal import Told
 
-# Two-sided 95% quantiles of Student's t for 1, 2, … degrees of freedom; 1.96 beyond.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131)
 # name -> +1: more is better, -1: less is better
 OBJECTIVES = {"validation_ndcg_10": 1, "unique_prefixes": 1, "churn": -1}
 PERMUTATIONS = 2000
@@ -56,8 +55,7 @@ class Finalist:
         """95% interval of the mean, by Student's t over the seeds."""
         if self.spread is None:
             return None
-        freedom = len(self.scores) - 1
-        half = (_T[freedom - 1] if freedom <= len(_T) else 1.96) * self.spread / math.sqrt(len(self.scores))
+        half = student_t(len(self.scores) - 1) * self.spread / math.sqrt(len(self.scores))
         return self.mean - half, self.mean + half
 
 

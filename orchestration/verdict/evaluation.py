@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diger_core.evaluation.ranking import EvaluationResult
     from diger_core.evaluation.recipes import Beams
     from diger_core.ids.id_table import IdTable
+    from diger_core.progress import Progress
     from diger_core.store.artefacts import Artefact
     from orchestration.engine.stage_run import StageRun
 
@@ -56,22 +57,29 @@ def evaluation(run: StageRun) -> None:
 
 def beams_of(run: StageRun, model: str, seq: Sequences, split: Split) -> Beams:
     """(items, log-probabilities) [T, beams] of a model for every row of the split, read with the model's own ID table."""
+    artefact = run.inputs[model]
+    holder, file = (run.inputs["semantic_ids"], "semantic_ids.parquet") if model == "joint_model" else (artefact, "id_table.parquet")
+    return model_beams(artefact, holder, file, run.inputs["sequences"], seq, split, run.params.evaluation, run.progress)
+
+
+def model_beams(
+    artefact: Artefact, holder: Artefact, file: str, sequences: Artefact, seq: Sequences, split: Split, config: EvaluationConfig, progress: Progress
+) -> Beams:
+    """As `beams_of`, of any model's artefact; its ID table is `file` of `holder`."""
     import torch
 
     from diger_core.data.splits import targets
     from diger_core.evaluation.ranking import recommended
     from orchestration.champion.model_artefact import load_model
 
-    artefact, config = run.inputs[model], run.params.evaluation
-    holder, file = (run.inputs["semantic_ids"], "semantic_ids.parquet") if model == "joint_model" else (artefact, "id_table.parquet")
-    table = checked_table(holder, file, artefact, run.inputs["sequences"].table("items.parquet")["item_id"])
+    table = checked_table(holder, file, artefact, sequences.table("items.parquet")["item_id"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(artefact)
     recommender = loaded.recommender.to(device)
     users_T, end_T, _ = targets(seq, split)
     return recommended(
         recommender, table.codes_NM, table.suffix_N, seq, users_T, end_T, config.beams, beams=config.beams, constrained=config.constrained,
-        remove_seen=config.remove_seen, batch_size=config.batch_size, device=device, progress=run.progress, what=f"ranking ({split})",
+        remove_seen=config.remove_seen, batch_size=config.batch_size, device=device, progress=progress, what=f"ranking ({split})",
         tokens_NTd=loaded.history_tokens(),
     )  # fmt: skip
 

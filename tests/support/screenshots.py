@@ -24,7 +24,13 @@ from tests.support.retraining_world import FIRST, LENIENT, RENAMED, SECOND, SMAL
 from tests.support.snapshot_material import write
 from tests.support.ui_server import Ui, launch, launchpad, running_ui
 
-PARAMS: dict[str, Any] = {**SMALL, "gate": LENIENT, "retraining": {"epochs": 1}, "decay_search": {"trials": 3, "finalists": 1, "seeds": 1}}
+PARAMS: dict[str, Any] = {
+    **SMALL,
+    "gate": LENIENT,
+    "retraining": {"epochs": 1},
+    "decay_search": {"trials": 3, "finalists": 1, "seeds": 1},
+    "training_comparison": {"seeds": 1},
+}
 JOBS = ("arrival", "assign_new_items", "retrain", "evaluate", "gate_and_release", "recommend", "tune")
 EVERYTHING = "/asset-groups"
 FIRST_GROUP = "/locations/orchestration.definitions/asset-groups/1_snapshot/lineage"

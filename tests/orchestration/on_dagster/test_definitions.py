@@ -23,6 +23,7 @@ def test_jobs_select_what_they_say():
         "gate_and_release": {"gate", "report", "release"},
         "recommend": upstream({"recommendations"}),
         "tune": upstream({"decay_search"}),
+        "compare_training": upstream({"training_comparison"}),
     }
     assert jobs["retrain"] | jobs["gate_and_release"] <= {k.to_user_string() for k in graph.get_all_asset_keys()}
 
@@ -41,7 +42,8 @@ def test_selection_strings_parse():
 
 def test_training_is_limited_to_one_at_a_time():
     pools = {name: defs.resolve_assets_def(name).op.pool for name in BY_NAME}
-    assert {name for name, pool in pools.items() if pool == "training"} == {"frozen_model", "joint_model", "refit", "decay_search", "tuned_model"}
+    training = {"frozen_model", "joint_model", "refit", "decay_search", "tuned_model", "training_comparison"}
+    assert {name for name, pool in pools.items() if pool == "training"} == training
 
 
 def test_validated_stages_have_blocking_checks():
@@ -57,7 +59,7 @@ def test_every_check_says_what_it_asks():
 
 def test_everything_at_once_ends_with_the_study_so_that_it_delays_no_release():
     tags = {name: defs.resolve_assets_def(name).op.tags.get("dagster/priority") for name in BY_NAME}
-    assert {name for name, priority in tags.items() if priority == "-1"} == {"decay_search", "tuned_model"}
+    assert {name for name, priority in tags.items() if priority == "-1"} == {"decay_search", "tuned_model", "training_comparison"}
 
 
 def test_a_refused_candidate_stops_its_run_behind_the_report_and_before_the_release():

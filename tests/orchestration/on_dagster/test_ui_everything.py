@@ -65,7 +65,7 @@ def test_materialize_all_makes_every_asset_and_the_study_delays_no_release(shop_
     shop_page.get_by_text("Success", exact=True).first.wait_for()
 
 
-@pytest.mark.parametrize("job", ["retrain", "gate_and_release", "assign_new_items", "evaluate", "tune"])
+@pytest.mark.parametrize("job", ["retrain", "gate_and_release", "assign_new_items", "evaluate", "tune", "compare_training"])
 def test_each_job_runs_to_its_end_on_the_next_snapshot(shop_ui: Ui, shop_page: Any, job: str) -> None:
     snapshot = shop_ui.partitions()[1]
     path = f"/locations/orchestration.definitions/jobs/{job}"

@@ -11,7 +11,7 @@ import click
 from orchestration.cli.options import json_option, open_store, params_options, store_option
 
 if TYPE_CHECKING:
-    from orchestration.search.training_comparison import ComparisonDocument
+    from orchestration.search.comparison_document import ComparisonDocument
 
 
 @click.command("compare-training")

@@ -10,8 +10,15 @@ from orchestration.cli.options import params_options
 @click.command()
 @params_options
 @click.option("--markdown", "as_reference", is_flag=True, help="Print the reference of all sections and keys (docs/configuration.md) instead.")
-def params(params_file: str | None, overrides: tuple[str, ...], as_reference: bool) -> None:
+@click.option("--suggest", metavar="SNAPSHOT", help="Print values for a snapshot by its size instead, with reasons: a params.yaml to start from.")
+def params(params_file: str | None, overrides: tuple[str, ...], as_reference: bool, suggest: str | None) -> None:
     """Show all parameters with defaults filled in, as YAML; wrong keys and values are named."""
+    if suggest is not None:
+        from orchestration.params.suggest import suggestion
+        from orchestration.validation.snapshot_size import snapshot_size
+
+        print(suggestion(snapshot_size(suggest)), end="")
+        return
     import dataclasses
 
     import yaml

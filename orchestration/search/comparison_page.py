@@ -12,7 +12,7 @@ from orchestration.verdict.report.markdown import picture_markdown
 from orchestration.verdict.report.page import environment, pictures
 
 if TYPE_CHECKING:
-    from orchestration.search.training_comparison import ComparisonDocument, Gain, Trained
+    from orchestration.search.comparison_document import ComparisonDocument, Gain, Trained
     from orchestration.verdict.report.drawing import Axes, Panel
 
 HERE = Path(__file__).parent

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diger_core.evaluation.crossed import Word, crossed
+from diger_core.evaluation.crossed import crossed
 from orchestration.champion.baseline import BASELINE, extra_inputs
 from orchestration.params.comparison import Variant
+from orchestration.search.comparison_document import DOCUMENT, METRICS, ComparisonDocument, Gain, K, Trained, Training
+from orchestration.search.comparison_page import page, picture, summary_line, summary_markdown
 
 if TYPE_CHECKING:
     from diger_core.data.sequences import Sequences
@@ -25,55 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["extra_inputs", "training_comparison"]
 
-DOCUMENT = "comparison.json"
-K = 10
-METRICS = ("ndcg@10", "recall@10")
-
-# One seed of a variant: the model's artefact, the alarm that training ended with, and its means over the test users.
-Training = TypedDict("Training", {"seed": int, "model": str, "alarm": str | None, "ndcg@10": float, "recall@10": float})
-
-
-class Trained(TypedDict):
-    """A variant with its trainings, one a seed. `label`: its name, or "continued frozen" for a control that began from a joint champion."""
-
-    name: str
-    label: str
-    model: str
-    overrides: list[str]
-    trainings: list[Training]
-
-
-class Gain(TypedDict):
-    """A variant minus the reference in one metric, with the 95% interval over seeds and users; `each`: the mean of every seed."""
-
-    variant: str
-    metric: str
-    mean: float
-    low: float | None
-    high: float | None
-    seed_error: float | None
-    user_error: float | None
-    word: Word
-    each: list[float]
-
-
-class ComparisonDocument(TypedDict):
-    """comparison.json. `reference`: the variant that the others are compared with; `start`: the bundle that trainings continue from, or null."""
-
-    format: int
-    reference: str
-    seeds: list[int]
-    users: int
-    split: Literal["temporal", "leave_one_out"]
-    start: NotRequired[str]
-    variants: list[Trained]
-    gains: list[Gain]
-
 
 def training_comparison(run: StageRun) -> None:
     """Writes comparison.json, report.html, report.md and comparison.png."""
-    from orchestration.search.comparison_page import page, picture, summary_line, summary_markdown
-
     found = compared(run)
     run.out.json(DOCUMENT, found)
     run.out.bytes("report.html", page(found, [(name, artefact.hash) for name, artefact in run.inputs.items()]).encode())

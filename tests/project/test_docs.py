@@ -21,6 +21,10 @@ ELSEWHERE = {
     "make ui": ("tests/project/test_make.py", "test_make_ui_serves_the_demo_snapshots"),
     "make docs": ("tests/project/test_make.py", "test_make_docs_finds_nothing_to_change"),
     "diger ui": ("tests/project/test_make.py", "test_make_ui_serves_the_demo_snapshots"),
+    "diger compare-training": (
+        "tests/orchestration/search/test_training_comparison.py",
+        "test_variants_are_paired_by_seed_and_trained_once",
+    ),
     "pre-commit install": ("tests/project/test_make.py", "test_the_hooks_refuse_a_commit_that_the_linters_refuse"),
     "python -m docs.pictures": ("tests/project/test_make.py", "test_make_demo_ends_with_a_second_release_and_the_pages_pictures"),
     "python -m tests.support.docs docs/PAGE.md": ("tests/project/test_docs.py", "test_a_page_is_rewritten_with_what_its_commands_print"),

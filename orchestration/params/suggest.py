@@ -139,5 +139,5 @@ def _half_life(size: SnapshotSize) -> str:
 
 def _repeats(size: SnapshotSize) -> str:
     if size.repeats >= REPEATS:
-        return f"remove_seen: false # {size.repeats:.0%} of the events repeat an item of the same user"
-    return f"remove_seen: true # only {size.repeats:.1%} of the events repeat an item of the same user"
+        return f"seen: keep # {size.repeats:.0%} of the events repeat an item of the same user"
+    return f"seen: remove # only {size.repeats:.1%} of the events repeat an item of the same user"

@@ -55,8 +55,8 @@ def test_values_follow_the_size():
     assert values(replace(SIZE, items=100)).tokenizer.codes == 16
     assert [values(replace(SIZE, long_events=n)).recommender.history for n in (3, 14, 21, 900)] == [5, 20, 50, 50]
     assert values(replace(SIZE, vectors=True)).embeddings.encoder == "vectors"
-    assert values(replace(SIZE, repeats=0.05)).recommendations.remove_seen is False
-    assert values(replace(SIZE, repeats=0.04)).recommendations.remove_seen is True
+    assert values(replace(SIZE, repeats=0.05)).recommendations.seen == "keep"
+    assert values(replace(SIZE, repeats=0.04)).recommendations.seen == "remove"
     assert [tier(rows).name for rows in (20_000, 20_001, 10**9)] == [TIERS[0].name, TIERS[1].name, TIERS[3].name]
 
 

@@ -4,53 +4,62 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from diger_core.config import ScheduleConfig, StabilityConfig
 from diger_core.errors import DigerError, holds_credentials
+from diger_core.store.regular import require_regular
+from orchestration.params.plain_yaml import MAX_BYTES, parse
 from orchestration.params.sections import Params
 
 DEFAULT_FILE = "params.yaml"
+INFINITE = {(ScheduleConfig, "r"), (StabilityConfig, "anchor")}  # keys whose limit has a meaning
+_KEYS = re.compile(r"""^[ {"']*([A-Za-z_]+)["']?[ ]*:""", re.MULTILINE)
 
 
 def load_params(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Params:
     """Reads params.yaml (default: the one in the working directory, if any) and applies `section.key=value` overrides."""
-    import yaml
-
     source = Path(path) if path else Path(DEFAULT_FILE)
-    data: Any = {}
-    if source.exists():
-        try:
-            data = yaml.safe_load(source.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DigerError(f"{source}: not valid YAML ({_place(error)}): correct it") from error
-    elif path:
+    text = _read(source)
+    if text is None and path:
         raise DigerError(f"{source}: no such file: give an existing --params file")
-    if not isinstance(data, Mapping):
+    data = parse(text or "", str(source), quote=_ours(_KEYS.findall(text or "")))
+    if not isinstance(data, Mapping | None):
         raise DigerError(f"{source}: must hold sections of keys, not {type(data).__name__}")
-    names = [each.name for each in dataclasses.fields(Params)]
-    if data and not any(difflib.get_close_matches(str(key), names, n=1) for key in data):  # its keys are none of ours to quote
-        raise DigerError(f"{source}: is no file of params: it has none of the sections ({', '.join(names[:4])}, …; diger params lists them)")
-    data = dict(data)
+    if data and not _ours(data):  # its keys are none of ours to quote
+        names = ", ".join(each.name for each in dataclasses.fields(Params)[:4])
+        raise DigerError(f"{source}: is no file of params: it has none of the sections ({names}, …; diger params lists them)")
+    sections = dict(data or {})
     for override in overrides:
-        _apply(data, override)
-    return build_params(data, str(source))
+        _apply(sections, override)
+    return build_params(sections, str(source))
 
 
-def _place(error: Exception) -> str:
-    """What is wrong and in which line, without the line's text: the file may be no file of params at all."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        problem = re.sub(r"'[^']*'", "…", str(getattr(error, "problem", None) or "it cannot be read"))
-        return f"{problem}, line {mark.line + 1}, column {mark.column + 1}"
-    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "it holds characters that YAML does not allow"
+def _ours(keys: Iterable[str]) -> bool:
+    """Whether one of a file's outer keys is a section, or nearly."""
+    names = [each.name for each in dataclasses.fields(Params)]
+    return any(difflib.get_close_matches(key, names, n=1) for key in keys)
+
+
+def _read(source: Path) -> str | None:
+    """The file's text; None where there is no such file."""
+    require_regular(source, at_most=MAX_BYTES)
+    try:
+        return source.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise DigerError(f"{source}: is not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from error
+    except OSError as error:
+        raise DigerError(f"{source}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
-    import yaml
-
     key, separator, value = override.partition("=")
     names = key.strip().split(".")
     if not separator or not all(names):
@@ -59,10 +68,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     for name in names[:-1]:
         node[name] = dict(node.get(name) or {}) if isinstance(node.get(name), Mapping | None) else {}
         node = node[name]
-    try:
-        node[names[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise DigerError(f"--set {override!r}: the value is not valid YAML: quote it") from error
+    node[names[-1]] = parse(value, f"--set {key.strip()[:80]}")
 
 
 def overridden(params: Params, overrides: Iterable[str]) -> Params:
@@ -74,14 +80,28 @@ def overridden(params: Params, overrides: Iterable[str]) -> Params:
 
 
 def build_params(data: Mapping[str, Any], source: str = DEFAULT_FILE) -> Params:
-    """Checks plain data against the typed sections."""
+    """Checks plain data against the typed sections. No text, truth value or fraction is taken for an integer; few keys may be infinite."""
     from pydantic import TypeAdapter, ValidationError
 
     _refuse_credentials(data, source, "")
     try:
-        return TypeAdapter(Params).validate_python(dict(data))
+        params = TypeAdapter(Params).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise DigerError(f"{source}: " + "; ".join(_explain(fault) for fault in error.errors(include_url=False)[:5])) from error
+    for key, value in _numbers(params):
+        if not math.isfinite(value):
+            raise DigerError(f"{source}: {key} = {value}: must be a finite number")
+    return params
+
+
+def _numbers(node: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every float below a section, by its key, without those that may be infinite."""
+    for each in dataclasses.fields(node):
+        value, key = getattr(node, each.name), f"{prefix}{each.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _numbers(value, f"{key}.")
+        elif isinstance(value, float) and (type(node), each.name) not in INFINITE:
+            yield key, value
 
 
 def _refuse_credentials(node: Any, source: str, where: str) -> None:

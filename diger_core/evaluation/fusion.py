@@ -1,6 +1,7 @@
 """Lists that listen to several models: an additive mixture of a few named distributions over items.
 
-    score(item) = sum_k w_k p_k(item),   sum_k w_k = 1,   sum over items of p_k(item) = 1 for every user whom part k knows something about
+    score(item) = sum_k w_k p_k(item),   sum_k w_k = 1,   sum over items of p_k(item) = 1 for every user whom part k knows something about,
+    or, where validation prefers it, 1 on the mean over users: a part that knows much about a user then counts more for this user
 
 Parts: `generative` (the beams' probabilities), `transitions` and `text` (scores of the item-to-item tables), `repeat` (what the user had before),
 `recent` and `popular` (shares of the last and of all training events). The candidates are the union of what the parts name.
@@ -14,7 +15,7 @@ T rows (a user at a moment), P candidates of all rows together, K parts, k place
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +79,16 @@ class Candidates:
         found: Float32 = np.array([weights.get(part, 0.0) for part in self.parts], dtype=np.float32) @ self.value_KP
         return found
 
+    def sums(self) -> dict[str, float]:
+        """The mean sum of each part's values over the rows; 1 where a part says nothing."""
+        total_K = self.value_KP.sum(axis=1, dtype=np.float64) / max(1, self.rows)
+        return {part: float(total) or 1.0 for part, total in zip(self.parts, total_K, strict=True)}
+
+    def scaled(self, scale: Mapping[str, float]) -> Candidates:
+        """The same candidates with each part's values in the given unit."""
+        unit_K = np.array([scale.get(part, 1.0) for part in self.parts])
+        return replace(self, value_KP=(self.value_KP / unit_K[:, None]).astype(np.float32))
+
     def places(self, target_T: Int32, items: int) -> Int64:
         """[T]: where each row's target stands among the candidates, -1 where it is none."""
         key_P = self.row_P * items + self.item_P
@@ -106,7 +117,8 @@ def candidates(
     named: dict[str, tuple[Int32, Float32]] = {}
     if beams is not None:
         finite_TW = np.where((beams[0] >= 0) & np.isfinite(beams[1]), beams[1], -np.inf)
-        top_T1 = np.maximum(finite_TW.max(axis=1, keepdims=True, initial=-1e9), -1e9)
+        # shares: from the best beam on, so that none underflows; raw: the probabilities themselves, which say how sure the model is
+        top_T1 = 0.0 if raw else np.maximum(finite_TW.max(axis=1, keepdims=True, initial=-1e9), -1e9)
         named["generative"] = (beams[0], np.exp(finite_TW - top_T1).astype(np.float32))
     for part, table in (("transitions", counts.transitions), ("text", counts.text)):
         items_TL, weights_TL = history_weights(seq, users_T, end_T, HISTORY, counts.tau[part])

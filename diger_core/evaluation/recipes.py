@@ -1,6 +1,7 @@
 """Recipes for lists: which parts, how a history ages, and what each part weighs. Baselines and the released lists are recipes alike.
 
-All numbers of a recipe are chosen on validation targets. Baselines add raw scores (C + w T + s identity); the released lists mix shares (fusion.py).
+All numbers of a recipe are chosen on validation targets. Baselines add raw scores (C + w T + s identity). The released lists mix either each user's
+shares, or raw scores in units of their mean sum, so that a user of whom the transitions know little listens to text: whichever validation prefers.
 Where the mixture does not beat the best baseline on validation, that baseline serves, and the recipe says so.
 """
 
@@ -28,12 +29,24 @@ Beams = tuple[Int32, Float32]
 
 @dataclass(frozen=True)
 class Recipe:
-    """`tau`: of each part that ages a history; `weights` by part. `raw`: scores are added as they are, not as shares. `ndcg`: on validation."""
+    """`tau`: of each part that ages a history; `weights` by part. `raw`: scores are added as they are, not as shares; `scale`: the unit of each part's
+    raw scores (1 where none is given), in which its weight counts. `ndcg`: on validation."""
 
     weights: Mapping[str, float]
     tau: Mapping[str, float] = field(default_factory=dict)
     raw: bool = False
     ndcg: float = 0.0
+    scale: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def applied(self) -> dict[str, float]:
+        """What each part's score is multiplied by."""
+        return {part: weight / self.scale.get(part, 1.0) for part, weight in self.weights.items()}
+
+    @property
+    def mixes(self) -> bool:
+        """True where the weights are comparable and sum to 1; False for a baseline's raw sum."""
+        return not self.raw or bool(self.scale)
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ def ranked(recipe: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T
         part = slice(start, start + CHUNK)
         own = None if beams is None else (beams[0][part], beams[1][part])
         found = candidates(aged, seq, users_T[part], end_T[part], own, raw=recipe.raw, **options)
-        items_Tk[part], scores_Tk[part] = fused(found, recipe.weights, k)
+        items_Tk[part], scores_Tk[part] = fused(found, recipe.applied, k)
     return items_Tk, scores_Tk
 
 
@@ -97,9 +110,13 @@ def fit(counts: Counts, seq: Sequences, beams: Beams | None, seed: int = 0, *, r
     baselines = _baselines(counts, seq, users_T, end_T, target_T, repeats >= REPEATS, remove_seen)
     tau = {part: baselines[name].tau[part] for part, name in (("transitions", "item_item"), ("text", "text"))}
     tau["repeat"] = baselines["repeat"].tau["repeat"] if "repeat" in baselines else tau["transitions"]
-    found = candidates(_aged(counts, tau), seq, users_T, end_T, beams, remove_seen=remove_seen)
-    searched = search_weights(found, target_T, seq.items, seed)
-    lists = Recipe(searched.weights, tau, ndcg=searched.ndcg)
+    forms = []
+    for raw in (False, True):
+        found = candidates(_aged(counts, tau), seq, users_T, end_T, beams, remove_seen=remove_seen, raw=raw)
+        scale = found.sums() if raw else {}
+        searched = search_weights(found.scaled(scale), target_T, seq.items, seed)
+        forms.append((Recipe(searched.weights, tau, raw, searched.ndcg, scale), searched))
+    lists, searched = max(forms, key=lambda form: form[0].ndcg)
     best = max(baselines, key=lambda name: baselines[name].ndcg)
     fallback = best if lists.ndcg < baselines[best].ndcg else None
     return Fitted(baselines, baselines[best] if fallback else lists, fallback, searched.halves, searched.moved, repeats)

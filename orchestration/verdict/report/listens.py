@@ -24,7 +24,7 @@ UNSTABLE = 0.3  # of the weights: two halves of the validation users that differ
 
 
 def panel(fitted: Fitted) -> Panel:
-    return figures.weights_panel(fitted.lists.weights, _halves(fitted), PARTS, not fitted.lists.raw)
+    return figures.weights_panel(fitted.lists.weights, _halves(fitted), PARTS, fitted.lists.mixes)
 
 
 def sentences(fitted: Fitted) -> list[str]:
@@ -34,7 +34,7 @@ def sentences(fitted: Fitted) -> list[str]:
 
 def rows(fitted: Fitted) -> list[tuple[str, str, str, str]]:
     """(part, weight, range between the two halves of the validation users, age scale), the largest first."""
-    shares, found = not fitted.lists.raw, fitted.lists.weights
+    shares, found = fitted.lists.mixes, fitted.lists.weights
     told = []
     for part in sorted(found, key=lambda name: -found[name]):
         ends = sorted(half.get(part, 0.0) for half in fitted.halves)
@@ -49,13 +49,13 @@ def markdown(document: Mapping[str, Any]) -> str:
     fitted = Fitted.from_document(document)
     lines = [" ".join(map(markdown_escape, sentences(fitted))), "", "| part | weight | two halves | events to 1/e |", "|---|---:|---:|---:|"]
     lines += ["| " + " | ".join(map(markdown_escape, row)) + " |" for row in rows(fitted)]
-    picture = figures.weights_bars(fitted.lists.weights, _halves(fitted), PARTS, not fitted.lists.raw)
+    picture = figures.weights_bars(fitted.lists.weights, _halves(fitted), PARTS, fitted.lists.mixes)
     return "\n".join(lines) + "\n\n" + picture_markdown(picture, "Weights of the parts that the released lists are mixed from")
 
 
 def _halves(fitted: Fitted) -> tuple[Mapping[str, float], ...]:
     """Marks of the two halves; a fallback was not searched by halves."""
-    return () if fitted.lists.raw else fitted.halves
+    return fitted.halves if fitted.lists.mixes else ()
 
 
 def _chosen(fitted: Fitted) -> str:

@@ -151,7 +151,7 @@ def listens_section(material: Material) -> dict[str, Any] | None:
     if fitted is None:
         return None
     drawn = pictures([listens.panel(fitted)], "weights", width=6.4, height=2.6)
-    return {"pictures": drawn, "rows": listens.rows(fitted), "sentences": listens.sentences(fitted), "halves": not fitted.lists.raw}
+    return {"pictures": drawn, "rows": listens.rows(fitted), "sentences": listens.sentences(fitted), "halves": fitted.lists.mixes}
 
 
 def training_section(material: Material) -> dict[str, Any]:

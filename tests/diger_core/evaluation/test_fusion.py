@@ -146,3 +146,30 @@ def test_fewer_candidates_than_places_leave_places_empty():
     items, scores = ranked(Recipe({"repeat": 1.0}, {"repeat": 5.0}), counted(seq), seq, users, ends, 20)
     assert (items[:, -1] == -1).all()
     assert (scores[items < 0] == 0).all()
+
+
+def test_a_raw_mixture_keeps_how_much_each_part_knows_about_a_user():
+    """In units of the mean: a baseline's raw sum is one of the mixtures, and its lists are the same."""
+    seq = shop()
+    users, ends, wanted = targets(seq, "validation")
+    found = candidates(counted(seq), seq, users, ends, raw=True)
+    scale = found.sums()
+    sums = found.scaled(scale).value_KP.sum(axis=1) / found.rows
+    np.testing.assert_allclose(sums, 1, rtol=1e-5)
+    plain = Recipe({"transitions": 1.0, "text": 0.7}, raw=True)
+    mixed = Recipe({part: weight * scale[part] for part, weight in plain.weights.items()}, raw=True, scale=scale)
+    assert mixed.applied == pytest.approx(plain.applied)
+    assert np.array_equal(ranked(mixed, counted(seq), seq, users, ends, 10)[0], ranked(plain, counted(seq), seq, users, ends, 10)[0])
+    assert mixed.mixes
+    assert not plain.mixes
+
+
+def test_the_form_that_validation_prefers_is_released(monkeypatch):
+    from diger_core.evaluation import recipes
+
+    seq, found, asked = shop(), recipes.search_weights, []
+    monkeypatch.setattr(recipes, "search_weights", lambda *a: asked.append(a) or replace(found(*a), ndcg=float(len(asked))))
+    assert fit(counted(seq), seq, None).lists.raw
+    asked.clear()
+    monkeypatch.setattr(recipes, "search_weights", lambda *a: asked.append(a) or replace(found(*a), ndcg=3.0 - len(asked)))
+    assert not fit(counted(seq), seq, None).lists.raw

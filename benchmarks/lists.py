@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from benchmarks.common import Data, device, load, record
@@ -132,6 +133,20 @@ def trained(shop: Shop, settings: Settings, start: Tokenizer, vectors_ND: torch.
     return train(inputs, ModelConfig(settings.recommender, settings.training, settings.joint, TableConfig()))
 
 
+def refitted(shop: Shop, settings: Settings, model: Trained, vectors_ND: torch.Tensor, epochs: int, share: float) -> Trained:
+    """The model trained on over all events before the test period, on its own table, at `share` of the learning rate."""
+    training = replace(settings.training, epochs=epochs, learning_rate=settings.training.learning_rate * share, last_stage_epochs=0)
+    inputs = TrainingInputs(
+        vectors_ND,
+        splits.up_to(shop.data.sequences),
+        shop.data.item_ids,
+        model.tokenizer,
+        table=model.table,
+        start=model.recommender.state_dict(),
+    )
+    return train(inputs, ModelConfig(settings.recommender, training, replace(settings.joint, tokenizer="frozen"), TableConfig()))
+
+
 def beams(shop: Shop, model: Trained, split: Split) -> Beams:
     users_T, end_T, _ = splits.targets(shop.data.sequences, split)
     tokens = table_tokens(model.recommender, model.table, model.tokenizer, model.z_Ne)
@@ -143,8 +158,8 @@ def beams(shop: Shop, model: Trained, split: Split) -> Beams:
         )  # fmt: skip
 
 
-def figures(shop: Shop, fitted: Fitted, found: Beams | None) -> dict[str, Any]:
-    """Test figures by model, differences of the lists and of the model from the baselines, and new items."""
+def figures(shop: Shop, fitted: Fitted, found: Beams | None, refit: Beams | None) -> dict[str, Any]:
+    """Test figures by model, differences of the lists and of the model from the baselines, and new items. refit: beams of the refitted model."""
     seq, counts = shop.data.sequences, shop.counts
     users_T, end_T, target_T = splits.targets(seq, "test")
     rank = {"model": ranks(found[0], target_T)} if found is not None else {}
@@ -159,10 +174,11 @@ def figures(shop: Shop, fitted: Fitted, found: Beams | None) -> dict[str, Any]:
     new_T = splits.training_counts(seq)[target_T] == 0
     told["new_items"] = {"users": int(new_T.sum()), **{name: round(float(ndcg(r, 10)[new_T].mean()), 5) for name, r in rank.items()}}
     if seq.boundaries is not None:
-        eve = {
-            n: ranks(ranked(r, shop.eve(), seq, users_T, end_T, 20, found)[0], target_T)
-            for n, r in (("lists", fitted.lists), (best, fitted.baselines[best]))
-        }
+        counted, newest = shop.eve(), found if refit is None else refit
+        both = (("lists", fitted.lists), (best, fitted.baselines[best]))
+        eve = {n: ranks(ranked(r, counted, seq, users_T, end_T, 20, newest)[0], target_T) for n, r in both}
+        if refit is not None:
+            eve["model"] = ranks(refit[0], target_T)
         told["counts_to_the_test"] = {name: [round(float(recall(r, 10).mean()), 5), round(float(ndcg(r, 10).mean()), 5)] for name, r in eve.items()}
         told["counts_to_the_test"]["difference"] = _difference(eve["lists"], eve[best])
     return told
@@ -178,6 +194,8 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=["frozen", "joint"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--set", nargs="*", default=[], help="changes of every run")
+    parser.add_argument("--refit", type=float, nargs=2, default=(0, 0.1), help="epochs of a refit up to the test period, and its share of the rate")
+    parser.add_argument("--keep", action="store_true", help="keep the beams of validation, test and refit in <out>")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--seconds", type=float, default=540.0, help="no run begins after so long")
     given = parser.parse_args()
@@ -201,7 +219,16 @@ def main() -> None:
             seconds = time.perf_counter() - started
             validation = beams(shop, model, "validation")
             fitted = fit(shop.counts, shop.data.sequences, validation)
-            told = figures(shop, fitted, beams(shop, model, "test"))
+            test = beams(shop, model, "test")
+            kept = {"validation": validation, "test": test}
+            if given.refit[0]:
+                kept["refit"] = beams(
+                    shop, refitted(shop, settings, model, warmed[settings.tokenizer][1], int(given.refit[0]), given.refit[1]), "test"
+                )
+            if given.keep:
+                kept_as = {f"{split}.{part}": each[at] for split, each in kept.items() for at, part in enumerate(("items", "scores"))}
+                save_file(kept_as, given.out / f"{shop.data.name}-{name}-{seed}.safetensors")
+            told = figures(shop, fitted, test, kept.get("refit"))
             weights = {part: round(weight, 3) for part, weight in fitted.lists.weights.items()}
             told |= {"weights": weights, "fallback": fitted.fallback, "validation": round(fitted.lists.ndcg, 5), "alarm": model.alarm}
             told |= {"best_epoch": model.best_epoch, "validation_model": round(model.best_ndcg, 5), "seconds": round(seconds, 1)}

@@ -29,8 +29,8 @@ Beams = tuple[Int32, Float32]
 
 @dataclass(frozen=True)
 class Recipe:
-    """`tau`: of each part that ages a history; `weights` by part. `raw`: scores are added as they are, not as shares; `scale`: the unit of each part's
-    raw scores (1 where none is given), in which its weight counts. `ndcg`: on validation."""
+    """`tau`: of each part that ages a history; `weights` by part. `raw`: scores are added as they are, not as shares; `scale`: the unit of a part's
+    raw scores, in which its weight counts (1 where none is given). `ndcg`: on validation."""
 
     weights: Mapping[str, float]
     tau: Mapping[str, float] = field(default_factory=dict)

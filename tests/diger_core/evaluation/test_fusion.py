@@ -155,7 +155,8 @@ def test_a_raw_mixture_keeps_how_much_each_part_knows_about_a_user():
     found = candidates(counted(seq), seq, users, ends, raw=True)
     scale = found.sums()
     sums = found.scaled(scale).value_KP.sum(axis=1) / found.rows
-    np.testing.assert_allclose(sums, 1, rtol=1e-5)
+    said = np.array([part != "text" for part in found.parts])  # this shop has no texts
+    np.testing.assert_allclose(sums, said, rtol=1e-5)
     plain = Recipe({"transitions": 1.0, "text": 0.7}, raw=True)
     mixed = Recipe({part: weight * scale[part] for part, weight in plain.weights.items()}, raw=True, scale=scale)
     assert mixed.applied == pytest.approx(plain.applied)

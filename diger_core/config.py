@@ -89,9 +89,9 @@ class RecommenderConfig:
     d_head: int = 16
     dropout: float = 0.1
     history: int = 20  # L, items
-    history_input: HistoryInput = "hard"  # soft: mixtures of token tables by the codes' distances
+    history_input: HistoryInput = "soft"  # mixtures of token tables by the distances to the codes; hard: the codes' own tokens
     history_tau: float = 1.0  # tau_in of soft input
-    item_tokens: ItemTokens = "all"  # encoder tokens of an item: all its codes and the suffix, or one, their sum
+    item_tokens: ItemTokens = "one"  # encoder tokens of an item: one, the sum of its codes' and its suffix's, or all of them
     relative_buckets: int = 32
     relative_max_distance: int = 128
 

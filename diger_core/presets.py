@@ -5,13 +5,17 @@ A preset names what the paper states: shapes, epochs, beams, rates and the sched
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+import re
+from dataclasses import asdict, dataclass, replace
 
 from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TeacherConfig, TokenizerConfig, TrainingConfig
 from diger_core.errors import DigerError
 
 PAPER_TOKENIZER = TokenizerConfig(levels=3, codes=256, code_dim=256, hidden=(2048, 1024, 512), alpha=1.0, epochs=500, item_factors=0)
-PAPER_RECOMMENDER = RecommenderConfig(encoder_layers=6, decoder_layers=6, d_model=128, d_ff=512, heads=4, d_head=64, dropout=0.1, history=50)
+PAPER_RECOMMENDER = RecommenderConfig(
+    encoder_layers=6, decoder_layers=6, d_model=128, d_ff=512, heads=4, d_head=64, dropout=0.1, history=50, history_input="hard", item_tokens="all"
+)
 NO_TEACHER = TeacherConfig(share=0.0, synthetic=0.0)
 PAPER_TRAINING = TrainingConfig(
     batch_size=256, learning_rate=1e-3, weight_decay=0.05, warmup_steps=500, patience=15, precision="bf16", teacher=NO_TEACHER
@@ -38,6 +42,25 @@ class Preset:
         if name not in self.schedules:
             raise DigerError(f"variant {name!r}: choose one of frozen, detached, {', '.join(self.schedules)}")
         return replace(self.joint, schedule=self.schedules[name])
+
+    def overrides(self) -> list[str]:
+        """`SECTION.KEY=VALUE` of all that the preset decides, as `--set` takes them; seed, device and how states are kept stay the caller's."""
+        sections = {"tokenizer": self.tokenizer, "recommender": self.recommender, "training": self.training, "joint_model": self.joint}
+        return [
+            f"{section}.{key}={_written(value)}"
+            for section, config in sections.items()
+            for key, value in asdict(config).items()
+            if key not in _OF_THE_MACHINE
+        ]
+
+
+_OF_THE_MACHINE = {"seed", "device", "precision", "compile", "checkpoint_every", "checkpoints_kept"}
+
+
+def _written(value: object) -> str:
+    """YAML of one value. YAML takes 1e-05 for a text: it wants the point."""
+    text = json.dumps(value)
+    return re.sub(r"(?<![\d.])(\d+)e", r"\1.0e", text)
 
 
 def _schedules(tau: float, r: float, sigma_0: float, lambda_: float) -> dict[str, ScheduleConfig]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from diger_core.store.artefacts import Store
 
 DEFAULT_STORE = "store"
+_PRESET = "diger.preset"  # in the click context: the overrides of --preset
 STORE_HELP = "Where artefacts are kept: a directory or an s3:// URL."
 
 
@@ -20,8 +21,30 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def params_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one parameter; may be repeated.")(command)
+    command = click.option(
+        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", callback=_after_preset, help="Override one parameter; may be repeated."
+    )(command)
+    command = click.option(
+        "--preset",
+        metavar="NAME",
+        expose_value=False,
+        is_eager=True,
+        callback=_preset,
+        help="Train as the paper does: beauty, instruments or yelp (they want an accelerator); small: the defaults. --set comes after it.",
+    )(command)
     return click.option("--params", "params_file", metavar="FILE", help="Parameters [default: params.yaml, if it exists].")(command)
+
+
+def _preset(context: click.Context, option: click.Parameter, name: str | None) -> None:
+    if name is not None:
+        from diger_core.presets import preset
+
+        context.meta[_PRESET] = tuple(preset(name).overrides())
+
+
+def _after_preset(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    found: tuple[str, ...] = context.meta.get(_PRESET, ())
+    return found + given
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

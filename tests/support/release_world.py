@@ -32,7 +32,7 @@ from orchestration.graph import BY_NAME
 from orchestration.params.load import build_params
 from orchestration.params.sections import Params
 
-SHAPE = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, history=6)
+SHAPE = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, history=6, history_input="hard")
 CODES, LEVELS, SUFFIXES, WIDTH, FACTORS = 8, 2, 16, 5, 3
 ITEMS, USERS = 40, 60
 EASY: dict[str, Any] = {  # untrained models: what they recommend is noise

@@ -21,7 +21,9 @@ from diger_core.training.loop import Loop, Trained, train
 torch.set_num_threads(1)  # tensors this small only lose by sharing the work
 
 ITEMS, GROUPS, LEVELS, CODES, DIM = 48, 6, 2, 8, 12
-RECOMMENDER = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, dropout=0.1, history=6)
+RECOMMENDER = RecommenderConfig(
+    encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, dropout=0.1, history=6, history_input="hard", item_tokens="all"
+)
 TRAINING = TrainingConfig(epochs=3, batch_size=15, learning_rate=3e-3, warmup_steps=4, beams=10, device="cpu")
 JOINT = JointModelConfig(schedule=ScheduleConfig(name="frqud", r=1.0), codebook_learning_rate=1e-3)
 NO_PATHS = PathsConfig(history=False, teacher=False, labels=False)

@@ -164,7 +164,9 @@ def test_rows_on_the_device_are_the_batches_of_the_host(sparse: int, monkeypatch
         device_rows.cursor += 1
 
 
-GPU_RECOMMENDER = RecommenderConfig(encoder_layers=2, decoder_layers=2, d_model=64, d_ff=128, heads=2, d_head=32, dropout=0.0, history=6)
+GPU_RECOMMENDER = RecommenderConfig(
+    encoder_layers=2, decoder_layers=2, d_model=64, d_ff=128, heads=2, d_head=32, dropout=0.0, history=6, history_input="hard", item_tokens="all"
+)
 
 
 @pytest.fixture
@@ -218,7 +220,8 @@ def test_captured_steps_give_the_reference_s_loss_curve_in_fp32(variant: str) ->
 def test_captured_steps_read_histories_as_the_reference_does(name: str) -> None:
     variant, changes = HISTORIES[name]
     recommender = replace(GPU_RECOMMENDER, **changes)
-    wanted, found = (_trained(VARIANTS[variant], recommender, compile=compile) for compile in (False, True))
+    # Two epochs: weights that start 1e-5 apart have losses 2e-3 apart in the third (soft and one, frozen, on a CPU), whichever step computes them.
+    wanted, found = (_trained(VARIANTS[variant], recommender, compile=compile, epochs=2) for compile in (False, True))
     assert _losses(wanted) == pytest.approx(_losses(found), rel=5e-4)
 
 

@@ -13,7 +13,9 @@ from diger_core.recommender.model import Recommender
 from diger_core.recommender.trie import Trie
 from tests.support import small_setting as small
 
-CONFIG = RecommenderConfig(encoder_layers=2, decoder_layers=2, d_model=32, d_ff=64, heads=2, d_head=16, dropout=0.1, history=5)
+CONFIG = RecommenderConfig(
+    encoder_layers=2, decoder_layers=2, d_model=32, d_ff=64, heads=2, d_head=16, dropout=0.1, history=5, history_input="hard", item_tokens="all"
+)
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")])]
 
 

@@ -166,7 +166,7 @@ def test_soft_lookup_equals_the_product_with_a_one_hot_and_its_gradients() -> No
 def test_loss_gen_starts_near_the_logarithm_of_k() -> None:
     seq = small.sequences()
     tok = small.tokenizer(codes=32)
-    recommender = Recommender(RecommenderConfig(history=6), 32, small.LEVELS, 32).train()
+    recommender = Recommender(RecommenderConfig(history=6, history_input="hard", item_tokens="all"), 32, small.LEVELS, 32).train()
     catalogue = ItemTensors(argmin_codes(tok, small.vectors()).long(), torch.arange(small.ITEMS) % 7, tok.encode(small.vectors()).detach())
     schedule = build_schedule(small.JOINT.schedule, 32, 20)
     for batch in Batches(seq, 64, 6, seed=0).epoch(0):

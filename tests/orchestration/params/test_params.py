@@ -94,3 +94,22 @@ def test_nothing_of_a_file_that_is_none_of_params_is_quoted(tmp_path, text):
         load(tmp_path, text)
     assert "hunter" not in str(error.value)
     assert "password" not in str(error.value)
+
+
+def test_a_preset_decides_the_method_and_set_counts_after_it(tmp_path, monkeypatch):
+    import dataclasses
+
+    import yaml
+    from click.testing import CliRunner
+
+    from diger_core.presets import preset
+    from orchestration.cli import cli
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("training: {seed: 7, batch_size: 64}\nrecommender: {d_model: 8, item_tokens: one}\n")
+    done = CliRunner().invoke(cli, ["params", "--preset", "beauty", "--set", "training.epochs=3"])
+    found, wanted = yaml.safe_load(done.output), preset("beauty")
+    assert found["recommender"] == dataclasses.asdict(wanted.recommender)
+    assert (found["training"]["epochs"], found["training"]["batch_size"], found["training"]["seed"]) == (3, 256, 7)
+    assert found["joint_model"]["codebook_learning_rate"] == 1e-5
+    assert CliRunner().invoke(cli, ["params", "--preset", "beauti"]).exit_code != 0

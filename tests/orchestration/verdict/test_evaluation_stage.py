@@ -30,7 +30,7 @@ from orchestration.verdict.report.page import page
 from tests.support.release_world import MODEL_ALONE
 from tests.support.report_material import fake_curves, fake_run
 
-SHAPE = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, history=6)
+SHAPE = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, history=6, history_input="hard")
 CONFIG = EvaluationConfig(beams=20, bootstrap=100)
 ITEMS, CODES, SUFFIXES = 40, 8, 8
 NAMES = ["lists", "joint_model", "frozen_model", "item_item", "most_popular", "markov"]

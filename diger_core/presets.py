@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TeacherConfig, TokenizerConfig, TrainingConfig
 from diger_core.errors import DigerError
@@ -45,7 +46,12 @@ class Preset:
 
     def overrides(self) -> list[str]:
         """`SECTION.KEY=VALUE` of all that the preset decides, as `--set` takes them; seed, device and how states are kept stay the caller's."""
-        sections = {"tokenizer": self.tokenizer, "recommender": self.recommender, "training": self.training, "joint_model": self.joint}
+        sections: dict[str, Any] = {
+            "tokenizer": self.tokenizer,
+            "recommender": self.recommender,
+            "training": self.training,
+            "joint_model": self.joint,
+        }
         return [
             f"{section}.{key}={_written(value)}"
             for section, config in sections.items()

@@ -29,6 +29,11 @@ SEARCH, STUDY = (f"tests/orchestration/search/test_{name}.py" for name in ("deca
 RUNNER, PRIVATE = (f"tests/orchestration/engine/test_{name}.py" for name in ("runner", "private"))
 TERMINATION = "tests/orchestration/on_dagster/test_termination.py"
 FAULTS = "tests/flow/test_faults.py"
+LEASE, SHARING = "tests/diger_core/store/test_lease.py", "tests/orchestration/engine/test_sharing.py"
+REMOVAL, CHAMPION = "tests/orchestration/audit/test_audit_removal.py", "tests/orchestration/champion/test_champion.py"
+SHARED_HOME, DOORS, SOCKETS = (
+    "tests/orchestration/on_dagster/test_shared_home.py", "tests/orchestration/on_dagster/test_doors.py", "tests/orchestration/on_ray/test_sockets.py"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,22 @@ BENCH = (
             (PRIVATE, ""),
         ),
     ),
+    # Beyond the twenty of the list: what went wrong for others
+    Fault(21, "gc against a rollback", ((REMOVAL, "change_of_champion_waits_for_gc"), (LEASE, "work_beside_whom"))),
+    Fault(
+        22,
+        "forget against a running stage",
+        ((REMOVAL, "while_a_stage_is_at_work or after_the_forgetting"), (SHARING, "input_that_was_taken_out or waits_for_gc")),
+    ),
+    Fault(23, "a dead owner, and one that waits", ((LEASE, "is_killed or is_stopped or another_machine or taken_over"), (SHARED_HOME, "killed_run"))),
+    Fault(24, "disk full at five sizes", ((FAULTS, "five_sizes"),)),
+    Fault(25, "a store that becomes read-only", ((SHARING, "nobody_may_write"), (FAULTS, "remounted"))),
+    Fault(26, "S3: a copy in the cache cut short", ((S3, "cached_copy or cannot_be_read_now or damaged_in_the_object_store"),)),
+    Fault(27, "S3: expired credentials, a clock off by an hour", ((S3, "names_its_cause"), (LEASE, "whatever_the_clocks"))),
+    Fault(28, "two UIs on one store", ((SHARED_HOME, "two_uis or same_partition or between_the_look"),)),
+    Fault(29, "empty and damaged files of the store", ((SHARING, "damaged"), (CHAMPION, "damaged"), (STORE, "damaged or on_the_disk"))),
+    Fault(30, "leftovers of killed runs", ((SHARING, "killed_run"),)),
+    Fault(31, "a page of another site, sockets beyond loopback", ((DOORS, ""), (SOCKETS, ""))),
 )
 
 

@@ -1,4 +1,6 @@
-"""Breaks each property of the method once and shows that a test notices: `make mutations`, or `python -m tests.mutations [WORD ...]`.
+"""Breaks each property of the method, and of the operations around it, once and shows that a test notices.
+
+`make mutations`, or `python -m tests.mutations [WORD ...]`.
 
 Each mutation is one replacement of text in a copy of the package; the named test must pass before and fail after. Properties are those of
 docs/method.md, section 8. A word chooses the properties that contain it.
@@ -17,23 +19,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-COPIED = ("diger_core", "tests", "pyproject.toml")
+COPIED = ("diger_core", "orchestration", "assets", "tests", "pyproject.toml")
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """`old`, which occurs once in diger_core/`file`, becomes `new`; `test` (below tests/diger_core) then fails."""
+    """`old`, which occurs once in `room`/`file`, becomes `new`; `test` (below tests/`room`) then fails."""
 
     property: str
     file: str
     old: str
     new: str
     test: str
+    room: str = "diger_core"
+
+    @property
+    def path(self) -> str:
+        return f"{self.room}/{self.file}"
+
+    @property
+    def node(self) -> str:
+        """The test, as pytest names it."""
+        return f"tests/{self.room}/{self.test}"
+
+
+def operations(property: str, file: str, old: str, new: str, test: str) -> Mutation:
+    """A mutation of the orchestration."""
+    return Mutation(property, file, old, new, test, "orchestration")
 
 
 ASSIGN, NOISE, STEP, STATE, RESUME = (f"training/{name}.py" for name in ("assignment", "noise", "joint_step", "state", "resume"))
 TABLE, BEAM = "ids/id_table.py", "recommender/beam.py"
 FRQUD, SDUD, CONSTANT = (f"training/schedules/{name}.py" for name in ("frqud", "sdud", "constant"))
+MEASURES = "verdict/gate/measures.py"
 NOISY = "torch.addcmul(logits_VK, sigma_V[:, None], noise_MVK[level])"
 SOFT = "history_V, soft_V if paths.teacher else hard_V, batch"
 ZEROS = "\n\n    def sigma_level(self, state: State, level: int, det_Vj: Tensor) -> Tensor:\n        return torch."
@@ -173,21 +191,66 @@ MUTATIONS = [
              "training/test_distributed.py::test_two_ranks_match_one_after_twenty_steps"),
     Mutation("a step's memory does not grow with the catalogue", "fast/rows.py", "if items > SPARSE * places", "if False",
              "training/test_large_catalogue.py::test_no_tensor_of_a_step_has_the_catalogue_s_size"),
+    # What tests once did not notice
+    Mutation("SASRec's epoch is chosen on validation", "recommender/sasrec.py", 'rank([model], seq, "validation", device)',
+             'rank([model], seq, "test", device)', "recommender/test_sasrec.py::test_the_epoch_is_chosen_without_the_test_events"),
+    Mutation("codebooks have a weight decay of their own", "training/optimisation.py", "joint.codebook_weight_decay)", "training.weight_decay)",
+             "training/test_optimisation.py::test_each_group_has_its_own_rate_and_decay"),
+    operations("fresh is newer than every event of the champion", MEASURES, "seq.timestamps_E[end_T] > newest", "seq.timestamps_E[end_T] >= newest",
+               "verdict/test_slices.py::test_fresh_is_the_targets_own_time_after_the_champions_newest"),
+    operations("... by the target's own time", MEASURES, "seq.timestamps_E[end_T] > newest", "seq.timestamps_E[end_T - 1] > newest",
+               "verdict/test_slices.py::test_fresh_is_the_targets_own_time_after_the_champions_newest"),
+    # Operations: locks, cleaning, previous snapshot, the champion, the UI's doors
+    Mutation("gc and forget exclude what works", "store/lease.py", "kind in _REMOVES or other in _REMOVES or", "kind in _REMOVES or",
+             "store/test_lease.py::test_who_may_work_beside_whom"),
+    Mutation("a dead owner frees its lease", "store/lease.py", "return near(lease.owner) and ended(lease.owner)", "return False",
+             "store/test_lease.py::test_one_that_is_killed_frees_its_lease_while_another_waits"),
+    Mutation("a stopped owner is no dead one", "store/lease.py", "return not near(lease.owner) and now - since > DEAD_AFTER",
+             "return now - since > DEAD_AFTER", "store/test_lease.py::test_one_that_is_stopped_here_is_alive_however_long"),
+    Mutation("what cannot be read is not damaged", "store/artefacts.py", "        except Damaged:\n            existing = None",
+             "        except DigerError:\n            existing = None",
+             "store/test_store_faults.py::test_an_artefact_that_cannot_be_read_now_is_not_taken_for_a_damaged_one"),
+    Mutation("new directories outlive a power loss", "store/files.py", "        _sync(os.path.dirname(each))\n", "",
+             "store/test_store.py::test_every_new_directory_and_file_is_on_the_disk_before_it_is_relied_on"),
+    operations("nothing is published from a forgotten input", "engine/runner.py", "                    held.confirm()\n"
+               "                    refuse_forgotten(self.store, what, inputs.values())\n", "",
+               "engine/test_sharing.py::test_no_stage_publishes_from_an_input_that_was_taken_out_meanwhile"),
+    operations("forgotten data does not come back", "engine/runner.py", "                refuse_return(self.store, what, artefact)\n", "",
+               "engine/test_sharing.py::test_no_stage_publishes_from_an_input_that_was_taken_out_meanwhile"),
+    operations("no measure before a first release", "engine/registry.py", 'if not store.root.list("champion"):', "if False:",
+               "validation/test_bad_input.py::test_before_anything_was_released_no_snapshot_is_a_measure"),
+    operations("a refused snapshot is no measure", "engine/registry.py", "                    stage.refuse(store.artefact(stage.name, "
+               'record["artefact"]))\n', "",
+               "validation/test_bad_input.py::test_a_refused_snapshot_and_one_that_nobody_ran_are_no_measure"),
+    operations("a shrunken snapshot is refused", "validation/quarantine.py", 'return check("volume", low <= ratio <= high,',
+               'return check("volume", ratio <= high,',
+               "validation/test_bad_input.py::test_a_shrunken_snapshot_is_refused_against_the_last_accepted_one"),
+    operations("a change of champion is checked again", "champion/log.py", "                check(before)\n",
+               "                check(before) if not loaded else None\n",
+               "champion/test_champion.py::test_the_loser_of_a_race_is_refused_where_its_check_no_longer_holds"),
+    operations("a late artefact is found by the old numbering", "audit/forget.py", "    for hash_, note in _renumbered_away(index).items():",
+               "    for hash_, note in {}.items():",
+               "audit/test_audit_removal.py::test_an_artefact_that_comes_after_the_forgetting_is_found_by_the_old_numbering"),
+    operations("a foreign Host is refused", "on_dagster/doors.py", "if _name(host) not in LOOPBACK:", "if False:",
+               "on_dagster/test_doors.py::test_pages_of_other_sites_are_refused"),
+    operations("nothing changes by GET", "on_dagster/doors.py", 'if method in _READING and scope.get("query_string"):', "if False:",
+               "on_dagster/test_doors.py::test_pages_of_other_sites_are_refused"),
+    operations("a run of the UI stays in the project", "on_dagster/resources.py", "return Path(path).resolve().is_relative_to",
+               "return Path(path).absolute().is_relative_to", "on_dagster/test_jail.py::test_other_files_are_refused_unread"),
 ]  # fmt: skip
 
 
 def broken(mutation: Mutation) -> str:
     """The text of the mutated file. ValueError where the place is no longer there: the list must follow the code."""
-    text = (REPOSITORY / "diger_core" / mutation.file).read_text(encoding="utf-8")
+    text = (REPOSITORY / mutation.path).read_text(encoding="utf-8")
     if text.count(mutation.old) != 1:
-        raise ValueError(f"{mutation.property}: {mutation.old!r} occurs {text.count(mutation.old)} times in diger_core/{mutation.file}, wanted once")
+        raise ValueError(f"{mutation.property}: {mutation.old!r} occurs {text.count(mutation.old)} times in {mutation.path}, wanted once")
     return text.replace(mutation.old, mutation.new)
 
 
 def tested(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
     """(exit status of pytest on the copy, its last lines)."""
-    names = [f"tests/diger_core/{test}" for test in tests]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *names]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(folder)}, check=False)
     return done.returncode, "\n".join(done.stdout.splitlines()[-12:])
 
@@ -202,18 +265,18 @@ def main(words: Sequence[str]) -> int:
             source = REPOSITORY / name
             ignored = shutil.ignore_patterns("__pycache__", ".hypothesis")
             shutil.copytree(source, folder / name, ignore=ignored) if source.is_dir() else shutil.copy(source, folder / name)
-        status, told = tested(folder, sorted({m.test for m in chosen}))
+        status, told = tested(folder, sorted({m.node for m in chosen}))
         if status:
             raise SystemExit(f"the tests do not pass before anything is broken:\n{told}")
         for mutation in chosen:
-            place = folder / "diger_core" / mutation.file
+            place = folder / mutation.path
             whole, started = place.read_text(encoding="utf-8"), time.monotonic()
             place.write_text(broken(mutation), encoding="utf-8")
-            status, told = tested(folder, [mutation.test])
+            status, told = tested(folder, [mutation.node])
             place.write_text(whole, encoding="utf-8")
             verdict = "caught" if status == 1 else "SURVIVED" if status == 0 else f"pytest ended with {status}"
             survivors += status != 1
-            print(f"{verdict:<10} {time.monotonic() - started:5.1f} s  {mutation.property:<58} {mutation.test}", flush=True)
+            print(f"{verdict:<10} {time.monotonic() - started:5.1f} s  {mutation.property:<58} {mutation.node}", flush=True)
             if status != 1:
                 print(told, flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} caught")

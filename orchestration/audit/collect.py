@@ -50,8 +50,8 @@ class Plan:
 
 def plan(index: Index, rules: Rules) -> Plan:
     """Nothing is changed."""
-    if index.made and index.faults:  # faults are known once the records were read
-        raise DigerError(f"gc: {index.faults[0]}: what a damaged record needs is unknown, so nothing is removed")
+    if damaged := index.damaged():
+        raise DigerError(f"gc: {damaged[0]}: what a damaged file needs is unknown, so nothing is removed")
     now, found = datetime.now(UTC), Plan(running=running(index.root))
     sizes = _sizes(index.root, "artefacts")
     found.keep = _kept(index, rules, now)

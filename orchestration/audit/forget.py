@@ -137,6 +137,8 @@ def forget(index: Index, user: str, wait: float = 0.0, tell: Callable[[str], obj
         index.store.sweep()
         fresh = Index(index.store, cached=False)
         found = find(fresh, user)
+        if damaged := fresh.damaged():
+            raise DigerError(f"forget: {damaged[0]}: while a file cannot be read, nothing says that all of the user was found")
         return found, _forget(fresh, found)
 
 

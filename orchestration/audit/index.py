@@ -15,7 +15,7 @@ from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from typing import Any
 
-from diger_core.errors import DigerError
+from diger_core.errors import Damaged, DigerError
 from diger_core.store.artefacts import MANIFEST, Artefact, Store, cache_directory
 from diger_core.store.canonical import digest
 from diger_core.store.record import Record
@@ -175,8 +175,7 @@ class Index:
     def snapshots(self) -> dict[str, dict[str, Any]]:
         """Key -> the registered snapshot, oldest first."""
         names = [name for name in self.root.list("snapshots") if name.endswith(".json")]
-        read = self.each(lambda name: self.document("snapshots", name), names)
-        found = dict(zip((name.removesuffix(".json") for name in names), read, strict=True))
+        found = {name.removesuffix(".json"): value for name, value in self._readable([("snapshots", name) for name in names])}
         return dict(sorted(found.items(), key=lambda pair: (str(pair[1].get("registered_at")), pair[0])))
 
     @cached_property
@@ -191,14 +190,31 @@ class Index:
     def pointers(self) -> list[tuple[str, dict[str, Any]]]:
         """(kind/name, value) of every pointer."""
         paths = [path for path in self._tree("pointers") if path.endswith(".json")]
-        values = self.each(lambda path: self.document("pointers", *path.split("/")), paths)
-        return list(zip((path.removesuffix(".json") for path in paths), values, strict=True))
+        found = self._readable([("pointers", *path.split("/")) for path in paths])
+        return [(name.removesuffix(".json").removeprefix("pointers/"), value) for name, value in found]
 
     @cached_property
     def removed(self) -> dict[str, dict[str, Any]]:
         """Artefact hash -> what took it out on purpose (removal.py)."""
-        found = self.each(lambda name: self.document("removed", name), [n for n in self.root.list("removed") if n.endswith(".json")])
-        return {entry["artefact"]: entry for entry in found}
+        found = self._readable([("removed", name) for name in self.root.list("removed") if name.endswith(".json")])
+        return {entry["artefact"]: entry for _, entry in found if "artefact" in entry}
+
+    def damaged(self) -> list[str]:
+        """Reads all that is read once, and returns what is to be said of files that cannot be."""
+        _ = (self.made, self.snapshots, self.pointers, self.removed)
+        return self.faults
+
+    def _readable(self, places: list[tuple[str, ...]]) -> list[tuple[str, dict[str, Any]]]:
+        """(name below its section's first folder, document) of those that can be read; the others are faults, and hide nothing else."""
+
+        def read(names: tuple[str, ...]) -> tuple[str, dict[str, Any]] | None:
+            try:
+                return "/".join(names if names[0] == "pointers" else names[1:]), self.document(*names)
+            except Damaged as error:
+                self.faults.append(str(error))
+                return None
+
+        return [found for found in self.each(read, places) if found is not None]
 
     def document(self, *names: str) -> dict[str, Any]:
         document: dict[str, Any] = parsed(self.root.read(*names), "/".join([self.store.url, *names]))
@@ -273,13 +289,13 @@ def _grouped(made: Iterable[Made], keys: Any) -> dict[str, list[Made]]:
 
 
 def parsed(data: bytes, where: str) -> Any:
-    """A JSON object, or a `DigerError` that names the file."""
+    """A JSON object, or a `Damaged` that names the file."""
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise DigerError(f"{where}: not valid JSON ({' '.join(str(error).split())}): damaged; restore it from a copy of the store") from error
+        raise Damaged(f"{where}: not valid JSON ({' '.join(str(error).split())}): damaged; restore it from a copy of the store") from error
     if not isinstance(value, dict):
-        raise DigerError(f"{where}: holds no JSON object: damaged; restore it from a copy of the store")
+        raise Damaged(f"{where}: holds no JSON object: damaged; restore it from a copy of the store")
     return value
 
 

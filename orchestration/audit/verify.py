@@ -104,7 +104,7 @@ def verify_store(index: Index, content: bool = False, journal: Journal | None = 
         outcome.passed_over, outcome.interrupted_at = len(done), journal.at
     _artefacts(index, hashes, outcome, journal)
     _records(index, index.made, outcome)
-    outcome.faults += index.faults
+    outcome.faults += index.damaged()
     for key in index.snapshots:
         outcome.faults += links.snapshot(index, key)
     for entry in index.releases:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from diger_core.errors import DigerError
+from diger_core.store import lease
 from diger_core.store.artefacts import Store
 from diger_core.store.files import Root
 from diger_core.training import checkpoint as checkpoints
@@ -193,3 +194,67 @@ def test_a_killed_dagster_run_is_taken_up_under_a_new_run_id_and_leaves_one_mode
     assert json.loads(records[0].read_text())["dagster_run_id"]
     assert not list((tmp_path / "tmp").glob("diger-*")), "what the killed run left is removed"
     assert not [path for path in saved.iterdir() if path.name in str(records[0])]
+
+
+@contextlib.contextmanager
+def mounted(place: Path, *options: str) -> Iterator[None]:
+    """A mount that goes with the test; skips where this user may mount nothing."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    done = subprocess.run(["mount", *options, str(place)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [16, 48, 96, 160, 400])
+def test_a_disk_that_is_full_at_five_sizes_is_one_clear_line_and_more_space_is_enough(tmp_path: Path, kilobytes: int) -> None:
+    """From a disk that takes not even the scratch files to one that is full somewhere between artefact and record."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    with mounted(place, "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs"):
+        store, said = Store(place / "store"), []
+        for number in range(40):
+            try:
+                with lease.hold(store.root, "stage", "stage sequences"), store.writer("sequences") as out:
+                    out.bytes("a.bin", bytes([number]) * 20_000)
+                    artefact = store.publish(out)
+                    store.append_record("sequences", f"{number:064d}", {"artefact": artefact.hash})
+            except DigerError as error:
+                said.append(str(error))
+                break
+        assert said, "the disk never filled up"
+        assert "disk is full" in said[0]
+        assert "\n" not in said[0]
+        for hash_ in store.root.list("artefacts", "sequences"):
+            found = store.find("sequences", hash_)
+            assert found is None or found.verify() == []
+        subprocess.run(["mount", "-o", "remount,size=4m", str(place)], check=True)
+        assert store.sweep() == []  # the failed attempt left nothing that it would have to wait for
+        with lease.hold(store.root, "gc", "diger gc", wait=0):
+            pass
+        assert published(store).verify() == []
+
+
+def test_a_store_that_is_remounted_read_only_is_read_and_says_so_where_it_is_written(tmp_path: Path) -> None:
+    place = tmp_path / "store"
+    place.mkdir()
+    with mounted(place, "--bind", str(place)):
+        store = Store(place)
+        artefact = published(store)
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], check=True)
+        assert Store(place).artefact("sequences", artefact.hash).verify() == []
+        assert lease.at_work(store.root) == []
+        writes = (
+            lambda: store.append_record("sequences", "k" * 64, {"artefact": artefact.hash}),
+            lambda: store.root.writable(),
+            lambda: store.create_pointer("encoder", "a", {}),
+            lambda: lease.hold(store.root, "gc", "diger gc", wait=0).__enter__(),
+            lambda: store.writer("sequences").__enter__(),
+        )
+        for write in writes:
+            with pytest.raises(DigerError, match="read-only.*choose another --store"):
+                write()

@@ -55,6 +55,17 @@ def test_held_out_events_are_never_learned_from() -> None:
     assert torch.equal(first.items.weight, second.items.weight)
 
 
+def test_the_epoch_is_chosen_without_the_test_events() -> None:
+    seq = walks()
+    events = seq.events_E.copy()
+    _, end, _ = targets(seq, "test")
+    events[end] = (events[end] + 13) % ITEMS
+    every = replace(SMALL, epochs=3, evaluate_every=1)
+    (first, curve), (second, other) = sasrec(seq, every), sasrec(Sequences(events, seq.offsets_U1, ITEMS), every)
+    assert curve == other
+    assert torch.equal(first.items.weight, second.items.weight)
+
+
 def test_candidates_are_the_best_scores_of_each_training_row() -> None:
     seq = walks()
     model, _ = sasrec(seq, replace(SMALL, epochs=1))

@@ -329,3 +329,18 @@ def test_nothing_is_collected_where_a_record_is_damaged(store):
     record.write_text("{")
     with pytest.raises(DigerError, match=r"gc: .*not valid JSON.*nothing is removed"):
         plan(fresh(store), NOW)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]"])
+@pytest.mark.parametrize("section", ["snapshots", "pointers", "records"])
+def test_a_damaged_file_stops_what_needs_it_whole_and_no_question_about_others(store, audit_world, section, data):
+    (place, *_) = sorted(Path(store.root.at(section)).rglob("*.json"))
+    place.chmod(0o644)
+    place.write_bytes(data)
+    named = str(place.relative_to(store.root.base))
+    for work in (lambda: execute(fresh(store), NOW, plan(fresh(store), NOW)), lambda: forget(fresh(store), "5")):
+        with pytest.raises(DigerError, match=f"{named}: .*damaged"):
+            work()
+    assert holds(store, 5), "nothing was done by half"
+    assert any(named in fault for fault in verify_store(fresh(store)).faults)
+    assert len(chain(fresh(store), resolve(fresh(store), audit_world.runs[1]["bundle"])).nodes) > 3

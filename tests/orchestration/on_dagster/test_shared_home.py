@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -15,12 +18,13 @@ import pytest
 from diger_core.store.artefacts import Store
 from diger_core.store.owner import identity
 from orchestration.cli.demo import demo_may_come
-from orchestration.engine.registry import register
+from orchestration.engine.registry import register, registered
 from orchestration.on_dagster import lost_runs
 from orchestration.on_dagster.instance import dagster_home
 from orchestration.on_dagster.lost_runs import OWNER, freeing_slots
 from orchestration.on_dagster.partitions import show_snapshots
 from tests.support.snapshot_material import interactions, items, write
+from tests.support.ui_server import Ui, free_port, start, tiny_demo, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -120,3 +124,34 @@ def test_the_demo_comes_into_an_empty_store_and_into_its_own_only(tmp_path):
     assert demo_may_come(store)
     register(store, str(write(tmp_path / "demo-2", interactions(26), items())))
     assert not demo_may_come(store), "a shop of one's own, whatever its name"
+
+
+@pytest.mark.slow
+def test_two_uis_on_one_store_show_its_snapshots_and_neither_harms_the_other(tmp_path):
+    """Each with a home and a port of its own, started at the same moment in an empty project: both register the demo, and both show it."""
+    places = [tmp_path / name for name in ("one", "two")]
+    shared = tmp_path / "shared"
+    for place in places:
+        place.mkdir()
+        tiny_demo(place)
+        (place / "store").symlink_to(shared)
+    shared.mkdir()
+    started = [(place, start(place, free_port())) for place in places]
+    uis = []
+    for place, process in started:
+        port = next(arg for before, arg in itertools.pairwise(Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")) if before == "--port")
+        uis.append(Ui(process, f"http://127.0.0.1:{port}", place))
+    try:
+        for ui in uis:
+            wait_for(ui)
+        shown = [sorted(ui.partitions()) for ui in uis]
+        assert shown[0] == shown[1]
+        assert len(shown[0]) == 2
+        assert [entry.key for entry in registered(Store(shared))] != []
+        for ui in uis:
+            assert "Traceback" not in ui.log()
+    finally:
+        for ui in uis:
+            ui.process.send_signal(signal.SIGTERM)
+        for ui in uis:
+            ui.process.wait(60)

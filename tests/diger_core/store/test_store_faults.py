@@ -210,9 +210,11 @@ def test_an_artefact_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(faul
     shutil.rmtree(tmp_path / "cache")
     before = dict(faulty.objects)
     faulty.fail("GET", "expired", times=99, words="a.json")
+    faulty.requests.clear()
     with pytest.raises(DigerError, match="credentials have expired"):
         written("s3://bucket/store")
     assert faulty.objects == before
+    assert [request for request in faulty.requests if request[0] in ("DELETE", "POST", "PUT")] == [], "nothing was removed and written again"
     assert artefact.hash in "".join(before)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diger_core.errors import DigerError
+from orchestration.verdict.leave_one_out import FILE as LEAVE_ONE_OUT
+from orchestration.verdict.leave_one_out import leave_one_out
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +30,10 @@ HISTORY = 50  # of their events that are kept with them
 
 
 def evaluation(run: StageRun) -> None:
-    """metrics.json, per_user.parquet (a rank for each user and model) and recommendations.parquet (a fixed sample of users)."""
+    """metrics.json, per_user.parquet (a rank for each user and model) and recommendations.parquet (a fixed sample of users).
+
+    Beside a temporal split also leave_one_out.json: counting alone, by the published protocol.
+    """
     from diger_core.data.sequences import Sequences
     from diger_core.data.splits import targets
     from diger_core.evaluation import ranking as core
@@ -49,6 +54,9 @@ def evaluation(run: StageRun) -> None:
     results |= core.baseline_results(seq, "test", config)
     metrics = core.evaluation(results, seq, config)
     run.out.json("metrics.json", metrics)
+    published = None if seq.boundaries is None else leave_one_out(run, seq)
+    if published is not None:
+        run.out.json(LEAVE_ONE_OUT, published)
     run.out.json("summary.json", _summary(metrics))
     run.out.table("per_user.parquet", _per_user(results), sort_by=("user_index",))
     run.out.table("recommendations.parquet", _recommendations(results, seq, targets(seq, "test")[1]), sort_by=("user_index",))

@@ -14,6 +14,7 @@ from diger_core.data.sequences import Sequences
 from diger_core.evaluation.recipes import Fitted, Recipe
 from diger_core.progress import Silent
 from diger_core.store.artefacts import Artefact, Store
+from orchestration.verdict.models import BASELINES
 
 WORDS = ("Trail", "Copper", "Linen", "Compact", "Quiet", "Folding", "Ceramic", "Travel", "Daily", "Winter")
 THINGS = ("kettle", "jacket", "lamp", "notebook", "speaker", "backpack", "chair", "knife", "blanket", "bottle")
@@ -210,7 +211,10 @@ def fake_inputs(
             out.table("code_usage.parquet", fake_usage(code_NM, codes, epochs), sort_by=("epoch", "level"))
 
     def evaluation(out: Any) -> None:
-        out.json("metrics.json", fake_metrics({n: v for n, v in models.items() if frozen or n != "frozen_model"}, gain, beats))
+        metrics = fake_metrics({n: v for n, v in models.items() if frozen or n != "frozen_model"}, gain, beats)
+        out.json("metrics.json", metrics)
+        counting = {name: values for name, values in metrics["models"].items() if name in BASELINES}
+        out.json("leave_one_out.json", {**metrics, "models": counting, "users": 2 * metrics["users"]})
         chosen = list(range(min(8, users)))
         lists = pa.list_(pa.int32())
         recommended = [random.choice(items, min(10, items), replace=False).tolist() for _ in chosen]

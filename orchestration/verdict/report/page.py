@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestration.graph import BY_NAME
 from orchestration.params.verdict import ReportConfig
+from orchestration.verdict.leave_one_out import FILE as LEAVE_ONE_OUT
 from orchestration.verdict.models import EVE, NAMES, ordered
 from orchestration.verdict.report import code_figures, drawing, figures, listens, split, text
 from orchestration.verdict.report.examples import examples
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+    from diger_core.evaluation.metrics import Metrics
     from orchestration.validation.quarantine import Checks
     from orchestration.verdict.report.found import Cost
 
@@ -132,11 +134,21 @@ def evaluation_section(material: Material) -> dict[str, Any]:
         "split": split.sentences(material.inputs["sequences"].facts, metrics["users"]),
         "groups": [[(m, metrics["models"][m], lists_minus(metrics, m, judged)) for m in part] for part in _groups(models) if part],
         "rows": [(m, metrics["models"][m]) for m in models],
+        "published": published_rows(material, headline),
         "best": {c: max((metrics["models"][m].get(c) or 0.0) for m in models if m not in EVE) for c in columns},
         "slices": slices,
         "empty": empty,
         "pictures": pictures(figures.metrics_panels(metrics), "metrics", height=figures.metrics_height(metrics)),
     }
+
+
+def published_rows(material: Material, headline: Sequence[str]) -> dict[str, Any] | None:
+    """Counting on each user's last event, beside a temporal split; None where the evaluation has none."""
+    if not material.has("evaluation", LEAVE_ONE_OUT):
+        return None
+    found: Metrics = material.inputs["evaluation"].json(LEAVE_ONE_OUT)
+    best = {column: max(found["models"][name].get(column) or 0.0 for name in found["models"]) for column in headline}
+    return {"users": found["users"], "rows": [(name, found["models"][name]) for name in ordered(found["models"])], "best": best}
 
 
 def _groups(models: Sequence[str]) -> list[list[str]]:

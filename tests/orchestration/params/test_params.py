@@ -3,7 +3,7 @@
 import pytest
 
 from diger_core.errors import DigerError
-from orchestration.params.load import load_params
+from orchestration.params.load import build_params, load_params
 from orchestration.params.sections import Params
 
 
@@ -113,3 +113,15 @@ def test_a_preset_decides_the_method_and_set_counts_after_it(tmp_path, monkeypat
     assert (found["training"]["epochs"], found["training"]["batch_size"], found["training"]["seed"]) == (3, 256, 7)
     assert found["joint_model"]["codebook_learning_rate"] == 1e-5
     assert CliRunner().invoke(cli, ["params", "--preset", "beauti"]).exit_code != 0
+
+
+@pytest.mark.parametrize("share", [0, 1, 0.0, 1.0, -0.5, 1.5, "yesterday"])
+@pytest.mark.parametrize("key", ["train_until", "validate_until"])
+def test_a_share_of_nothing_or_of_everything_splits_nothing(key, share):
+    with pytest.raises(DigerError, match=rf"sequences\.{key} = .*above 0 and below 1, or an ISO date"):
+        build_params({"sequences": {key: share}})
+
+
+def test_boundaries_that_do_not_follow_each_other_are_named():
+    with pytest.raises(DigerError, match=r"sequences\.validate_until = 0.5.*above train_until, 0.6"):
+        build_params({"sequences": {"train_until": 0.6, "validate_until": 0.5}})

@@ -15,6 +15,7 @@ from diger_core.data.neighbours import empty_table, transitions
 from diger_core.data.sequences import Sequences, sequences
 from diger_core.data.splits import targets, time_boundaries, up_to
 from diger_core.errors import DigerError
+from diger_core.evaluation.fusion import Counts
 from diger_core.evaluation.metrics import ranks
 from diger_core.evaluation.recipes import Recipe, ranked
 from diger_core.ids.id_table import IdTable, to_arrow
@@ -138,7 +139,7 @@ def test_the_lists_are_those_of_the_stored_recipe(inputs, run):
 
 def test_a_temporal_split_also_shows_what_was_counted_up_to_the_test(tmp_path):
     made = made_inputs(tmp_path, temporal=True)
-    run = fake_run(made, evaluation=CONFIG)
+    run = fake_run(made, evaluation=CONFIG, neighbours=NeighboursConfig())
     evaluation(run)
     metrics = run.out.files["metrics.json"]
     assert {"lists", "lists_eve", "item_item", "baseline_eve"} <= set(metrics["models"])
@@ -175,7 +176,7 @@ def test_recommendations_agree_with_the_ranks_and_the_sequences(run, inputs):
 
 def test_with_a_split_by_time_histories_end_before_the_test_and_counts_up_to_it_are_rows(tmp_path):
     inputs = made_inputs(tmp_path, temporal=True)
-    made = fake_run(inputs, evaluation=CONFIG)
+    made = fake_run(inputs, evaluation=CONFIG, neighbours=NeighboursConfig())
     evaluation(made)
     metrics = made.out.files["metrics.json"]
     assert list(metrics["models"]) == [*NAMES[:4], "lists_eve", "baseline_eve", *NAMES[4:]]
@@ -188,6 +189,22 @@ def test_with_a_split_by_time_histories_end_before_the_test_and_counts_up_to_it_
         assert row["history"] == seq.events_E[seq.offsets_U1[user] : ends[user]].tolist()
         assert seq.timestamps_E[ends[user] - 1] <= seq.boundaries[1] < seq.timestamps_E[ends[user]]
         assert row["target"] == seq.events_E[ends[user]]
+
+
+def test_beside_a_temporal_split_counting_is_ranked_by_the_published_protocol_too(tmp_path, run):
+    """The rows are those that an evaluation of the same events under leave one out gives, and the page says what they are."""
+    inputs = made_inputs(tmp_path, temporal=True)
+    made = fake_run(inputs, evaluation=CONFIG, neighbours=NeighboursConfig())
+    evaluation(made)
+    found = made.out.files["leave_one_out.json"]
+    assert set(found["models"]) == {"item_item", "most_popular", "markov"}, "what needs a training is no row"
+    seq = dataclasses.replace(Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors")), boundaries=None)
+    users_T, end_T, target_T = targets(seq, "test")
+    assert found["users"] == len(users_T) > made.out.files["metrics.json"]["users"]
+    counts = Counts.of(seq, transitions(seq, NeighboursConfig()), empty_table(seq.items))
+    items_Tk, _ = ranked(MODEL_ALONE.baselines["item_item"], counts, seq, users_T, end_T, 20)
+    assert found["models"]["item_item"]["recall@10"] == pytest.approx((items_Tk[:, :10] == target_T[:, None]).any(1).mean())
+    assert "leave_one_out.json" not in run.out.files, "a split that is leave one out already needs no second table"
 
 
 def test_the_row_order_of_the_table_does_not_matter(run, tmp_path):

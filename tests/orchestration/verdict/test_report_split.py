@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diger_core.evaluation.recipes import Fitted
+from diger_core.store.artefacts import Store
 from orchestration.params.verdict import ReportConfig
 from orchestration.verdict.report import drawing, listens
 from orchestration.verdict.report.markdown import metrics_markdown
@@ -77,3 +78,24 @@ def test_a_run_without_a_recipe_has_no_section_of_it(tmp_path):
     made = page(Material({name: artefact for name, artefact in inputs.items() if name != "fusion"}), ReportConfig())
     assert 'id="fusion"' not in made
     assert Reader(made).faults == []
+
+
+def test_counting_by_the_published_protocol_stands_beside_a_temporal_split(tmp_path):
+    inputs = fake_inputs(tmp_path)
+    found = inputs["evaluation"].json("leave_one_out.json")
+    text = Reader(page(Material(inputs), ReportConfig())).text
+    shown = text[text.index(f"Leave one out, {found['users']:,} users") :]
+    assert f"{found['models']['item_item']['ndcg@10']:.4f}" in shown
+    assert "A model's row needs a second training: diger run --set sequences.split=leave_one_out" in text
+    timeless = Material({name: artefact for name, artefact in inputs.items() if name != "evaluation"} | {"evaluation": without_it(inputs, tmp_path)})
+    assert "Leave one out," not in page(timeless, ReportConfig())
+
+
+def without_it(inputs, folder):
+    """The evaluation as a run without a temporal split leaves it."""
+    evaluation = inputs["evaluation"]
+    with Store(folder / "other").writer("evaluation") as out:
+        for name in evaluation.names:
+            if name != "leave_one_out.json":
+                out.file(name, evaluation.path(name), sort_by=evaluation.files[name].get("sort_by", ()))
+        return Store(folder / "other").publish(out)

@@ -116,7 +116,7 @@ def _array_parts(array: pa.Array) -> Iterable[bytes]:
         filled = pc.fill_null(array, pa.scalar(0).cast(array.type)) if array.null_count else array
         values = filled.to_numpy(zero_copy_only=False)
         if values.dtype.hasobject:  # its bytes would be addresses
-            raise DigerError(f"a column of type {array.type} has no canonical hash: cast it to a string, a number or a list of them")
+            raise _NoCanonicalHash(f"a column of type {array.type} has no canonical hash: cast it to a string, a number or a list of them")
         yield np.ascontiguousarray(values).tobytes()
 
 
@@ -174,12 +174,24 @@ def _byte_type() -> Any:
     return torch.uint8
 
 
+class _NoCanonicalHash(DigerError):
+    """A column's type has no values that could be hashed whatever their layout."""
+
+
+def _parquet_hash(path: str | Path, sort_by: Iterable[str] | None) -> str:
+    """Of the table; of the bytes where the file, a copy of somebody else's, has a type that no canonical hash is defined for."""
+    try:
+        return table_hash(pq.read_table(path), sort_by)
+    except (pa.ArrowNotImplementedError, pa.ArrowTypeError, _NoCanonicalHash):
+        return digest("bytes", bytes_sha256(path))
+
+
 def file_hash(path: str | Path, sort_by: Iterable[str] | None = ()) -> str:
     """Canonical hash of one local file, by its kind (.parquet, .safetensors, .json, else its bytes)."""
     suffix = Path(path).suffix
     try:
         if suffix == ".parquet":
-            return table_hash(pq.read_table(path), sort_by)
+            return _parquet_hash(path, sort_by)
         if suffix == ".safetensors":
             return safetensors_hash(path)
         if suffix == ".json":

@@ -8,7 +8,10 @@ from importlib import import_module
 import click
 
 from diger_core.errors import DigerError
+from orchestration.engine.console import forgive_output
 from orchestration.engine.threads import quiet
+
+forgive_output()  # whatever is imported from here writes to a terminal
 
 _COMMANDS = {
     "run": ("orchestration.cli.run", "run"),

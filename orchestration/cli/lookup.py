@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--item", metavar="ITEM_ID", help="The item whose semantic ID is wanted.")
-@click.option("--codes", metavar="C1,C2,C3,S", help="A semantic ID, or the beginning of one.")
+@click.option("--codes", "--id", "codes", metavar="C1,C2,C3,S", help="A semantic ID, or the beginning of one; with commas or dashes.")
 @click.option("--snapshot", metavar="DIR_OR_URL", help="The snapshot [default: from params].")
 @click.option("--limit", default=20, show_default=True, help="At most so many items of a prefix.")
 @params_options
@@ -90,9 +90,9 @@ def by_codes(table: pa.Table, codes: str) -> list[dict[str, Any]]:
     import pyarrow.compute as pc
 
     levels = [name for name in table.column_names if name.startswith("code_")] + ["suffix"]
-    parts = codes.split(",")
+    parts = codes.replace("-", ",").split(",")
     if len(parts) > len(levels) or not all(p.strip().isdigit() for p in parts):
-        raise click.BadParameter(f"{codes!r}: give at most {len(levels)} whole numbers, separated by commas", param_hint="--codes")
+        raise click.BadParameter(f"{codes!r}: give at most {len(levels)} whole numbers, separated by commas or dashes", param_hint="--codes")
     mask = None
     for name, part in zip(levels, parts, strict=False):
         same = pc.equal(table[name], int(part))

@@ -124,6 +124,9 @@ def to_directory(
     return document
 
 
+_FILES = (".txt", ".csv", ".tsv", ".parquet", ".json", ".gz")
+
+
 def read_ids(given: tuple[str, ...], column: str, kind: pa.DataType, option: str, only_files: bool = False) -> pa.Array:
     """Distinct ids in the order given, in the catalogue's own type; DigerError names the file, or the id that is of another type."""
     import pyarrow as pa
@@ -134,19 +137,42 @@ def read_ids(given: tuple[str, ...], column: str, kind: pa.DataType, option: str
     parts = []
     for text in given:
         path = Path(text)
-        if not path.is_file():
-            if only_files:
-                raise DigerError(f"{option} {text}: no such file: give a Parquet file with column {column}, or a text file with one id a line")
+        if not _is_there(path):
+            if only_files or "/" in text or path.suffix.lower() in _FILES:
+                alone = "" if only_files else f"; an id that looks like this goes into such a file, a line for {text[:60]!r}"
+                raise DigerError(f"{option} {text}: no such file: give a Parquet file with column {column}, or a text file with one id a line{alone}")
             parts.append(cast_ids(pa.array([text]), kind, option, text))
         elif path.suffix == ".parquet":
             parts.append(cast_ids(_column(path, column, option), kind, option, text))
         else:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-            parts.append(cast_ids(pa.array([line for line in lines if line], pa.string()), kind, option, text))
+            parts.append(cast_ids(pa.array(_lines(path, option), pa.string()), kind, option, text))
     ids = pc.unique(pa.concat_arrays(parts))
     if not len(ids):
         raise DigerError(f"{option}: no ids are given: an empty file recommends nothing")
     return ids
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file, or anything else that must not be taken for an id, has this name."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # an id that no file can be called by: too long, or with a NUL
+        return False
+
+
+def _lines(path: Path, option: str) -> list[str]:
+    """The lines that hold something, without a byte order mark and the spaces around."""
+    from diger_core.errors import DigerError
+    from diger_core.store.regular import require_regular
+
+    require_regular(path, f"{option} {path}")
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DigerError(f"{option} {path}, line {line}: not UTF-8 text: save it as UTF-8") from error
+    return [stripped for line in text.splitlines() if (stripped := line.strip())]
 
 
 def _column(path: Path, column: str, option: str) -> pa.Array:
@@ -154,14 +180,20 @@ def _column(path: Path, column: str, option: str) -> pa.Array:
     import pyarrow.parquet as pq
 
     from diger_core.errors import DigerError
+    from diger_core.store.regular import require_regular
 
+    require_regular(path, f"{option} {path}")
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if names.count(column) != 1:
+                found = f"has no column {column} (it has {', '.join(names[:20])}): rename or add it"
+                raise DigerError(f"{option} {path}: {found if column not in names else f'column {column} exists twice: keep one'}")
+            values = file.read(columns=[column])[column].combine_chunks()
+    except (pa.ArrowException, OSError) as error:
         raise DigerError(f"{option} {path}: cannot be read as Parquet: write it again") from error
-    if column not in table.column_names:
-        raise DigerError(f"{option} {path}: has no column {column} (it has {', '.join(table.column_names)}): rename or add it")
-    values = table[column].combine_chunks()
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
     if values.null_count:
         raise DigerError(f"{option} {path}: column {column} holds {values.null_count} nulls: remove those rows")
     return values

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -104,19 +106,55 @@ def console_progress(stream: TextIO | None = None, quiet: bool = False) -> Itera
         yield Bars(progress)
 
 
+_PLAIN = {"±": "+-", "–": "-", "—": "-", "…": "...", "│": "|", "─": "-", "→": "->", "×": "x", "≥": ">=", "≤": "<=", "•": "*"}
+_JOINERS = "\u200c\u200d"  # needed by several scripts and by emoji; they reorder nothing
+
+
+def visible(text: str) -> str:
+    """`text` as it is, but with control and bidirectional characters as escapes: an id may hold what a terminal obeys."""
+    if text.isascii() and text.isprintable():
+        return text
+    hidden = {c for c in text if c not in _JOINERS and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    return "".join(c.encode("unicode_escape").decode() if c in hidden else c for c in text)
+
+
+def forgive_output() -> None:
+    """What standard output and error cannot encode is written in ASCII, so that a command that did its work does not fail at telling it."""
+    codecs.register_error("diger.plain", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if not _is_utf8(stream) and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="diger.plain")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text), error.end
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    try:
+        return codecs.lookup(stream.encoding or "utf-8").name.startswith("utf")
+    except LookupError:
+        return False
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]], stream: TextIO | None = None) -> None:
-    """A table for a terminal or a log; numbers right-aligned."""
+    """A table for a terminal or a log; numbers right-aligned. Cells are shown as they are: no markup, no emoji codes, no escapes."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     stream = stream or sys.stdout
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(visible(title)), title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        table.add_column(Text(visible(column)), justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(visible(cell)) for cell in row))
     Console(file=stream, width=None if stream.isatty() else 120).print(table)
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    """JSON on standard output; in ASCII alone where the output cannot hold more."""
+    print(json.dumps(value, indent=1, ensure_ascii=not _is_utf8(sys.stdout)))

@@ -108,6 +108,12 @@ def _tell(opened: Recommender, progress: Progress) -> None:
         f"recommendations: {counted(counts['users'], 'user')}, {counted(counts['items'], 'item')}; "
         f"{counted(counts['users_without_history'], 'user')} without history: the most popular items"
     )
+    if counts["users_unknown"]:
+        first = ", ".join(repr(user)[:60] for user in opened.user_ids.filter(pa.array(opened.user_n < 0))[:NAMED].to_pylist())
+        progress.message(
+            f"warning: recommendations: {counts['users_unknown']:,} of {counted(counts['users'], 'user')} of --users are not in the snapshot and get "
+            f"popular items, the first: {first}"
+        )
     if counts["items_unknown"]:
         assert opened.request.items is not None
         from diger_core.item_ids import index_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,10 +19,13 @@ import pyarrow.parquet as pq
 from diger_core.errors import DigerError
 from diger_core.store.canonical import digest
 from diger_core.store.files import Root
+from diger_core.store.regular import require_regular
 
 REQUIRED = ("interactions.parquet", "items.parquet")
 OPTIONAL = ("vectors.parquet",)
 _BLOCK = 1 << 22
+MAX_ROWS = 2**31 - 1  # what a row number and an index can hold
+MAX_COLUMNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,18 @@ def fetch(url: str | Path, name: str, target: Path, sha256: str | None = None) -
     return target
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A whole Parquet file; a damaged one is refused by name."""
+def read_table(path: Path, wanted: Callable[[pa.Field], bool]) -> pa.Table:
+    """A Parquet file's wanted columns; the others stand as nulls in their places, so that a type which nothing reads disturbs nothing.
+
+    A damaged file is refused by name, and so is a column that cannot be read.
+    """
     try:
-        return pq.read_table(path, columns=columns)
+        with pq.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+            read = file.read(columns=[field.name for field in schema if wanted(field)])
     except (pa.ArrowException, OSError) as error:
         raise DigerError(_not_parquet(path.name, error)) from error
+    return pa.table([read[field.name] if wanted(field) else pa.nulls(rows) for field in schema], names=schema.names)
 
 
 def _names(root: Root) -> list[str]:
@@ -116,6 +125,7 @@ def _missing(root: Root, name: str, names: list[str]) -> str:
 
 def _describe_file(root: Root, name: str) -> SnapshotFile:
     path, where = root.at(name), f"{root.url}/{name}"
+    _require_file(root, path, where, name)
     with root.faults(name):
         size, sha = 0, hashlib.sha256()
         with root.fs.open(path, "rb", block_size=_BLOCK) as f:
@@ -127,14 +137,40 @@ def _describe_file(root: Root, name: str) -> SnapshotFile:
         with root.fs.open(path, "rb") as f:
             try:
                 parquet = pq.ParquetFile(f)
-                rows, schema = parquet.metadata.num_rows, parquet.schema_arrow
+                rows, columns, schema = parquet.metadata.num_rows, parquet.metadata.num_columns, parquet.schema_arrow
             except pa.ArrowException as error:
                 raise DigerError(_not_parquet(where, error)) from error
+    _check_shape(where, rows, columns, schema)
+    return SnapshotFile(name, size, sha.hexdigest(), rows, {field.name: str(field.type) for field in schema})
+
+
+def _require_file(root: Root, path: str, where: str, name: str) -> None:
+    """One regular file: not a pipe that blocks, nor the directory of part files that Spark, Dask and Polars write."""
+    with root.faults(name):
+        kind = root.fs.info(path)["type"]
+    if kind == "directory":
+        raise DigerError(
+            f"{where}: is a directory of part files; make a snapshot of one file each with diger ingest table --interactions "
+            f"{root.url}/interactions.parquet --items {root.url}/items.parquet --out DIR"
+        )
+    if root.is_local:
+        require_regular(path, where)
+
+
+def _check_shape(where: str, rows: int, columns: int, schema: pa.Schema) -> None:
     if rows == 0:
         raise DigerError(f"{where}: has no rows; write at least one")
-    return SnapshotFile(name, size, sha.hexdigest(), rows, {field.name: str(field.type) for field in schema})
+    if rows > MAX_ROWS:
+        raise DigerError(f"{where}: has {rows:,} rows, at most {MAX_ROWS:,} are read; leave out the oldest events (diger ingest table --since)")
+    if columns > MAX_COLUMNS:
+        raise DigerError(f"{where}: has {columns:,} columns (nested ones counted), at most {MAX_COLUMNS:,} are read; leave out what is not needed")
+    for field in schema:
+        if (times := schema.names.count(field.name)) > 1:
+            raise DigerError(f"{where}: column {field.name} exists {times} times; keep one of them")
 
 
 def _not_parquet(where: str, error: BaseException) -> str:
     reason = " ".join(str(error).split())[:160].rstrip(". ")
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return f"{where}: has a column whose type cannot be read ({reason}); write it again without that column, or as text or numbers"
     return f"{where}: not a complete Parquet file ({reason}): truncated, damaged or of another format; write or copy it again"

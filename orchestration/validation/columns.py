@@ -171,6 +171,8 @@ def weights(column: pa.ChunkedArray, file: str, name: str) -> np.ndarray:
 
 def vectors(column: pa.ChunkedArray, file: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Vectors as float32 [n, D] and a bool [n]: whether the row has one. Null elements become NaN; rows of differing widths are refused."""
+    if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
+        column = column.cast(pa.large_list(column.type.value_type))
     kind = column.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not is_list or not pa.types.is_floating(kind.value_type):

@@ -81,6 +81,12 @@ def validate_items(items: pa.Table, vectors: pa.Table | None, params: ValidatedI
     return Validated(plain, quarantined, checks, counts, kept_vectors)
 
 
+def is_read(field: pa.Field, params: ValidatedItemsConfig) -> bool:
+    """Whether the rules read this column: the id, and the texts that are asked for (all of them where none is named)."""
+    named = params.text_columns
+    return field.name == "item_id" or (columns.is_text(field.type) if named is None else field.name in named)
+
+
 def _text_columns(items: pa.Table, vectors: pa.Table | None, params: ValidatedItemsConfig) -> list[str]:
     names = list(params.text_columns) if params.text_columns is not None else []
     if params.text_columns is None:

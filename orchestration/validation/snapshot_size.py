@@ -78,7 +78,7 @@ def _events(url: str, folder: Path, columns: Mapping[str, str]) -> tuple[pa.Tabl
     empty = pq.read_schema(paths[0]).empty_table()
     for name in wanted:
         column_of(empty, "interactions.parquet", name)
-    return read_table(paths[0], wanted).drop_null(), pq.read_schema(paths[1])
+    return read_table(paths[0], lambda field: field.name in wanted).select(wanted).drop_null(), pq.read_schema(paths[1])
 
 
 def _test_users(user_E: np.ndarray, time_E: np.ndarray, users: int) -> int:

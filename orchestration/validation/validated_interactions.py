@@ -8,7 +8,7 @@ from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact
 from orchestration.snapshot.files import read_table
 from orchestration.validation import expectations
-from orchestration.validation.interaction_rules import validate_interactions
+from orchestration.validation.interaction_rules import COLUMNS, validate_interactions
 from orchestration.validation.quarantine import refusal, report
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def validated_interactions(run: StageRun) -> None:
     """Row rules, then the Great Expectations suites; both are in checks.json. Failed checks stop the run in `refuse`, after the table of
     quarantined rows was stored."""
     params, previous = run.params.validated_interactions, run.snapshot.previous_of("interactions.parquet")
-    interactions = read_table(run.inputs["raw_interactions"].path("interactions.parquet"))
+    interactions = read_table(run.inputs["raw_interactions"].path("interactions.parquet"), lambda field: field.name in COLUMNS)
     known = run.inputs["validated_items"].table("items.parquet", columns=["item_id"])["item_id"]
     validated = validate_interactions(interactions, known, params, previous)
     run.progress.message(f"validated_interactions: {validated.counts['events']} of {validated.counts['rows']} events kept")

@@ -8,7 +8,7 @@ from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact
 from orchestration.snapshot.files import read_table
 from orchestration.validation import expectations
-from orchestration.validation.item_rules import validate_items
+from orchestration.validation.item_rules import is_read, validate_items
 from orchestration.validation.quarantine import refusal, report
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def validated_items(run: StageRun) -> None:
     """Row rules, then the Great Expectations suites; both are in checks.json. Failed checks stop the run in `refuse`, after the table of
     quarantined rows was stored."""
     raw, params, previous = run.inputs["raw_items"], run.params.validated_items, run.snapshot.previous_of("items.parquet")
-    items = read_table(raw.path("items.parquet"))
-    vectors = read_table(raw.path("vectors.parquet")) if "vectors.parquet" in raw.names else None
+    items = read_table(raw.path("items.parquet"), lambda field: is_read(field, params))
+    vectors = read_table(raw.path("vectors.parquet"), lambda field: field.name in ("item_id", "vector")) if "vectors.parquet" in raw.names else None
     validated = validate_items(items, vectors, params, previous)
     run.progress.message(f"validated_items: {validated.counts['items']} of {validated.counts['rows']} items kept")
     checks = [*validated.checks, *expectations.check_items(items, validated, params, previous)]

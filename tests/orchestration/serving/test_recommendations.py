@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -395,6 +396,26 @@ def test_ids_of_another_type_are_named(tmp_path):
         read_ids((str(tmp_path / "items.parquet"),), "user_id", pa.int64(), "--users")
     with pytest.raises(DigerError, match="nowhere.txt: no such file"):
         read_ids(("nowhere.txt",), "item_id", pa.int64(), "--items", only_files=True)
+
+
+def test_a_user_file_is_read_whatever_wrote_it_and_a_misspelt_one_is_no_user(tmp_path):
+    (tmp_path / "users.txt").write_bytes(b"\xef\xbb\xbfanna\r\n\r\n ben \r\n")
+    assert read_ids((str(tmp_path / "users.txt"),), "user_id", pa.string(), "--users").to_pylist() == ["anna", "ben"]
+    for name in ("user.txt", f"{tmp_path}/users", "Users.PARQUET"):
+        with pytest.raises(DigerError, match="no such file"):
+            read_ids((name,), "user_id", pa.string(), "--users")
+    assert read_ids(("u" * 300, "a\0b"), "user_id", pa.string(), "--users").to_pylist() == ["u" * 300, "a\0b"]
+    (tmp_path / "latin.txt").write_bytes(b"anna\nJ\xfcrgen\n")
+    with pytest.raises(DigerError, match=r"latin\.txt, line 2: not UTF-8"):
+        read_ids((str(tmp_path / "latin.txt"),), "user_id", pa.string(), "--users")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(DigerError, match="not a regular file"):
+            read_ids((str(path),), "user_id", pa.string(), "--users")
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["user_id", "user_id"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(DigerError, match="exists twice"):
+        read_ids((str(tmp_path / "twice.parquet"),), "user_id", pa.string(), "--users")
 
 
 def test_the_command_without_a_champion_is_one_line(tmp_path, monkeypatch, capsys):

@@ -2,13 +2,17 @@
 
 What is known of an arrival is its content, never a clock's tick: a place's fingerprint (names, sizes, times) spares reading the same files again,
 the content hash says whether the bytes are known, and both are kept in the store by conditional creation, so that two watchers agree.
+
+How new a snapshot is, is said by what validation accepted of it, once it had its run. Before, its file's newest event is only a claim, which counts
+among those that wait: one event in the future, or times in milliseconds, holds nothing back once validation has seen it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cmp_to_key
 from typing import Any
 
@@ -16,6 +20,7 @@ from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
 from diger_core.store.canonical import canonical_json, digest
 from orchestration.engine.registry import Registered, register, registered, snapshot_key
+from orchestration.graph import BY_NAME
 from orchestration.params.arrival import ArrivalConfig
 from orchestration.snapshot.files import SnapshotFiles, describe, open_root
 
@@ -35,11 +40,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A snapshot's content. `newest`: its newest event's timestamp as the file has it, None where it has none."""
+    """A snapshot's content. `newest`: its newest event's timestamp as the file has it, in Unix seconds where it is an Arrow timestamp; None where
+    the file does not say. An upper bound of what validation can accept."""
 
     key: str
     content_hash: str
-    newest: Any
+    newest: int | None
     completed: float
 
 
@@ -77,7 +83,7 @@ def look(
     arrivals, faults = _arrivals(store, config, places, dry)
     everything = _with_registered(store, arrivals)
     choice = everything if all_registered else {entry.content_hash: entry for entry in arrivals}.values()
-    launch, reasons = _choose(choice, everything, launched, config.allow_older)
+    launch, reasons = _choose(store, choice, everything, launched, config.allow_older)
     quiet = launch is None and not faults
     if launch is not None and busy is not None:
         reasons.append(f"{launch.key} waits: {busy}")
@@ -110,28 +116,47 @@ def scan(config: ArrivalConfig) -> tuple[list[Place], list[str]]:
     return places, said
 
 
-def newest_event(url: str) -> Any:
-    """The largest timestamp by the Parquet footer's statistics: no row is read. None where there is none."""
-    import pyarrow.parquet as pq
-
+def newest_event(url: str) -> int | None:
+    """The largest timestamp by the Parquet footer's statistics: no row is read. None where there is none, or no number says it."""
     root = open_root(url)
     with root.faults("interactions.parquet"), root.fs.open(root.at("interactions.parquet"), "rb") as file:
-        metadata = pq.ParquetFile(file).metadata
-        columns = metadata.schema.names
-        if "timestamp" not in columns:
-            return None
-        column = columns.index("timestamp")
-        statistics = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
-    if any(found is None or not found.has_min_max for found in statistics):
+        return _newest_of(file)
+
+
+def _newest_of(file: Any) -> int | None:
+    """Of the top-level column alone: the footer lists leaves, and a nested one may be called timestamp, too."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.ParquetFile(file).metadata
+    leaves = [index for index in range(metadata.num_columns) if metadata.schema.column(index).path == "timestamp"]
+    if len(leaves) != 1:
+        return None
+    statistics = [metadata.row_group(group).column(leaves[0]).statistics for group in range(metadata.num_row_groups)]
+    if not statistics or any(found is None or not found.has_min_max for found in statistics):
         return None
     newest = max(found.max for found in statistics)
-    return newest.isoformat() if isinstance(newest, datetime) else newest
+    if isinstance(newest, datetime):
+        return int((newest if newest.tzinfo else newest.replace(tzinfo=UTC)).timestamp())
+    return newest if isinstance(newest, int) else None
+
+
+def accepted(store: Store) -> dict[str, int | None]:
+    """Snapshot key -> the newest event that validation accepted, in Unix seconds (None: its events have no times); refused snapshots are left out."""
+    stage, found = BY_NAME["validated_interactions"], dict[str, int | None]()
+    assert stage.refuse is not None
+    for key in store.root.list("records", stage.name):
+        with contextlib.suppress(DigerError):  # refused, damaged or gone: no evidence
+            for record in store.records(stage.name, key):
+                artefact = store.artefact(stage.name, record["artefact"])
+                stage.refuse(artefact)
+                found[record["snapshot"]] = _newest_of(str(artefact.path("interactions.parquet")))
+    return found
 
 
 def older(first: Arrival, second: Arrival) -> bool:
-    """Whether `first` comes before `second`: by newest event where both have one of a kind, and where these are equal or missing by completion."""
-    if type(first.newest) is type(second.newest) and first.newest is not None and first.newest != second.newest:
-        return bool(first.newest < second.newest)
+    """Whether `first` comes before `second` by what both claim: by newest event, and where these are equal or missing by completion."""
+    if first.newest is not None and second.newest is not None and first.newest != second.newest:
+        return first.newest < second.newest
     return first.completed < second.completed
 
 
@@ -187,19 +212,19 @@ def _with_registered(store: Store, arrivals: Iterable[Arrival]) -> list[Arrival]
 
 
 def _choose(
-    choice: Iterable[Arrival], everything: list[Arrival], launched: Callable[[str], bool], allow_older: bool
+    store: Store, choice: Iterable[Arrival], everything: list[Arrival], launched: Callable[[str], bool], allow_older: bool
 ) -> tuple[Arrival | None, list[str]]:
     """(the next to be processed, why others are not). By default the newest alone: what it has overtaken, it holds too."""
+    waiting = sorted((entry for entry in choice if not launched(entry.key)), key=cmp_to_key(_order))
+    if not waiting:
+        return None, []
     reasons: list[str] = []
-    waiting: list[Arrival] = []
-    for entry in sorted(choice, key=cmp_to_key(_order)):
-        if launched(entry.key):
-            continue
-        newer = next((other for other in everything if other.content_hash != entry.content_hash and older(entry, other)), None)
-        if newer is not None and not allow_older:
-            reasons.append(f"{entry.key}: older than {newer.key}, not processed (arrival.allow_older)")
-        else:
-            waiting.append(entry)
+    if not allow_older:
+        known = accepted(store)
+        others = [replace(entry, newest=known[entry.key]) for entry in everything if entry.key in known] + waiting
+        newer = {entry.key: next((other for other in others if other.key != entry.key and older(entry, other)), None) for entry in waiting}
+        reasons += [f"{key}: older than {other.key}, not processed (arrival.allow_older)" for key, other in newer.items() if other]
+        waiting = [entry for entry in waiting if newer[entry.key] is None]
     reasons += [f"{entry.key}: waits for {waiting[0].key}" for entry in waiting[1:]]
     return (waiting[0] if waiting else None), reasons
 

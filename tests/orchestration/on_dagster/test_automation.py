@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import multiprocessing
@@ -26,7 +27,7 @@ from orchestration.engine.registry import registered
 from orchestration.on_dagster.notify import Trouble, notify
 from orchestration.params.arrival import ArrivalConfig, NotifyConfig
 from orchestration.params.load import build_params, load_params
-from orchestration.snapshot.arrival import CONTENTS, look, newest_event, scan
+from orchestration.snapshot.arrival import CONTENTS, accepted, look, newest_event, scan
 from orchestration.snapshot.files import describe
 from tests.support.retraining_world import FIRST, RENAMED, SECOND, SMALL, RetrainingWorld, shop
 from tests.support.snapshot_material import START, interactions, items, write
@@ -186,10 +187,24 @@ def test_quiet_ticks_read_no_file_and_keep_a_short_cursor(dagster, monkeypatch):
     assert "nothing has changed" in said(dagster.tick())
 
 
-def test_a_snapshot_older_than_a_registered_one_is_said_and_not_launched_unless_allowed(dagster):
+def validated(key: str) -> None:
+    """What a snapshot's run leaves behind as far as validation, good or bad."""
+    from orchestration.engine.registry import lookup
+    from orchestration.engine.runner import Session
+    from orchestration.graph import STAGES, upstream
+    from orchestration.params.load import build_params
+
+    session = Session(Store("store"), build_params({}), lookup(Store("store"), key))
+    for stage in STAGES:
+        if stage.name in upstream({"validated_interactions"}):
+            session.materialise(stage)
+
+
+def test_a_snapshot_older_than_an_accepted_one_is_said_and_not_launched_unless_allowed(dagster):
     drop("tuesday", at(20))
     (request,) = dagster.tick().run_requests
     dagster.ran(request)
+    validated(request.partition_key)
     drop("monday", at(10))
     result = dagster.tick()
     assert keys(result) == []
@@ -197,6 +212,27 @@ def test_a_snapshot_older_than_a_registered_one_is_said_and_not_launched_unless_
     assert f"older than {request.partition_key}" in said(result)
     configure(allow_older=True)
     assert [key.rsplit("-", 1)[0] for key in keys(dagster.tick())] == ["monday"]
+
+
+def test_only_what_validation_accepted_says_how_new_a_snapshot_is(place):
+    """One event in the year 2100, which validation puts aside, and times in milliseconds, which it refuses, hold nothing back."""
+    future = at(10).to_pydict()
+    future["timestamp"][5] = 4_102_444_800
+    millis = at(11).set_column(2, "timestamp", pa.array([time * 1000 for time in at(11)["timestamp"].to_pylist()]))
+    done: set[str] = set()
+    for name, events in (("monday", pa.table(future)), ("tuesday", millis), ("wednesday", at(12))):
+        drop(name, events)
+        found = look(Store("store"), CONFIG, lambda key: key in done)
+        assert found.launch is not None, found.said
+        assert found.launch.key.startswith(name)
+        if name == "monday":
+            validated(found.launch.key)
+            assert list(accepted(Store("store")).values()) == [START + 10 * 86_400]
+        else:
+            with contextlib.suppress(DigerError):
+                validated(found.launch.key)
+        done.add(found.launch.key)
+    assert len(accepted(Store("store"))) == 2
 
 
 def test_of_a_backlog_the_newest_alone_is_launched_or_all_in_order_one_by_one(place):
@@ -246,6 +282,11 @@ def test_a_dry_look_changes_nothing(place):
 def test_the_newest_event_is_read_from_the_footer(place):
     assert newest_event(str(drop("timed", at(12)))) == START + 12 * 86_400
     assert newest_event(str(drop("untimed", interactions().drop_columns("timestamp")))) is None
+    nested = at(12).add_column(0, "context", pa.array([{"timestamp": 7}] * 200))
+    assert newest_event(str(drop("nested", nested))) == START + 12 * 86_400
+    assert newest_event(str(drop("nested-alone", nested.drop_columns("timestamp")))) is None
+    times = at(12).set_column(2, "timestamp", at(12)["timestamp"].cast(pa.timestamp("s")))
+    assert newest_event(str(drop("typed", times))) == START + 12 * 86_400
 
 
 def test_a_missing_watched_directory_is_one_clear_line(place):

@@ -223,7 +223,7 @@ def _key(index: Index, record: Record, inputs: Mapping[str, str]) -> str:
         named["snapshot"] = record["snapshot_file"]
     file = BY_NAME[record["stage"]].volume_of
     if file is not None:
-        previous = snapshot.get("previous")
+        previous = snapshot.get("compared")
         named["previous_rows"] = str(None if previous is None else Volume(int(previous["rows"][file]), previous["key"]))
     return digest("record", record["stage"], record["code_version"], canonical_json(record["params"]), canonical_json(named))
 

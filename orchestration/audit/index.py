@@ -176,7 +176,7 @@ class Index:
         """Key -> the registered snapshot, oldest first."""
         names = [name for name in self.root.list("snapshots") if name.endswith(".json")]
         found = {name.removesuffix(".json"): value for name, value in self._readable([("snapshots", name) for name in names])}
-        return dict(sorted(found.items(), key=lambda pair: (str(pair[1].get("registered_at")), pair[0])))
+        return dict(sorted(found.items(), key=lambda pair: (int(pair[1].get("number", 0)), str(pair[1].get("registered_at")), pair[0])))
 
     @cached_property
     def releases(self) -> list[Release]:

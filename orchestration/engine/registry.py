@@ -6,20 +6,20 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import Damaged, DigerError
 from diger_core.store.artefacts import Store
-from diger_core.store.canonical import jsonable
+from diger_core.store.canonical import digest, jsonable
 from diger_core.store.files import safe_name
 from orchestration.graph import STAGES, Stage
 
 if TYPE_CHECKING:
     from orchestration.snapshot.files import SnapshotFiles
 
-_SECTION = "snapshots"
+_SECTION, _PLACE = "snapshots", "place"
 # Stage -> the files of a snapshot that it takes
 FILES_OF = {stage.name: stage.snapshot_files for stage in STAGES if stage.snapshot_files}
 
@@ -37,14 +37,19 @@ class Volume:
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered snapshot: where it lies, its bytes' hashes, and the volume of the one before."""
+    """A registered snapshot: where it lies, its bytes' hashes, the one before, and the volume that it is compared with.
+
+    The order of snapshots is `number`, counted at the registration: no clock decides it, as clocks differ and are set back.
+    """
 
     key: str
     url: str
     content_hash: str
     files: Mapping[str, Mapping[str, Any]]  # name -> sha256, bytes, rows
-    previous: Mapping[str, Any] | None  # key and rows of the last accepted snapshot before; None before anything was released
+    previous: Mapping[str, Any] | None  # key and rows of the snapshot registered before
     registered_at: str
+    number: int = 0
+    compared: Mapping[str, Any] | None = None  # key and rows of the last accepted snapshot before; None before anything was released
 
     def file_hash(self, stage: str) -> str:
         """What a raw stage's key depends on: the SHA-256 of its files."""
@@ -52,10 +57,10 @@ class Registered:
 
     def previous_of(self, file: str) -> Volume | None:
         """The volume of the file in the snapshot that this one is compared with; None where there is nothing to compare with."""
-        if self.previous is None:
+        if self.compared is None:
             return None
-        rows = self.previous["rows"].get(file)
-        return None if not rows else Volume(int(rows), str(self.previous["key"]))
+        rows = self.compared["rows"].get(file)
+        return None if not rows else Volume(int(rows), str(self.compared["key"]))
 
 
 def snapshot_key(url: str, content_hash: str) -> str:
@@ -65,22 +70,50 @@ def snapshot_key(url: str, content_hash: str) -> str:
 
 
 def register(store: Store, url: str, described: SnapshotFiles | None = None) -> Registered:
-    """Describes the snapshot at `url`, unless the caller just has, and registers it; the same bytes under the same name again change nothing."""
+    """Describes the snapshot at `url`, unless the caller just has, and registers it.
+
+    The same bytes again are the same snapshot, whatever their directory is called; that they lie here, too, is kept, so that they are found when
+    the other place is gone. The entry that is returned names this place.
+    """
     from orchestration.snapshot.files import describe
 
     described = described or describe(url)
     key = snapshot_key(described.url, described.content_hash)
     if store.root.exists(_SECTION, f"{key}.json"):
-        return lookup(store, key)
+        return _here(store, lookup(store, key), described.url)
     known, damaged = readable(store)
+    same = next((entry for entry in known if entry.content_hash == described.content_hash), None)
+    if same is not None:
+        return _here(store, same, described.url)
     if damaged:  # which snapshot came before this one is unknown
         raise Damaged(damaged[0])
     files = {name: {"sha256": f.sha256, "bytes": f.bytes, "rows": f.rows} for name, f in described.files.items()}
-    latest = _accepted(store, known)
-    previous = None if latest is None else {"key": latest.key, "rows": {name: f["rows"] for name, f in latest.files.items()}}
-    entry = Registered(key, described.url, described.content_hash, files, previous, datetime.now(UTC).isoformat())
+    number = max((entry.number for entry in known), default=0) + 1
+    before, compared = known[-1] if known else None, _accepted(store, known)
+    now = datetime.now(UTC).isoformat()
+    entry = Registered(key, described.url, described.content_hash, files, _volumes(before), now, number, _volumes(compared))
     store.root.create(json.dumps(jsonable(entry.__dict__), indent=1, sort_keys=True).encode(), _SECTION, f"{key}.json")
-    return lookup(store, key)
+    return _here(store, lookup(store, key), described.url)
+
+
+def _volumes(entry: Registered | None) -> dict[str, Any] | None:
+    return None if entry is None else {"key": entry.key, "rows": {name: f["rows"] for name, f in entry.files.items()}}
+
+
+def _here(store: Store, entry: Registered, url: str) -> Registered:
+    """The entry as it is found at `url`, which is kept as one of its places."""
+    if entry.url == url:
+        return entry
+    store.create_pointer(_PLACE, f"{entry.key}-{digest('place', url)[:12]}", {"snapshot": entry.key, "url": url})
+    return replace(entry, url=url)
+
+
+def places(store: Store, entry: Registered) -> list[str]:
+    """Every place where the snapshot's bytes have been seen: the entry's own first."""
+    names = [name.removesuffix(".json") for name in store.root.list("pointers", _PLACE) if name.startswith(f"{entry.key}-")]
+    found = [store.pointer(_PLACE, name) for name in names]
+    own = lookup(store, entry.key).url
+    return list(dict.fromkeys([entry.url, own, *(each["url"] for each in found if each is not None)]))
 
 
 def _accepted(store: Store, known: list[Registered]) -> Registered | None:
@@ -128,7 +161,7 @@ def readable(store: Store) -> tuple[list[Registered], list[str]]:
                 found.append(_read(store, name))
             except Damaged as error:
                 damaged.append(str(error))
-    return sorted(found, key=lambda entry: (entry.registered_at, entry.key)), damaged
+    return sorted(found, key=lambda entry: (entry.number, entry.registered_at, entry.key)), damaged
 
 
 def _read(store: Store, name: str) -> Registered:

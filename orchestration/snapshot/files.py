@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -82,6 +82,17 @@ def fetch(url: str | Path, name: str, target: Path, sha256: str | None = None) -
     if sha256 is not None and found != sha256:
         raise DigerError(f"{root.url}/{name}: its bytes changed since the snapshot was registered: register the directory again as a new snapshot")
     return target
+
+
+def fetch_from(urls: Sequence[str], name: str, target: Path, sha256: str) -> Path:
+    """`fetch` from the first of several places that still has these very bytes; the message is that of the first place."""
+    fault: DigerError | None = None
+    for url in urls:
+        try:
+            return fetch(url, name, target, sha256)
+        except DigerError as error:
+            fault = fault or error
+    raise DigerError(f"{fault}; where the snapshot was moved, give its new place (diger snapshot add DIR_OR_URL)") from fault
 
 
 def read_table(path: Path, wanted: Callable[[pa.Field], bool]) -> pa.Table:

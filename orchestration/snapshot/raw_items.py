@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestration.snapshot.files import fetch
+from orchestration.engine.registry import places
+from orchestration.snapshot.files import fetch_from
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
@@ -16,6 +17,6 @@ def raw_items(run: StageRun) -> None:
     for name in ("items.parquet", "vectors.parquet"):
         if name in run.snapshot.files:
             known = run.snapshot.files[name]
-            run.out.file(name, fetch(run.snapshot.url, name, run.scratch / name, known["sha256"]))
+            run.out.file(name, fetch_from(places(run.store, run.snapshot), name, run.scratch / name, known["sha256"]))
             rows[name] = int(known["rows"])
     run.facts(rows=rows["items.parquet"], vectors=rows.get("vectors.parquet", 0))

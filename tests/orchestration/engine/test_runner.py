@@ -8,6 +8,7 @@ import pytest
 
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
+from orchestration.engine import registry
 from orchestration.engine.registry import lookup, register, registered, snapshot_key
 from orchestration.engine.runner import MissingInput, Session
 from orchestration.graph import BY_NAME
@@ -115,8 +116,42 @@ def test_registering_the_same_bytes_twice_changes_nothing(tmp_path):
     write(directory, interactions(26), items())
     later = register(store, str(directory))
     assert [e.key for e in registered(store)][-1] == later.key
-    assert later.previous is None, "nothing was released: nothing to compare with"
+    assert later.compared is None, "nothing was released: nothing to compare with"
+    assert later.previous["key"] == registered(store)[0].key
     assert len(registered(store)) == 2
+
+
+def test_the_order_of_snapshots_does_not_hang_on_a_clock(tmp_path, monkeypatch):
+    class Ahead(registry.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2031, 1, 1, tzinfo=tz)
+
+    store, directory = Store(tmp_path / "store"), tmp_path / "snap"
+    monkeypatch.setattr(registry, "datetime", Ahead)
+    register(store, str(write(directory, interactions(), items())))
+    monkeypatch.undo()
+    two = register(store, str(write(directory, interactions(26), items())))
+    three = register(store, str(write(directory, interactions(27), items())))
+    assert three.previous["key"] == two.key
+    assert [entry.number for entry in registered(store)] == [1, 2, 3]
+
+
+def test_the_same_bytes_are_one_snapshot_and_are_read_where_they_are(tmp_path, monkeypatch):
+    store = Store(tmp_path / "store")
+    write(tmp_path / "a" / "monday", interactions(), items())
+    monkeypatch.chdir(tmp_path / "a")
+    first = register(store, "monday")
+    monkeypatch.chdir(tmp_path)
+    again = register(store, str(tmp_path / "a" / "monday"))
+    assert (again.key, again.url) == (first.key, str(tmp_path / "a" / "monday"))
+    (tmp_path / "a" / "monday").rename(tmp_path / "moved")
+    with pytest.raises(DigerError, match="give its new place"):
+        Session(store, build_params({}), lookup(store, first.key)).materialise(BY_NAME["raw_items"])
+    moved = register(store, str(tmp_path / "moved"))
+    assert moved.key == first.key
+    assert len(registered(store)) == 1
+    assert not Session(store, build_params({}), lookup(store, first.key)).materialise(BY_NAME["raw_items"]).reused
 
 
 def test_changed_bytes_under_a_registered_key_are_refused(tmp_path):

@@ -19,7 +19,7 @@ from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.canonical import digest
 from diger_core.store.record import Record
 from orchestration.features import encoders
-from orchestration.features.encoders import EmbeddingsConfig, Encoder, EncoderState
+from orchestration.features.encoders import EmbeddingsConfig, Encoder, EncoderState, no_text
 from orchestration.features.encoders.given import GivenVectors
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ def embeddings(run: StageRun) -> None:
         hashes = encoders.text_hashes(texts)
         vectors_ND, encoded = _encode(run, config, state, texts, hashes)
     _write(run, table, vectors_ND, hashes)
+    if state.document["encoder"] == no_text.KIND:
+        run.progress.message(
+            "embeddings: no item has text, so IDs come from behaviour alone (tokenizer.item_factors); add a title to tell items apart"
+        )
     distinct = len(set(hashes))
     run.facts(items=len(vectors_ND), width=vectors_ND.shape[1], encoder=config.encoder, encoder_hash=encoder_artefact.hash, distinct_texts=distinct)
     run.note(encoded=encoded, cached=distinct - encoded)
@@ -147,7 +151,10 @@ def resolve_encoder(store: Store, config: EmbeddingsConfig, items: Artefact, fit
     Where there is none it is fitted on `items` and pointed to, or None is returned with `fit` off. Two processes that fit at the same time
     end with one encoder: the pointer is created once, and the loser takes the winner's.
     """
-    name = digest("encoder", config.identity_hash(), items.hash if config.refit else "first")
+    textless = config.encoder != "vectors" and items.facts.get("items_without_text", 0) >= items.facts.get(
+        "items", 1
+    )  # the first with texts fits its own
+    name = digest("encoder", config.identity_hash(), items.hash if config.refit else "first without text" if textless else "first")
     pointer = store.pointer("encoder", name)
     if pointer is None and not fit:
         return None

@@ -19,7 +19,7 @@ class ValidatedItemsConfig:
     max_id_bytes: int = 16_384
     max_text_bytes: int = 1_048_576  # of one text of one item
     text_columns: tuple[str, ...] | None = None  # None: every text column but item_id
-    require_text: bool = True  # at least one text column, unless the snapshot brings vectors
+    require_text: bool = False  # refuse a catalogue without text and vectors, whose IDs would come from behaviour alone
     warn_equal_texts: float = 0.1  # share of items whose whole text another item has, too
     min_volume_ratio: float = 0.5  # rows against the previous snapshot's; 0 switches it off
     max_volume_ratio: float = 10.0

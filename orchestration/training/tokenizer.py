@@ -66,6 +66,11 @@ def _train(run: StageRun, bundle: Bundle | None, vectors_ND: Tensor) -> None:
     factors_NF = torch.from_numpy(item_factors(sequences, config.item_factors, config.seed))
     weight_D = torch.cat([torch.ones(vectors_ND.shape[1]), torch.full((factors_NF.shape[1],), config.item_factors_weight)])
     inputs_NX = torch.cat([vectors_ND, factors_NF], dim=1)
+    if not bool(inputs_NX.any()):
+        raise DigerError(
+            "tokenizer: items have neither text nor factors, so nothing tells them apart: add a text column to items.parquet, or set "
+            f"tokenizer.item_factors (now {config.item_factors}) and bring users with at least two training events"
+        )
     trained, curves = warm_up(inputs_NX, config, run.progress, weight_D=weight_D)
     codes_NM = argmin_codes(trained, inputs_NX, run.params.semantic_ids.chunk)
     facts: dict[str, Any] = {}

@@ -181,7 +181,12 @@ def _findings(
         **{f"without_{name}": int(mask.sum()) for name, mask in blank.items()},
     }
     named = ", ".join(f"{name} {int(mask.sum())}" for name, mask in blank.items())
-    missing = f"{partly} items lack some text, {without} all of it (by column: {named or 'no text columns'}); they are kept"
+    alone = "no item has text: IDs come from behaviour alone, and items without events cannot be told apart; add a text column (title, description)"
+    missing = (
+        alone
+        if without == table.num_rows
+        else f"{partly} items lack some text, {without} all of it (by column: {named or 'no text columns'}); they are kept"
+    )
     checks = [
         check("text_missing", has_vectors or partly == 0, "warning", missing, observed=partly),
         check(

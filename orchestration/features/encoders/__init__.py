@@ -8,14 +8,16 @@ import numpy as np
 import pyarrow as pa
 
 from diger_core.errors import DigerError
-from orchestration.features.encoders import given, sentence, tfidf
+from orchestration.features.encoders import given, no_text, sentence, tfidf
 from orchestration.features.encoders.base import EmbeddingsConfig, Encoder, EncoderState, item_texts, text_hashes
 
 __all__ = ["EmbeddingsConfig", "Encoder", "EncoderState", "encode_function", "fit", "item_texts", "load", "text_hashes"]
 
 
 def fit(config: EmbeddingsConfig, texts: Sequence[str], vectors: pa.Table | None = None) -> Encoder:
-    """Fit the configured encoder on `texts` [N]; `vectors` (item_id, vector) where the user brings them."""
+    """Fit the configured encoder on `texts` [N]; `vectors` (item_id, vector) where the user brings them. Without any text there is nothing to fit."""
+    if config.encoder != "vectors" and len(texts) and not any(texts):
+        return no_text.NoText()
     if config.encoder == "tfidf":
         return tfidf.fit(config, texts)
     if config.encoder == "transformers":
@@ -28,6 +30,8 @@ def fit(config: EmbeddingsConfig, texts: Sequence[str], vectors: pa.Table | None
 def load(config: EmbeddingsConfig, state: EncoderState) -> Encoder:
     """The encoder that was fitted into `state`: gives the same vectors as when it was fitted."""
     kind = state.document["encoder"]
+    if kind == no_text.KIND:
+        return no_text.NoText()
     if kind != config.encoder:
         raise DigerError(f"this encoder's state is of kind {kind!r}, but embeddings.encoder is {config.encoder!r}")
     if kind == "tfidf":

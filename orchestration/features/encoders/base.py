@@ -89,7 +89,7 @@ class Encoder(Protocol):
 def item_texts(items: pa.Table, config: EmbeddingsConfig) -> list[str]:
     """The text of every item [N]: its text columns joined by a space (or as "column: value" lines). Missing values are left out.
 
-    Raises DigerError where a configured column is missing or is not text, or where there is no text column at all.
+    Without any text column all texts are empty. Raises DigerError where a configured column is missing or is not text.
     """
     import pyarrow.compute as pc
 
@@ -100,7 +100,7 @@ def item_texts(items: pa.Table, config: EmbeddingsConfig) -> list[str]:
             raise DigerError(f"items.parquet has no text column {name!r} (embeddings.columns); its text columns: {known}")
     names = list(config.columns or available)
     if not names:
-        raise DigerError("items.parquet has no text column besides item_id: add one, or bring vectors and set embeddings.encoder=vectors")
+        return [""] * items.num_rows
     values = []
     for name in names:
         column = items.column(name).combine_chunks()

@@ -132,7 +132,9 @@ class Material:
         import pyarrow.parquet as pq
 
         path = self.inputs["validated_items"].path("items.parquet")
-        column = title_column(pq.read_schema(path)) or "item_id"
+        column = title_column(pq.read_schema(path))
+        if column is None:
+            return self.item_ids
         table = pq.read_table(path, columns=["item_id", column])
         return table[column].take(self._rows(table, "items.parquet"))
 

@@ -87,8 +87,16 @@ def test_unknown_text_column_is_named_with_those_that_exist() -> None:
     items = pa.table({"item_id": [1], "title": ["a"], "price": [1.0]})
     with pytest.raises(DigerError, match="no text column 'price'.*title"):
         item_texts(items, EmbeddingsConfig(columns=("price",)))
-    with pytest.raises(DigerError, match="no text column besides item_id"):
-        item_texts(items.drop_columns(["title"]), EmbeddingsConfig())
+
+
+def test_items_without_any_text_have_one_zero_each_and_the_fitted_state_says_so() -> None:
+    texts = item_texts(pa.table({"item_id": [1, 2], "price": [1.0, 2.0]}), EmbeddingsConfig())
+    assert texts == ["", ""]
+    found = encoders.fit(EmbeddingsConfig(), texts)
+    assert found.encode(texts).tolist() == [[0.0], [0.0]]
+    assert found.state().document == {"encoder": "none"}
+    assert encoders.load(EmbeddingsConfig(), found.state()).width == 1
+    assert encoders.fit(EmbeddingsConfig(), ["", "a word"]).state().document["encoder"] == "tfidf"
 
 
 def test_identity_ignores_what_does_not_change_the_vectors() -> None:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from diger_core.errors import DigerError
 from orchestration.engine.registry import Volume
 from orchestration.params.data import ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.validation.interaction_rules import CHECKS, time_limits, validate_interactions
@@ -318,3 +319,15 @@ def test_quarantine_and_table_account_for_every_row():
     found = validate_interactions(rows, known(range(0, 40, 2)), EVENTS)
     assert found.table.num_rows + found.quarantine.num_rows == rows.num_rows
     assert sum(v for k, v in found.counts.items() if k.startswith("quarantined_")) == found.counts["quarantined"] == found.quarantine.num_rows
+
+
+def test_a_catalogue_of_ids_alone_is_told_and_refused_only_where_text_is_required():
+    items = pa.table({"item_id": [3, 1, 2]})
+    found = validate_items(items, None, ANY)
+    assert found.table.to_pydict() == {"item_id": [1, 2, 3]}
+    told = next(check for check in found.checks if check["name"] == "text_missing")
+    assert not told["passed"]
+    assert told["severity"] == "warning"
+    assert "no item has text: IDs come from behaviour alone" in told["message"]
+    with pytest.raises(DigerError, match="has no text column to embed; add one"):
+        validate_items(items, None, ValidatedItemsConfig(require_text=True))

@@ -5,13 +5,15 @@ The page is for reading: the conclusion, tables of today, notes. What is in no t
 
 from __future__ import annotations
 
-from benchmarks import report_quality, report_speed
+from benchmarks import report_lists, report_quality, report_speed
 from benchmarks.tables import FOLDER, last_run, made_by, rows, table
 
 
 def retraining() -> str:
-    """One line for each cut and method: quality, IDs kept, cost, and where the run stands beside the one from scratch."""
-    found = [r for r in rows("retraining", "data", "cut", "method", "seed", "label") if "kept_weighted" in r]  # not the first training
+    """One line for each cut and method; free and pinned IDs and first trainings stay in the records. Quality, IDs kept, cost, and where the run stands beside the one from scratch."""
+    found = [
+        r for r in rows("retraining", "data", "cut", "method", "seed", "label") if "kept_weighted" in r and r["method"] not in ("free", "pinned")
+    ]
     body = []
     for r in sorted(found, key=lambda r: (r["data"], r["cut"], r["seed"], r["method"] != "scratch", r["method"], r["label"])):
         beside = "" if r.get("ndcg_difference") is None else f"{r['ndcg_difference']:+.4f} [{r['ndcg_low']:+.4f}, {r['ndcg_high']:+.4f}]"
@@ -78,7 +80,7 @@ def _traffic() -> str:
 def render() -> str:
     """The whole page."""
     texts = {name: (FOLDER / "results" / f"{name}.md").read_text(encoding="utf-8") for name in ("conclusion", "notes")}
-    parts = [texts["conclusion"], report_quality.quality(), report_speed.aims(), report_speed.fast(), report_speed.scale()]
+    parts = [texts["conclusion"], report_lists.lists(), report_quality.quality(), report_speed.aims(), report_speed.fast(), report_speed.scale()]
     parts += [retraining(), cpu(), robustness(), texts["notes"]]
     return "\n".join(part for part in parts if part)
 

@@ -35,13 +35,16 @@ DIRECT = {"sasrec": "SASRec", "sasrec x 3": "three SASRec", "sasrec x 3 and tran
 def quality() -> str:
     """One line for each setting and variant that the page shows: means and spreads over the seeds."""
     found = {key: runs for key, runs in groups().items() if key[1] in SHOWN and (key[1] != "reference" or key[2] in DIRECT)}
+    # one seed decides nothing: such runs are shown only where a data set has no others
+    repeated = {key[0] for key, runs in found.items() if len(runs) > 1}
+    found = {key: runs for key, runs in found.items() if len(runs) > 1 or key[0] not in repeated}
     if not found:
         return "## Quality\n\nNot measured.\n"
     order = list(SHOWN)
     body = [_line(found, *key) for key in sorted(found, key=lambda k: (k[0], order.index(k[1]), _rank(k[2])))]
     text = (
-        "Test figures of the checkpoint with the best validation NDCG@10, full ranking, item-level; mean ± standard deviation over the seeds.\n"
-        "Minus frozen: NDCG@10 minus the frozen model's in the same setting, and whether that exceeds the larger of the two spreads.\n"
+        "Test figures of the checkpoint with the best validation NDCG@10, full ranking, item-level; mean ± standard deviation over the seeds. "
+        "Minus frozen: NDCG@10 minus the frozen model's in the same setting, and whether that exceeds the larger of the two spreads. "
         "Drift: share of the items whose ID changed.\n\n"
     )
     columns = ["data", "setting", "model", "seeds", *HEADER, "minus frozen", "beyond the seeds' spread"]

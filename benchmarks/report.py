@@ -10,7 +10,7 @@ from benchmarks.tables import FOLDER, last_run, made_by, rows, table
 
 
 def retraining() -> str:
-    """One line for each cut and method; free and pinned IDs and first trainings stay in the records. Quality, IDs kept, cost, and where the run stands beside the one from scratch."""
+    """One line for each cut and method; free and pinned IDs and first trainings stay in the records."""
     found = [
         r for r in rows("retraining", "data", "cut", "method", "seed", "label") if "kept_weighted" in r and r["method"] not in ("free", "pinned")
     ]

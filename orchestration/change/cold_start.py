@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact, Store
 from orchestration.champion.baseline import BASELINE, champion_at_arrival
 from orchestration.champion.bundle import load_bundle
@@ -44,6 +43,12 @@ def cold_start(run: StageRun) -> None:
         return
     bundle = load_bundle(run.store, champion.hash)
     refuse_remapped(run, bundle)
+    if (reason := _unreadable(run, bundle)) is not None:
+        # The flow goes on: a retraining from scratch is the way to another encoder, and until its release the champion serves the items that it has.
+        run.out.json(DOCUMENT, {"parent": None, "new_items": 0, "reason": reason})
+        run.facts(new_items=0)
+        run.progress.message(f"cold_start: no new item gets an ID under champion {champion.hash[:12]}: {reason}")
+        return
     child = _child(run, bundle)
     hash_ = child.assignment
     run.out.table("id_table.parquet", with_assignment(child.arrow(), hash_), sort_by=("item_id",))
@@ -57,17 +62,20 @@ def cold_start(run: StageRun) -> None:
     run.progress.message(f"cold_start: {new:,} new items have IDs under champion {champion.hash[:12]}; {len(child.item_ids) - new:,} are unchanged")
 
 
+def _unreadable(run: StageRun, bundle: Bundle) -> str | None:
+    """Why the champion's tokenizer can read nothing of this snapshot; None where it can."""
+    encoder, configured = bundle.encoder_state.document["encoder"], run.params.embeddings.encoder
+    if run.inputs["embeddings"].facts["encoder_hash"] == bundle.components["encoder"] or configured == encoder:
+        return None
+    return f"it reads vectors of a {encoder} encoder, and embeddings.encoder is {configured}: retrain with retraining.start=scratch"
+
+
 def _child(run: StageRun, bundle: Bundle) -> Child:
     """From the snapshot's vectors where the champion's own encoder made them, else from texts encoded again, of the new items alone."""
     embeddings = run.inputs["embeddings"]
     if embeddings.facts["encoder_hash"] == bundle.components["encoder"]:
         vectors_ND = embeddings.tensors("vectors.safetensors")["vectors"].numpy()
         return child_assignment(bundle, embeddings.table("texts.parquet")["item_id"], vectors_ND)
-    if run.params.embeddings.encoder != bundle.encoder_state.document["encoder"]:
-        raise DigerError(
-            f"cold_start: champion {bundle.hash[:12]} reads vectors of a {bundle.encoder_state.document['encoder']} encoder, embeddings.encoder is "
-            f"{run.params.embeddings.encoder}: retrain with retraining.start=scratch instead"
-        )
     items = run.inputs["validated_items"]
     given = items.table("vectors.parquet") if "vectors.parquet" in items.names else None
     ids, vectors_nD = encode_new(bundle, items.table("items.parquet"), run.params.embeddings, given)

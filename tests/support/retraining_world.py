@@ -71,8 +71,8 @@ class RetrainingWorld:
     def __init__(self, folder: Path) -> None:
         self.folder, self.store = folder, Store(folder / "store")
 
-    def snapshot(self, name: str, events: pa.Table, items: pa.Table) -> Registered:
-        return register(self.store, str(write(self.folder / name, events, items)))
+    def snapshot(self, name: str, events: pa.Table, items: pa.Table, vectors: pa.Table | None = None) -> Registered:
+        return register(self.store, str(write(self.folder / name, events, items, vectors)))
 
     def first(self) -> Registered:
         return self.snapshot("first", *shop(FIRST, 60))

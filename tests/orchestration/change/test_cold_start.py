@@ -18,7 +18,7 @@ from diger_core.ids.id_table import argmin_codes, from_arrow, to_arrow
 from orchestration.champion.model_artefact import ASSIGNMENT
 from orchestration.change.new_ids import child_assignment
 from orchestration.cli import main
-from tests.support.retraining_world import SMALL, UNTIL_EMBEDDINGS, RetrainingWorld, shop
+from tests.support.retraining_world import SECOND, SMALL, UNTIL_EMBEDDINGS, RetrainingWorld, shop
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,21 @@ def test_another_encoder_in_params_encodes_the_new_texts_with_the_champions(worl
     done = world.run(world.second(), ("embeddings", "cold_start"), embeddings={"dimensions": 9, "min_df": 1})
     same = world.arrived["cold_start"].artefact
     assert done["cold_start"].artefact.facts["assignment_hash"] == same.facts["assignment_hash"]
+
+
+def test_another_kind_of_encoder_stops_nothing_and_a_new_start_takes_it(world):
+    """The champion cannot read the vectors; the remedy that the message names works."""
+    events, items = shop(SECOND, 70, 9)
+    ids = items["item_id"].to_pylist()
+    random = np.random.default_rng(3).normal(size=(len(ids), 6)).astype(np.float32)
+    table = pa.table({"item_id": ids, "vector": pa.array(list(random), pa.list_(pa.float32()))})
+    arrived = world.snapshot("with-vectors", events, items, table)
+    for how in ({"start": "scratch"}, {"baseline": "none"}):
+        done = world.run(arrived, (*UNTIL_EMBEDDINGS, "cold_start", "tokenizer"), embeddings={"encoder": "vectors"}, retraining=how)
+        document = done["cold_start"].artefact.json("cold_start.json")
+        assert (document["parent"], document["new_items"]) == (None, 0)
+        assert "retraining.start=scratch" in document["reason"]
+        assert done["tokenizer"].artefact.facts["width"] == 6
 
 
 # The command line

@@ -118,8 +118,8 @@ def test_every_option_of_a_remark_behind_a_command_exists(name):
 
 
 def test_an_option_that_does_not_exist_is_noticed():
-    with pytest.raises(AssertionError, match="--id"):
-        check_options("page", "diger lookup --item 4711      # --id 17-203: the item of one")
+    with pytest.raises(AssertionError, match="--item-id"):
+        check_options("page", "diger lookup --item 4711      # --item-id 17-203: the item of one")
 
 
 def check_options(name: str, line: str) -> None:

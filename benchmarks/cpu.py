@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> Non
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    data, config, load = shop(), RecommenderConfig(), os.getloadavg()[0]
+    data, config, load = shop(), RecommenderConfig(history_input="hard", item_tokens="all"), os.getloadavg()[0]  # as the other side reads
     tok, _ = tokenizer(data.vectors_ND, TokenizerConfig(epochs=4))
     frozen, joint = (
         Ours(data, tok, config, JointModelConfig(tokenizer=kind), given.batch, given.steps)

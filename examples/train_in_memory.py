@@ -8,6 +8,7 @@ from diger_core.config import EvaluationConfig, JointModelConfig, ModelConfig, R
 from diger_core.data.sequences import Sequences
 from diger_core.evaluation.metrics import recall
 from diger_core.evaluation.ranking import rank_targets
+from diger_core.recommender.history_input import table_tokens
 from diger_core.tokenizer.rqvae import tokenizer
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import train
@@ -36,7 +37,9 @@ def main(schedule: ScheduleConfig = SCHEDULE) -> float:
     recommender = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=32, d_ff=64, heads=2, dropout=0.0, history=8)
     training = TrainingConfig(epochs=9, batch_size=16, learning_rate=3e-3, evaluate_every=3, device="cpu")
     trained = train(inputs, ModelConfig(recommender, training, JointModelConfig(schedule=schedule)))
-    found = rank_targets(trained.recommender, trained.table.codes_NM, trained.table.suffix_N, inputs.sequences, "test", EvaluationConfig(beams=20))
+    codes_NM, suffix_N, seq = trained.table.codes_NM, trained.table.suffix_N, inputs.sequences
+    tokens_NTd = table_tokens(trained.recommender, trained.table, trained.tokenizer, trained.z_Ne)
+    found = rank_targets(trained.recommender, codes_NM, suffix_N, seq, "test", EvaluationConfig(beams=20), tokens_NTd=tokens_NTd)
     recall_10 = float(recall(found.rank_T, 10).mean())
     print(f"Recall@10 {recall_10:.3f}, best epoch {trained.best_epoch}, {schedule.name}")
     for user, items_k in zip(found.users_T[:3], found.items_Tk[:3, :5], strict=True):

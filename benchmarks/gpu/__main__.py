@@ -73,7 +73,8 @@ def main() -> None:
 
         retraining.run(data, given)
         return
-    recommender = replace(chosen.recommender, history=given.history)
+    # the paper's way to read histories, also under the small preset: what the other side of each table does
+    recommender = replace(chosen.recommender, history=given.history, history_input="hard", item_tokens="all")
     tok, table = _quick(data, chosen.tokenizer)
     if given.command == "train":
         common = {"data": data.name, "real_vectors": data.real_vectors}

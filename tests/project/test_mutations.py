@@ -14,5 +14,5 @@ from tests.mutations import MUTATIONS, REPOSITORY, broken
 def test_a_mutation_fits_the_code_and_names_a_test_that_exists(mutation):
     ast.parse(broken(mutation))  # fails on the changed meaning, not on a typing error
     file, _, name = mutation.test.partition("::")
-    text = (REPOSITORY / "tests" / "diger_core" / file).read_text(encoding="utf-8")
+    text = (REPOSITORY / "tests" / mutation.room / file).read_text(encoding="utf-8")
     assert re.search(rf"^def {re.escape(name.partition('[')[0])}\(", text, re.M), mutation.test

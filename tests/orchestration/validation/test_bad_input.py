@@ -163,7 +163,7 @@ def test_a_catalogue_of_one_item_and_its_copies_is_refused(message):
 
 def test_a_catalogue_without_text_or_vectors_is_refused_and_passes_with_vectors(message, shop):
     bare = material.items().select(["item_id"])
-    assert "items.parquet: has no text column" in message(items=bare)
+    assert "items.parquet: has no text column" in message(items=bare, validated_items={"require_text": True})
     assert shop(items=bare, vectors=material.vectors())["validated_items"].facts["passed"]
 
 

@@ -8,6 +8,7 @@ import sys
 import pyarrow as pa
 import pytest
 
+from orchestration.engine.registry import Volume
 from orchestration.params.data import ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.validation import expectations
 from orchestration.validation.expectations import check_interactions, check_items, expected_check_names
@@ -104,8 +105,8 @@ def test_received_nulls_are_tolerated_up_to_the_quarantine_share(catalogue, even
 
 def test_row_count_is_held_against_the_previous_snapshot(catalogue, events):
     known = catalogue.table["item_id"]
-    assert failed(check_interactions(material.interactions(), events, known, EVENTS, 401)) == {"gx_received_row_count"}
-    assert failed(check_interactions(material.interactions(), events, known, EVENTS, 400)) == set()
+    assert failed(check_interactions(material.interactions(), events, known, EVENTS, Volume(401, "before"))) == {"gx_received_row_count"}
+    assert failed(check_interactions(material.interactions(), events, known, EVENTS, Volume(400, "before"))) == set()
 
 
 def test_uint64_and_text_ids_reach_the_suite_exactly():

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from diger_core.config import NeighboursConfig
-from diger_core.data.sequences import Float32, Int32, Int64, Sequences
+from diger_core.data.sequences import Float32, Int32, Int64, Sequences, ranges
 from diger_core.data.splits import training_ends, training_mask
 from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
@@ -200,7 +200,8 @@ def scored(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weights_TL
     found_Tk, score_Tk = np.full((len(items_TL), top), -1, dtype=np.int32), np.zeros((len(items_TL), top), dtype=np.float32)
     items, sizes_T = tables[0][0].items, np.zeros(len(items_TL), dtype=np.int64)
     for table, _ in tables:
-        sizes_T += np.append(np.diff(table.offsets_N1), 0)[items_TL].sum(axis=1)
+        at_TL = np.maximum(items_TL, 0)
+        sizes_T += ((table.offsets_N1[at_TL + 1] - table.offsets_N1[at_TL]) * (items_TL >= 0)).sum(axis=1)
     dense = items <= DENSE
     ends_T = np.cumsum(np.maximum(sizes_T, items) if dense else sizes_T)
     start = 0
@@ -228,8 +229,9 @@ def _expanded(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weights
     keys: list[Int64] = []
     values: list[Float32] = []
     for table, strength in tables:
-        begin_X, many_X = table.offsets_N1[item_X], np.diff(table.offsets_N1)[item_X]
-        place = np.repeat(begin_X - (np.cumsum(many_X) - many_X), many_X) + np.arange(int(many_X.sum()))
+        begin_X = table.offsets_N1[item_X]
+        many_X = table.offsets_N1[item_X + 1] - begin_X
+        place = ranges(begin_X, many_X)
         keys.append(np.repeat(row_X, many_X) * table.items + table.items_P[place])
         values.append(np.repeat(weight_X * np.float32(strength), many_X) * table.weights_P[place])
     return np.concatenate(keys), np.concatenate(values)

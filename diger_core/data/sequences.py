@@ -68,6 +68,17 @@ class Sequences:
         return cls(arrays["events"], arrays["offsets"], int(arrays["items"][0]), arrays.get("timestamps"), arrays.get("weights"), boundaries)
 
 
+def ranges(begin_T: Int64, many_T: Int64) -> Int64:
+    """begin, begin + 1, ... of `many` places for each row, row after row."""
+    return np.repeat(begin_T - (np.cumsum(many_T) - many_T), many_T) + np.arange(int(many_T.sum()))
+
+
+def gathered(seq: Sequences, begin_T: Int64, end_T: Int64) -> tuple[Int32, Int64]:
+    """(the events from `begin` to before `end` of every row, one row after the other; offsets [T + 1] of the rows in them)."""
+    many_T = end_T - begin_T
+    return seq.events_E[ranges(begin_T, many_T)], np.r_[0, np.cumsum(many_T)]
+
+
 def sequences(interactions: pa.Table, items: pa.Table, *, use_weights: bool = False, by_time: bool = False) -> tuple[Sequences, pa.Table, pa.Table]:
     """Number users and items canonically (integers by value, strings by UTF-8 bytes) and order each user's events.
 

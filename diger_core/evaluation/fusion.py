@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diger_core.data.neighbours import ItemTable, history_weights, scored
-from diger_core.data.sequences import Float32, Int32, Int64, Sequences
+from diger_core.data.sequences import Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import training_mask
 
 PARTS = ("generative", "transitions", "text", "repeat", "recent", "popular")
@@ -36,19 +36,24 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Counts:
-    """What is counted: the two tables and the two popularities (float32 [N], sums 1). `tau`: of each part that ages a history."""
+    """What is counted: the two tables and the two popularities (float32 [N], sums 1), with the items that each names. `tau`: of each part that ages
+    a history."""
 
     transitions: ItemTable
     text: ItemTable
     recent_N: Float32
     popular_N: Float32
+    recent_k: Int32
+    popular_k: Int32
     tau: Mapping[str, float] = field(default_factory=lambda: {"transitions": 5.0, "text": 5.0, "repeat": 5.0})
 
     @classmethod
     def of(cls, seq: Sequences, transitions: ItemTable, text: ItemTable, tau: Mapping[str, float] | None = None) -> Counts:
         """With the popularities of the training events of `seq`."""
-        recent_N, popular_N = popularities(seq)
-        return cls(transitions, text, recent_N, popular_N) if tau is None else cls(transitions, text, recent_N, popular_N, tau)
+        shares = popularities(seq)
+        named = (np.argsort(-share_N, kind="stable")[:LISTED].astype(np.int32) for share_N in shares)  # once: not for every chunk of rows
+        counts = cls(transitions, text, *shares, *named)
+        return counts if tau is None else replace(counts, tau=tau)
 
 
 def popularities(seq: Sequences) -> tuple[Float32, Float32]:
@@ -125,8 +130,7 @@ def candidates(
         named[part] = scored([(table, 1.0)], items_TL, weights_TL, LISTED)
     items_TL, weights_TL = history_weights(seq, users_T, end_T, HISTORY, counts.tau["repeat"])
     named["repeat"] = (items_TL, weights_TL)
-    for part, share_N in (("recent", counts.recent_N), ("popular", counts.popular_N)):
-        best_k = np.argsort(-share_N, kind="stable")[:LISTED].astype(np.int32)
+    for part, share_N, best_k in (("recent", counts.recent_N, counts.recent_k), ("popular", counts.popular_N, counts.popular_k)):
         named[part] = (np.tile(best_k, (len(users_T), 1)), np.tile(share_N[best_k], (len(users_T), 1)))
     return _union(named, counts, seq, users_T, end_T, remove_seen, allowed_N, raw)
 
@@ -169,10 +173,8 @@ def _keys(items_Tx: Int32, value_Tx: Float32, items: int) -> tuple[Int64, Float3
 
 def _seen_keys(seq: Sequences, users_T: Int64, end_T: Int64) -> Int64:
     """row * N + item of what each row's history holds."""
-    begin_T = seq.offsets_U1[users_T]
-    many_T = end_T - begin_T
-    place = np.repeat(begin_T - (np.cumsum(many_T) - many_T), many_T) + np.arange(int(many_T.sum()))
-    return np.repeat(np.arange(len(users_T), dtype=np.int64), many_T) * seq.items + seq.events_E[place]
+    events_e, offsets_T1 = gathered(seq, seq.offsets_U1[users_T], end_T)
+    return np.repeat(np.arange(len(users_T), dtype=np.int64), np.diff(offsets_T1)) * seq.items + events_e
 
 
 def fused(found: Candidates, weights: Mapping[str, float], k: int) -> tuple[Int32, Float32]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diger_core.config import EvaluationConfig
-from diger_core.data.sequences import Float32, Int32, Int64, Sequences
+from diger_core.data.sequences import Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import Split, same_time, targets, training_counts
 from diger_core.evaluation.baselines import CHUNK, compacted, markov, most_popular
 from diger_core.evaluation.metrics import Estimates, Float64, Metrics, ndcg, ranks, recall
@@ -106,13 +106,15 @@ def recommended(
         raise ValueError("recommended: soft history input, and no other, takes the items' tokens (history_input.table_tokens)")
     progress = progress or Silent()
     trie = trie or Trie.from_table(codes_NM, suffix_N, recommender.codes, recommender.suffixes, device)
-    history = _Histories(seq, codes_NM, suffix_N, tokens_NTd, device)
-    seen = _Seen(seq, device) if remove_seen else None
     begin_T = np.maximum(seq.offsets_U1[users_T], end_T - recommender.config.history)
     if (begin_T >= end_T).any():
         raise ValueError("recommended: a user has no event before the given end")
+    # The rows' own events alone go to the device: a shard of users costs what it holds, not what the data hold.
+    events_e, offsets_T1 = gathered(seq, begin_T, end_T)
+    history = _Histories(events_e, codes_NM, suffix_N, tokens_NTd, device)
+    seen = _Seen(seq, users_T, end_T, device) if remove_seen else None
     order_T = np.argsort(end_T - begin_T, kind="stable")
-    on_device = [torch.from_numpy(np.ascontiguousarray(array[order_T])).to(device) for array in (begin_T, end_T, users_T)]
+    on_device = [torch.from_numpy(array[order_T]).to(device) for array in (offsets_T1[:-1], offsets_T1[1:], np.arange(len(order_T)))]
     training = recommender.training
     recommender.eval()
     used = fast_recommender(recommender, device) if fused else recommender
@@ -120,11 +122,11 @@ def recommended(
     try:
         for start in range(0, len(order_T), batch_size):
             rows_B = order_T[start : start + batch_size]
-            begin_B, end_B, users_B = (array[start : start + batch_size] for array in on_device)
+            begin_B, end_B, place_B = (array[start : start + batch_size] for array in on_device)
             longest = int((end_T[rows_B] - begin_T[rows_B]).max())
             items_BW, scores_BW = _recommend(used, history, trie, begin_B, end_B, longest, beams, constrained)
             if seen is not None:
-                items_BW, scores_BW = _without(seen(users_B, items_BW, end_B), items_BW, scores_BW)
+                items_BW, scores_BW = _without(seen(place_B, items_BW), items_BW, scores_BW)
             batches.append((items_BW[:, :top].int(), scores_BW[:, :top].float()))
             progress.update(what, min(start + batch_size, len(order_T)), len(order_T))
     finally:
@@ -207,16 +209,16 @@ def time_slices(seq: Sequences, users_T: Int64) -> dict[str, npt.NDArray[np.bool
 class _Histories:
     """The last L items before a target as embedded tokens, gathered on the device: looked up by their IDs, or in `tokens_NTd`."""
 
-    def __init__(self, seq: Sequences, codes_NM: Tensor, suffix_N: Tensor, tokens_NTd: Tensor | None, device: torch.device | str) -> None:
+    def __init__(self, events_e: Int32, codes_NM: Tensor, suffix_N: Tensor, tokens_NTd: Tensor | None, device: torch.device | str) -> None:
         self.tokens_NTd = None if tokens_NTd is None else tokens_NTd.to(device)
-        self.events_E = torch.from_numpy(seq.events_E).to(device)
+        self.events_e = torch.from_numpy(events_e).to(device)
         self.table_NQ = torch.cat((torch.as_tensor(codes_NM).long(), torch.as_tensor(suffix_N).long()[:, None]), dim=1).to(device)
 
     def __call__(self, recommender: Recommender | FastRecommender, begin_B: Tensor, end_B: Tensor, longest: int) -> tuple[Tensor, Tensor]:
         """(tokens [B, longest t, d], mask [B, longest t]), padded at the end; t tokens an item."""
         place_BL = begin_B[:, None] + torch.arange(longest, device=begin_B.device)
         real_BL = place_BL < end_B[:, None]
-        items_BL = self.events_E[place_BL.where(real_BL, begin_B[:, None])].long()
+        items_BL = self.events_e[place_BL.where(real_BL, begin_B[:, None])].long()
         if self.tokens_NTd is None:
             tokens_BLTd = recommender.merged(recommender.embed_codes(self.table_NQ[items_BL]))
         else:
@@ -225,19 +227,18 @@ class _Histories:
 
 
 class _Seen:
-    """Whether an item occurs in a user's events before a position: a binary search among (user, item) keys, sorted by first occurrence."""
+    """Whether an item occurs in a row's history: a binary search among the sorted keys row * N + item of these rows alone."""
 
-    def __init__(self, seq: Sequences, device: torch.device | str) -> None:
-        user_E = np.repeat(np.arange(seq.users, dtype=np.int64), np.diff(seq.offsets_U1))
-        key_E = user_E * seq.items + seq.events_E
-        order_E = np.argsort(key_E, kind="stable")
-        self.keys, self.places = torch.from_numpy(key_E[order_E]).to(device), torch.from_numpy(order_E).to(device)
-        self.items = seq.items
+    def __init__(self, seq: Sequences, users_T: Int64, end_T: Int64, device: torch.device | str) -> None:
+        events_e, offsets_T1 = gathered(seq, seq.offsets_U1[users_T], end_T)
+        key_e = np.repeat(np.arange(len(users_T), dtype=np.int64), np.diff(offsets_T1)) * seq.items + events_e
+        self.keys, self.items = torch.from_numpy(np.sort(key_e)).to(device), seq.items
 
-    def __call__(self, users_B: Tensor, items_BW: Tensor, end_B: Tensor) -> Tensor:
-        key_BW = users_B[:, None] * self.items + items_BW.clamp_min(0)
+    def __call__(self, place_B: Tensor, items_BW: Tensor) -> Tensor:
+        """Bool [B, W] for the rows at `place_B`; False for -1."""
+        key_BW = place_B[:, None] * self.items + items_BW.clamp_min(0)
         found_BW = torch.searchsorted(self.keys, key_BW).clamp_max(len(self.keys) - 1)
-        return (self.keys[found_BW] == key_BW) & (self.places[found_BW] < end_B[:, None]) & (items_BW >= 0)
+        return (self.keys[found_BW] == key_BW) & (items_BW >= 0)
 
 
 def _metric(kind: str, k: int, rank_T: Int32) -> Float64:
@@ -279,12 +280,11 @@ def _baseline_without_seen(baseline: Baseline) -> Baseline:
     """The baseline without each user's seen items: enough candidates are ranked that k unseen ones are left wherever the catalogue has them."""
 
     def ranked(seq: Sequences, users_T: Int64, end_T: Int64, k: int) -> Int32:
-        seen = _Seen(seq, "cpu")
         parts = [np.empty((0, k), dtype=np.int32)]
         for start in range(0, len(users_T), CHUNK):
             users_t, end_t = users_T[start : start + CHUNK], end_T[start : start + CHUNK]
             items_tx = baseline(seq, users_t, end_t, k + int((end_t - seq.offsets_U1[users_t]).max()))
-            gone_tx = seen(torch.from_numpy(users_t), torch.from_numpy(items_tx).long(), torch.from_numpy(end_t))
+            gone_tx = _Seen(seq, users_t, end_t, "cpu")(torch.arange(len(users_t)), torch.from_numpy(items_tx).long())
             parts.append(compacted(np.where(gone_tx.numpy(), np.int32(-1), items_tx), k))
         return np.concatenate(parts)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diger_core.data.sequences import Float32, Int32, Int64, Sequences
+from diger_core.data.sequences import Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import targets
 from diger_core.evaluation.fusion import TAUS, Candidates, Counts, candidates, fused, ndcg_of, search_weights
 
@@ -124,11 +124,9 @@ def fit(counts: Counts, seq: Sequences, beams: Beams | None, seed: int = 0, *, r
 
 def repeat_share(seq: Sequences, users_T: Int64, end_T: Int64, target_T: Int32) -> float:
     """Share of the targets that their user's history holds."""
-    begin_T = seq.offsets_U1[users_T]
-    many_T = end_T - begin_T
-    place = np.repeat(begin_T - (np.cumsum(many_T) - many_T), many_T) + np.arange(int(many_T.sum()))
-    row = np.repeat(np.arange(len(users_T)), many_T)
-    return float((np.bincount(row, seq.events_E[place] == target_T[row], minlength=len(users_T)) > 0).mean())
+    events_e, offsets_T1 = gathered(seq, seq.offsets_U1[users_T], end_T)
+    row_e = np.repeat(np.arange(len(users_T)), np.diff(offsets_T1))
+    return float((np.bincount(row_e, events_e == target_T[row_e], minlength=len(users_T)) > 0).mean())
 
 
 def _aged(counts: Counts, tau: Mapping[str, float]) -> Counts:

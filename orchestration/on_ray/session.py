@@ -32,6 +32,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
 }
+# A cluster gets a fixed 30 seconds to start; on a machine that is busy just then a second try comes through.
+_SLOW_START = "timed out during startup"
 _PATIENCE = 3.0  # seconds that something gets to end by itself
 # A Unix socket's path may have 107 bytes; Ray appends up to 72 (session name, "sockets", the socket's name) to its directory.
 _LONGEST_BASE = 107 - 72 - len("/diger-12345678")
@@ -91,37 +93,44 @@ def _keep_private() -> None:
 
 
 def _start(ray: Any, address: str, cluster: ClusterConfig) -> None:
-    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.WARNING}
-    if address == "local":
-        from ray._private import ray_constants
-
-        ray_constants.ENABLE_RAY_CLUSTER = False  # as `_keep_private` says it, also where something had imported Ray before
-        _State.cpus = max(threads.cores(), cluster.workers, 1)
-        _State.directory = str(private_directory("diger-", _short_directory()))
-        options |= {
-            "num_cpus": _State.cpus,
-            "include_dashboard": cluster.dashboard,
-            "dashboard_host": "127.0.0.1",
-            "object_store_memory": cluster.object_store_mb * 1024 * 1024,
-            "_temp_dir": _State.directory,
-        }
-        if cluster.gpus != "auto":
-            options["num_gpus"] = cluster.gpus
-    try:
-        ray.init(**options)
-    except BaseException as error:
-        _shutdown(ray)  # also where an interrupt comes in between: some of its processes may run already
-        if not isinstance(error, Exception):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        remedy = (
-            "check cluster.address or RAY_ADDRESS"
-            if address != "local"
-            else "check free memory and the temporary directory (TMPDIR), or do without Ray (--set cluster.workers=0)"
-        )
-        raise DigerError(f"Ray does not start at {address!r}: {reason}: {remedy}") from error
+    for last in (False, True):
+        options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.WARNING}
+        try:
+            ray.init(**options, **(_private_options(cluster) if address == "local" else {}))
+            break
+        except BaseException as error:
+            _shutdown(ray)  # also where an interrupt comes in between: some of its processes may run already
+            if not isinstance(error, Exception):
+                raise
+            if last or address != "local" or _SLOW_START not in str(error):
+                raise DigerError(f"Ray does not start at {address!r}: {_reason(error)}: {_remedy(address)}") from error
     _State.owned = True
     atexit.register(shutdown)
+
+
+def _private_options(cluster: ClusterConfig) -> dict[str, Any]:
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False  # as `_keep_private` says it, also where something had imported Ray before
+    _State.cpus = max(threads.cores(), cluster.workers, 1)
+    _State.directory = str(private_directory("diger-", _short_directory()))
+    return {
+        "num_cpus": _State.cpus,
+        "include_dashboard": cluster.dashboard,
+        "dashboard_host": "127.0.0.1",
+        "object_store_memory": cluster.object_store_mb * 1024 * 1024,
+        "_temp_dir": _State.directory,
+    } | ({} if cluster.gpus == "auto" else {"num_gpus": cluster.gpus})
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _remedy(address: str) -> str:
+    if address != "local":
+        return "check cluster.address or RAY_ADDRESS"
+    return "check free memory and the temporary directory (TMPDIR), or do without Ray (--set cluster.workers=0)"
 
 
 def private() -> bool:

@@ -148,6 +148,33 @@ def test_an_interrupted_stage_leaves_no_thread_no_cluster_and_no_process() -> No
     assert "fit-test" not in {thread.name for thread in threading.enumerate()}
 
 
+class _SlowRay:
+    """Stands for a Ray whose first starts take too long."""
+
+    def __init__(self, slow: int) -> None:
+        self.slow, self.directories = slow, list[str]()
+
+    def init(self, _temp_dir: str, **options: object) -> None:
+        self.directories.append(_temp_dir)
+        if len(self.directories) <= self.slow:
+            raise RuntimeError("The current node timed out during startup. This could happen because ...")
+
+    def shutdown(self, wait_for_processes: bool) -> None:
+        assert wait_for_processes
+
+
+def test_a_start_that_was_too_slow_is_tried_once_more_and_leaves_nothing() -> None:
+    ray_session.shutdown()
+    busy = _SlowRay(1)
+    ray_session._start(busy, "local", ClusterConfig())
+    assert [os.path.isdir(each) for each in busy.directories] == [False, True]
+    ray_session._shutdown(busy)
+    too_busy = _SlowRay(2)
+    with pytest.raises(DigerError, match=r"^Ray does not start at 'local': The current node timed out .*cluster.workers=0"):
+        ray_session._start(too_busy, "local", ClusterConfig())
+    assert [os.path.isdir(each) for each in (*busy.directories, *too_busy.directories)] == [False] * 4
+
+
 def test_a_call_of_ray_starts_no_cluster_by_itself() -> None:
     with ray_session.ray_session(ClusterConfig(workers=1)) as ray:
         ray.put(1)

@@ -5,7 +5,7 @@ T users. `rank_T`: the place of the target in the recommendations, 1 first, 0 no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -89,22 +89,47 @@ def resampled_sums(values_TC: Float64, resamples: int, seed: int) -> Iterator[Fl
     """
     if len(values_TC) == 0:
         raise ValueError("bootstrap: there are no users to draw from")
-    distinct_GC, counts_G = np.unique(values_TC, axis=0, return_counts=True)
+    return drawn_sums(*np.unique(values_TC, axis=0, return_counts=True), resamples, seed)
+
+
+def drawn_sums(distinct_GC: Float64, counts_G: npt.NDArray[np.int64], resamples: int, seed: int) -> Iterator[Float64]:
+    """As `resampled_sums`, of distinct rows and how many users have each."""
     generator = np.random.default_rng(seed)
     block = max(1, 4_000_000 // len(distinct_GC))
     for done in range(0, resamples, block):
-        drawn_rG = generator.multinomial(len(values_TC), counts_G / counts_G.sum(), size=min(block, resamples - done))
+        drawn_rG = generator.multinomial(counts_G.sum(), counts_G / counts_G.sum(), size=min(block, resamples - done))
         yield drawn_rG @ distinct_GC
 
 
-class Estimates:
-    """Means and bootstrap intervals of columns over parts of the users; a part's mean in one draw is its sum over its number of users."""
+def distinct(columns: Iterable[npt.NDArray[np.integer]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(a row of each distinct combination of the columns' values [G], how many rows have it [G]), in the order of these values.
 
-    def __init__(self, values_TC: Float64, slices: dict[str, npt.NDArray[np.bool_]], resamples: int, seed: int) -> None:
-        self.columns, self.place = values_TC.shape[1], {name: i for i, name in enumerate(slices)}
-        blocks_TX = np.concatenate([np.column_stack((values_TC * mask_T[:, None], mask_T)) for mask_T in slices.values()], axis=1)
-        self.observed = self._means(blocks_TX.sum(axis=0, keepdims=True))[0]
-        self.drawn = self._means(np.concatenate(list(resampled_sums(blocks_TX, resamples, seed))))
+    columns: integers [T] of at least 0. Memory: some 40 bytes a row, whatever the number of columns.
+    """
+    key_T, size = np.zeros(1, dtype=np.int64), 1
+    for column_T in columns:
+        span = int(column_T.max(initial=0)) + 1
+        if size * span > np.iinfo(np.int64).max:
+            key_T = np.unique(key_T, return_inverse=True)[1]
+            size = int(key_T.max()) + 1
+        key_T, size = key_T * span + column_T, size * span
+    _, first_G, counts_G = np.unique(key_T, return_index=True, return_counts=True)
+    return first_G, counts_G
+
+
+class Estimates:
+    """Means and bootstrap intervals of columns over parts of the users; a part's mean in one draw is its sum over its number of users.
+
+    values_GC: of each distinct kind of user; slices: masks [G]; counts_G: how many users are of each kind.
+    """
+
+    def __init__(
+        self, values_GC: Float64, slices: dict[str, npt.NDArray[np.bool_]], counts_G: npt.NDArray[np.int64], resamples: int, seed: int
+    ) -> None:
+        self.columns, self.place = values_GC.shape[1], {name: i for i, name in enumerate(slices)}
+        blocks_GX = np.concatenate([np.column_stack((values_GC * mask_G[:, None], mask_G)) for mask_G in slices.values()], axis=1)
+        self.observed = self._means((counts_G @ blocks_GX)[None])[0]
+        self.drawn = self._means(np.concatenate(list(drawn_sums(blocks_GX, counts_G, resamples, seed))))
 
     def _means(self, sums_RX: Float64) -> Float64:
         """[R, slices, C]; a draw without any user of a small slice counts as 0."""

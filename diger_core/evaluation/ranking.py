@@ -18,7 +18,7 @@ from diger_core.config import EvaluationConfig
 from diger_core.data.sequences import Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import Split, same_time, targets, training_counts
 from diger_core.evaluation.baselines import CHUNK, compacted, markov, most_popular
-from diger_core.evaluation.metrics import Estimates, Float64, Metrics, ndcg, ranks, recall
+from diger_core.evaluation.metrics import Estimates, Float64, Metrics, distinct, ndcg, ranks, recall
 from diger_core.fast.inference import FastRecommender, fast_recommender
 from diger_core.progress import Progress, Silent
 from diger_core.recommender.beam import beam_search
@@ -169,8 +169,11 @@ def evaluation(results: Mapping[str, EvaluationResult], seq: Sequences, config: 
     slices = {"all": np.ones(len(first.target_T), dtype=bool), **parts}
     slices = {name: mask_T for name, mask_T in slices.items() if name == "all" or mask_T.any()}
     metrics = [("recall", k) for k in config.recall_at] + [("ndcg", k) for k in config.ndcg_at]
-    columns = [_metric(kind, k, result.rank_T) for result in results.values() for kind, k in metrics]
-    estimates = Estimates(np.stack(columns, axis=1), slices, config.bootstrap, seed)
+    # Users of the same ranks and slices are one kind: there are few, so memory does not grow with users x models x slices.
+    row_G, counts_G = distinct([*(result.rank_T for result in results.values()), *slices.values()])
+    columns = [_metric(kind, k, result.rank_T[row_G]) for result in results.values() for kind, k in metrics]
+    kinds = {name: mask_T[row_G] for name, mask_T in slices.items()}
+    estimates = Estimates(np.stack(columns, axis=1), kinds, counts_G, config.bootstrap, seed)
     names, labels = list(results), [f"{kind}@{k}" for kind, k in metrics]
     described = {part: {name: estimates.model(part, place * len(labels), labels) for place, name in enumerate(names)} for part in slices}
     models = described.pop("all")

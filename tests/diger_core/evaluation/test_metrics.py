@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from diger_core.evaluation.metrics import Estimates, bootstrap_interval, ndcg, paired_bootstrap, ranks, recall, resampled_sums
+from diger_core.evaluation.metrics import Estimates, bootstrap_interval, distinct, ndcg, paired_bootstrap, ranks, recall, resampled_sums
 
 
 def test_ranks_count_from_one_and_empty_places_are_no_hit():
@@ -55,7 +56,7 @@ def test_pairing_removes_what_users_have_in_common():
 def test_slices_are_means_over_their_own_users_and_differences_are_paired():
     values = np.array([[1.0, 0.5], [0.0, 0.5], [1.0, 1.0], [1.0, 1.0]] * 50)
     part = np.tile([True, True, False, False], 50)
-    estimates = Estimates(values, {"all": np.ones(200, dtype=bool), "part": part}, 500, seed=0)
+    estimates = Estimates(values, {"all": np.ones(200, dtype=bool), "part": part}, np.ones(200, dtype=np.int64), 500, seed=0)
     assert estimates.model("all", 0, ["a", "b"]) | {"intervals": None} == {"a": 0.75, "b": 0.75, "intervals": None}
     assert estimates.model("part", 0, ["a"])["a"] == 0.5
     low, high = estimates.model("part", 0, ["a"])["intervals"]["a"]
@@ -63,3 +64,21 @@ def test_slices_are_means_over_their_own_users_and_differences_are_paired():
     assert estimates.difference("all", 0, 0, ["a"]) == {"a": {"mean": 0.0, "low": 0.0, "high": 0.0}}  # the same draws for both
     assert estimates.difference("part", 1, 1, ["b"]) == {"b": {"mean": 0.0, "low": 0.0, "high": 0.0}}
     assert estimates.difference("all", 0, 1, ["x"])["x"]["mean"] == 0
+
+
+def test_distinct_kinds_are_those_of_a_loop_also_where_their_keys_would_not_fit():
+    random = np.random.default_rng(1)
+    for columns in ([random.integers(0, 3, 500) for _ in range(3)], [random.integers(0, 2, 500) * (2**40) for _ in range(4)]):
+        first_G, counts_G = distinct(columns)
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        assert {rows[at]: int(count) for at, count in zip(first_G, counts_G, strict=True)} == dict(Counter(rows))
+
+
+def test_kinds_with_counts_give_what_users_one_by_one_give():
+    random = np.random.default_rng(2)
+    rank_T, mask_T = random.integers(0, 11, 3000), random.random(3000) < 0.3
+    row_G, counts_G = distinct([rank_T, mask_T])
+    few = Estimates(ndcg(rank_T[row_G], 10)[:, None], {"part": mask_T[row_G]}, counts_G, 2000, seed=0).model("part", 0, ["n"])
+    many = Estimates(ndcg(rank_T, 10)[:, None], {"part": mask_T}, np.ones(3000, dtype=np.int64), 2000, seed=0).model("part", 0, ["n"])
+    assert few["n"] == pytest.approx(many["n"], abs=1e-12)
+    np.testing.assert_allclose(few["intervals"]["n"], many["intervals"]["n"], atol=0.002)

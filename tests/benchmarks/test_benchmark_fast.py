@@ -44,6 +44,7 @@ def measured(folder, tmp_path_factory) -> dict[str, list[dict]]:
         return {name: lines(folder, tmp_path_factory.mktemp(name), patch, name) for name in ("fast", "scale")}
 
 
+@pytest.mark.slow
 def test_one_run_of_fast_measures_every_cell(measured):
     found = measured["fast"]
     assert len({row["run"] for row in found}) == 1
@@ -57,6 +58,7 @@ def test_one_run_of_fast_measures_every_cell(measured):
     assert [row["items"] for row in found if row["part"] == "table"] == list(fast.QUICK.items)
 
 
+@pytest.mark.slow
 def test_scale_walks_along_every_axis(measured):
     found = measured["scale"]
     sizes = scale.QUICK
@@ -93,6 +95,7 @@ def results(tmp_path, monkeypatch):
     return write
 
 
+@pytest.mark.slow
 def test_the_report_reads_what_a_run_wrote(measured, results):
     results("fast", measured["fast"])
     results("scale", measured["scale"])

@@ -290,6 +290,7 @@ def test_a_lone_click_asks_the_stored_verdict_and_not_the_process(world, made, m
     assert append(world.store, made[0]["bundle"].hash, "promote", "by hand", forced=True).forced
 
 
+@pytest.mark.slow
 @pytest.mark.s3
 def test_gate_and_release_on_s3(s3_bucket, template):
     world = ReleaseWorld(s3_bucket)

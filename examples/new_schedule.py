@@ -4,6 +4,8 @@ A schedule that should stay goes into a file of `diger_core/training/schedules/`
 params.yaml, search, checkpoints and the report take it.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from diger_core.config import SCHEDULES, ScheduleConfig
@@ -17,8 +19,15 @@ class Halving(Schedule):
     """sigma_0, halved after every tenth of the run. Computed on the device from the step alone: no number is read back."""
 
     def sigma_level(self, state: State, level: int, det_Vj: Tensor) -> Tensor:
+        return filled(self._sigma(state), det_Vj)
+
+    def summary(self, state: State) -> dict[str, Any]:
+        """What the report's curve of the noise shows."""
+        return {**super().summary(state), "sigma": float(self._sigma(state))}
+
+    def _sigma(self, state: State) -> Tensor:
         done = (state["step"] * HALVINGS / self.total_steps).floor()
-        return filled(self.config.sigma_0 * 0.5**done, det_Vj)
+        return self.config.sigma_0 * 0.5**done
 
 
 def main() -> float:

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import Any, ClassVar
 
-from diger_core.config import STRICT, JointModelConfig, PathsConfig
+from diger_core.config import SCHEDULES, STRICT, JointModelConfig, PathsConfig
 
 Value = float | str
 Config = dict[str, Value]
 PATHS = ("history", "teacher", "labels")
-# What each schedule reads (docs/method.md, section 4); tau, rates, forward mode and paths concern all.
-READ_BY = {
-    "sigma_0": ("gumbel", "gaussian", "linear", "cosine", "exponential", "sdud", "sdud+frqud"),
-    "lambda_": ("sdud", "sdud+frqud"),
-    "r": ("frqud", "sdud+frqud"),
+# What the project's schedules do not read (docs/method.md, section 4); one of your own is taken to read everything. tau, rates, forward mode and
+# paths concern all.
+NOT_READ_BY = {
+    "sigma_0": ("none", "frqud"),
+    "lambda_": ("none", "gumbel", "gaussian", "linear", "cosine", "exponential", "frqud"),
+    "r": ("none", "gumbel", "gaussian", "linear", "cosine", "exponential", "sdud"),
 }
 
 
@@ -102,9 +103,6 @@ class SpaceConfig:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
 
-_NAMES = ("none", "gumbel", "gaussian", "linear", "cosine", "exponential", "sdud", "frqud", "sdud+frqud")
-
-
 def applied(base: JointModelConfig, config: Mapping[str, Value]) -> JointModelConfig:
     """`base` with a trial's values. ValueError where one is out of its range or of the wrong type."""
     schedule: dict[str, Any] = {}
@@ -113,8 +111,8 @@ def applied(base: JointModelConfig, config: Mapping[str, Value]) -> JointModelCo
         if name in ("schedule", "forward", "paths") and not isinstance(value, str):
             raise ValueError(f"{value!r} is not a name")
         if name == "schedule":
-            if value not in _NAMES:
-                raise ValueError(f"{value!r} is no schedule; there are {', '.join(_NAMES)}")
+            if value not in SCHEDULES:
+                raise ValueError(f"{value!r} is no schedule; there are {', '.join(SCHEDULES)}")
             schedule["name"] = value
         elif name == "forward":
             if value not in ("cached", "sampled"):
@@ -159,7 +157,7 @@ def ordered(config: Mapping[str, Value]) -> Config:
 def relevant(config: Mapping[str, Value], default_schedule: str) -> Config:
     """The configuration without what its schedule does not read."""
     schedule = str(config.get("schedule", default_schedule))
-    return ordered({name: value for name, value in config.items() if schedule in READ_BY.get(name, (schedule,))})
+    return ordered({name: value for name, value in config.items() if schedule not in NOT_READ_BY.get(name, ())})
 
 
 def grid(space: SpaceConfig, points: int, default_schedule: str) -> list[Config]:

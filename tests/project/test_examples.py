@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from diger_core.config import SCHEDULES, ScheduleConfig
+from diger_core.config import SCHEDULES, JointModelConfig, ScheduleConfig
 from diger_core.training.schedules import build_schedule
 from examples import new_schedule, train_in_memory
+from orchestration.search.space import applied, relevant
 
 CHANCE = 10 / train_in_memory.ITEMS
 
@@ -22,4 +23,7 @@ def test_a_schedule_of_ones_own_is_one_line_in_the_registry(monkeypatch: pytest.
     det_V1 = torch.zeros((3, 1), dtype=torch.int64)
     sigma = [float(schedule.sigma_level({"step": torch.tensor(step)}, 0, det_V1)[0]) for step in (0, 9, 10, 99)]
     assert sigma == [2.0, 2.0, 1.0, 2.0 / 2**9]
+    assert schedule.summary({"step": torch.tensor(10)})["sigma"] == 1.0
+    trial = relevant({"schedule": "halving", "sigma_0": 1.5}, "frqud")
+    assert applied(JointModelConfig(), trial).schedule == ScheduleConfig(name="halving", sigma_0=1.5)
     assert new_schedule.main() > 2 * CHANCE

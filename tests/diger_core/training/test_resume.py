@@ -11,13 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diger_core.config import ScheduleConfig
+from diger_core.config import SCHEDULES, ScheduleConfig
 from diger_core.training.checkpoint import Checkpoint
 from tests.support import small_setting as small
 
 TRAINING = replace(small.TRAINING, epochs=2)
 STEPS = 2 * len(small.loop().context.batches)
-NAMES = ("none", "gumbel", "gaussian", "linear", "cosine", "exponential", "sdud", "frqud", "sdud+frqud")
 
 
 class Killed(BaseException):
@@ -35,7 +34,7 @@ def unbroken(*setting: Any) -> Checkpoint:
 
 @settings(max_examples=12)
 @given(
-    name=st.sampled_from(NAMES), forward=st.sampled_from(["cached", "sampled"]), tau_end=st.sampled_from([None, 0.5]),
+    name=st.sampled_from(tuple(SCHEDULES)), forward=st.sampled_from(["cached", "sampled"]), tau_end=st.sampled_from([None, 0.5]),
     every=st.integers(1, 6), killed_at=st.integers(1, STEPS - 1), generators=st.integers(0, 2**31),
 )  # fmt: skip
 def test_a_run_killed_anywhere_and_resumed_is_the_unbroken_one(name, forward, tau_end, every, killed_at, generators):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diger_core.config import JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TrainingConfig
+from diger_core.config import SCHEDULES, JointModelConfig, PathsConfig, RecommenderConfig, ScheduleConfig, TrainingConfig
 from diger_core.data.batches import Batches
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable, argmin_codes, assignment_hash
@@ -198,7 +198,7 @@ class NoHostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["frozen", "none", "gumbel", "sdud", "frqud", "sdud+frqud", "cosine"])
+@pytest.mark.parametrize("name", ["frozen", *SCHEDULES])
 def test_a_step_never_reads_from_the_device(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Loop.step
 

@@ -6,11 +6,11 @@ engine/           computes a stage once: runner, what a stage gets, provenance, 
 
 snapshot/         raw_items, raw_interactions; reading files, ingest from exports, the embedded shop, arrival
 validation/       validated_items, validated_interactions; columns, rules, quarantine, Great Expectations
-features/         sequences, embeddings; encoders
+features/         sequences, embeddings, neighbours; encoders
 change/           catalogue_diff, cold_start
 training/         tokenizer, frozen_model, joint_model, refit; warm start
 ids/              semantic_ids, id_diff
-verdict/          evaluation, bundle, gate, report
+verdict/          evaluation, fusion, bundle, gate, report
 serving/          release, recommendations
 search/           decay_search, tuned_model, training_comparison
 

@@ -50,7 +50,8 @@ def snapshot_size(url: str) -> SnapshotSize:
         raise DigerError(f"{url}: interactions.parquet holds no event with user and item: there is no size to go by")
     user_E, item_E = (pc.dictionary_encode(pc.cast(events[name], pa.string())).combine_chunks().indices.to_numpy() for name in ("user_id", "item_id"))
     many_U = np.bincount(user_E)
-    pairs = len(np.unique(user_E.astype(np.int64) * (int(item_E.max()) + 1) + item_E))
+    key_E = np.sort(user_E.astype(np.int64) * (int(item_E.max()) + 1) + item_E)  # numpy's unique hashes, many times slower
+    pairs = 1 + int((key_E[1:] != key_E[:-1]).sum())
     days, test_users = None, 0
     if "timestamp" in events.column_names:
         time_E = unix_seconds(events["timestamp"], "interactions.parquet", "timestamp").to_numpy()

@@ -87,7 +87,7 @@ def assert_sound(summary: dict[str, Any], peak: int) -> None:
 
 
 def test_amazon_scientific_small_with_one_epoch(shared_data, tmp_path):
-    budget = ("training.epochs=1", "training.evaluation_users=100", "tokenizer.epochs=5", "cluster.workers=0")
+    budget = ("training.epochs=1", "training.evaluation_users=100", "tokenizer.epochs=5", "cluster.workers=0", "evaluation.beams=10")
     summary, _, peak = run(tmp_path, shared_data("amazon_scientific_small"), *budget)
     assert_sound(summary, peak)
 

@@ -294,6 +294,7 @@ def test_a_missing_watched_directory_is_one_clear_line(place):
         scan(ArrivalConfig(watch="elsewhere"))
 
 
+@pytest.mark.slow
 def test_a_watched_prefix_on_s3(s3_bucket, tmp_path, monkeypatch):
     import s3fs
 

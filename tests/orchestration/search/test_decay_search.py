@@ -148,7 +148,7 @@ def test_a_trial_is_the_joint_models_own_training(world: World) -> None:
     assert [row["loss_gen"] for row in curves] == [row["loss_gen"] for row in trial["rows"]]
 
 
-@pytest.mark.parametrize("stopped_after", [1, 6, 11, 14, 19, 25])
+@pytest.mark.parametrize("stopped_after", [6, 19, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 11, 14, 25))])
 def test_a_stopped_study_goes_on_with_all_trials_and_ends_the_same(world: World, quick: None, stopped_after: int) -> None:
     unbroken, _ = world.compute("decay_search", decay_search, search_params(), key="a" * 64)
     key = f"{stopped_after:064d}"

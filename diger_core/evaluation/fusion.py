@@ -51,10 +51,14 @@ class Counts:
     @classmethod
     def of(cls, seq: Sequences, transitions: ItemTable, text: ItemTable, tau: Mapping[str, float] | None = None) -> Counts:
         """With the popularities of the training events of `seq`."""
-        shares = popularities(seq)
-        named = (np.argsort(-share_N, kind="stable")[:LISTED].astype(np.int32) for share_N in shares)  # once: not for every chunk of rows
-        counts = cls(transitions, text, *shares, *named)
+        recent_N, popular_N = popularities(seq)
+        counts = cls(transitions, text, recent_N, popular_N, _leading(recent_N), _leading(popular_N))
         return counts if tau is None else replace(counts, tau=tau)
+
+
+def _leading(share_N: Float32) -> Int32:
+    """The items that a popularity names: once, not for every chunk of rows."""
+    return np.argsort(-share_N, kind="stable")[:LISTED].astype(np.int32)
 
 
 def popularities(seq: Sequences) -> tuple[Float32, Float32]:

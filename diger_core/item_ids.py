@@ -74,6 +74,19 @@ def index_of(ids: Ids, among: Ids, *, clash: str | None = None) -> Int64:
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
+class Places:
+    """Where single ids stand in a column of distinct ids, for questions that come one at a time: a dictionary, built once."""
+
+    def __init__(self, among: Ids) -> None:
+        values = plain(among)
+        self.integers = pa.types.is_integer(values.type)
+        self._place = {value: place for place, value in enumerate(values.to_pylist())}
+
+    def of(self, value: int | str) -> int:
+        """The place, or -1. An integer and a string are never the same id."""
+        return self._place.get(value, -1)
+
+
 def require_all(ids: Ids, among: Ids, *, what: str, table: str, remedy: str) -> Int64:
     """As `index_of`, where each id must be found: DigerError that names the first missing id of `what`, the table that lacks it and the remedy."""
     place_n = index_of(ids, among, clash=f"item_id is {{0}} in {what} and {{1}} in {table}; store it with one type in both")

@@ -11,11 +11,12 @@ change/           catalogue_diff, cold_start
 training/         tokenizer, frozen_model, joint_model, refit; warm start
 ids/              semantic_ids, id_diff
 verdict/          evaluation, fusion, bundle, gate, report
-serving/          release, recommendations
+serving/          release, recommendations; rules; the same lists online (online/) and over HTTP (http/); export
 search/           decay_search, tuned_model, training_comparison
 
 champion/         the log of releases, bundles, the bundle that a run starts from
 audit/            which data, code and IDs made what; verify, reproduce, forget
 on_ray/, on_dagster/, on_dvc.py   the only places that import those tools (Dagster also in assets/ and definitions.py)
+serving/http/     likewise for FastAPI, uvicorn and the Prometheus client
 cli/              the command `diger`
 """

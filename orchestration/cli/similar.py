@@ -49,9 +49,9 @@ def similar(
     """
     if bool(items) == everything or everything != (out is not None):
         raise click.UsageError("give items, or --all with --out FILE")
-    from orchestration.cli.recommend import cast_ids
     from orchestration.engine.console import console_progress, print_json, print_table
     from orchestration.params.load import load_params
+    from orchestration.serving.given_ids import cast_ids
     from orchestration.serving.similar import KINDS
 
     params, chosen = load_params(params_file, overrides), next(each for each in KINDS if each == kind)

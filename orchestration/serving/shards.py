@@ -94,7 +94,7 @@ def recommend(request: Request, shards: Shards, cluster: ClusterConfig, progress
             keep(shard, opened(shard))
     else:
         map_shards(Recommender, (request,), missing, cluster, keep, progress, "recommendations")
-    return {"counts": opened.counts, "shards": [done[shard] for shard in range(opened.shards)], "reused_shards": reused, "child": opened.child}
+    return {"counts": opened.counts, "shards": [done[shard] for shard in range(opened.shards)], "reused_shards": reused, "child": opened.ranker.child}
 
 
 def counted(number: int, noun: str) -> str:

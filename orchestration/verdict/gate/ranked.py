@@ -21,7 +21,7 @@ from diger_core.evaluation.ranking import EvaluationResult, baseline_results, re
 from diger_core.evaluation.recipes import ranked
 from diger_core.item_ids import index_of
 from diger_core.recommender.trie import Trie
-from orchestration.serving.lists import projected
+from orchestration.serving.ranker import projected
 from orchestration.verdict.gate.document import K
 
 if TYPE_CHECKING:

@@ -26,11 +26,11 @@ from diger_core.store.files import Root
 from orchestration.champion.bundle import load_bundle
 from orchestration.champion.model_artefact import with_assignment
 from orchestration.cli import main
-from orchestration.cli.recommend import read_ids
 from orchestration.features.neighbours import read_table
 from orchestration.graph import BY_NAME
 from orchestration.params.cluster import ClusterConfig
 from orchestration.serving import shards as recommendation_shards
+from orchestration.serving.given_ids import read_ids
 from orchestration.serving.lists import Recommender, Request, removes_seen
 from orchestration.serving.shards import Shards, recommend
 from tests.support.release_world import COUNTED, MODEL_ALONE, USERS, ReleaseWorld, item_name, launched, released
@@ -223,7 +223,7 @@ def test_the_last_events_are_counted_too(world, tmp_path):
     seq = sequences_of(data)
     ends = seq.offsets_U1[1:]
     before, last = seq.events_E[ends - 2], seq.events_E[ends - 1]
-    known, held_out = ([b in table.row(a)[0] for a, b in zip(before, last, strict=True)] for table in (opened.counting.transitions, judged))
+    known, held_out = ([b in table.row(a)[0] for a, b in zip(before, last, strict=True)] for table in (opened.ranker.counting.transitions, judged))
     assert all(known)
     assert not all(held_out)
 

@@ -1,0 +1,85 @@
+"""`diger serve`: the champion's lists over HTTP."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestration.cli.options import open_store, params_options, store_option
+
+if TYPE_CHECKING:
+    from diger_core.store.artefacts import Store
+    from orchestration.champion.log import Entry
+    from orchestration.params.sections import Params
+    from orchestration.serving.online.follow import Follower
+    from orchestration.serving.online.live import LiveChampion
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; any other than loopback is reachable from the network.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one, which is printed.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name under which the service may be asked; may be repeated.")
+@click.option("--snapshot", metavar="DIR_OR_URL", help="Its events are the histories [default: the data that the champion was made from].")
+@params_options
+@store_option
+def serve(
+    host: str, port: int, hosts: tuple[str, ...], snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str
+) -> None:
+    """Serve the present champion's lists over HTTP, and follow the champion log: releases and rollbacks take over between two requests.
+
+    POST /recommend {"user": ID} or {"history": [ITEM, …]}, GET /similar, /health, /version, /metrics, /openapi.json. The lists are those of
+    `diger recommend`. Limits: section serve of params.yaml.
+    """
+    from diger_core.errors import DigerError
+
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    if missing:
+        raise DigerError(f"diger serve needs {', '.join(missing)}: pip install 'diger[serve]'")
+    from orchestration.params.load import load_params
+    from orchestration.serving.http.server import serve as run
+
+    params = load_params(params_file, overrides)
+    follower = following(open_store(store), params, snapshot)
+
+    def ready(url: str) -> None:
+        live = follower.live
+        told = f"champion {live.bundle[:12]} (entry {live.entry.number}); {live.why_seen}" if live else follower.problem
+        print(f"{url}: {told}", flush=True)
+
+    run(follower, params.serve, host, port, hosts, ready)
+
+
+def following(store: Store, params: Params, snapshot: str | None) -> Follower:
+    """Follows the store's champion log, over the champion's own data or over those of a snapshot, which is brought as far as cold start."""
+    from diger_core.store.artefacts import Store
+    from orchestration.champion.log import current
+    from orchestration.serving.online.follow import Follower
+    from orchestration.serving.online.live import LiveChampion, Sources
+
+    pinned = None if snapshot is None else prepared(store, params, snapshot)
+
+    def opened(entry: Entry) -> LiveChampion:
+        fresh = Store(store.url)
+        sources = Sources.own(fresh, entry.bundle) if pinned is None else Sources(entry.bundle, **pinned)
+        return LiveChampion(fresh, entry, sources, params.recommendations, params.training.teacher.text)
+
+    return Follower(lambda: current(Store(store.url)), opened, params.serve)
+
+
+def prepared(store: Store, params: Params, snapshot: str) -> dict[str, str]:
+    """Stage -> hash of the artefacts of a snapshot that lists are made of; what is missing of them is computed, nothing is trained."""
+    from orchestration.engine.console import console_progress
+    from orchestration.engine.registry import register
+    from orchestration.engine.runner import Session, refuse_failed
+    from orchestration.graph import BY_NAME, STAGES, upstream
+
+    wanted = ("sequences", "neighbours", "validated_items", "cold_start")
+    needed = upstream(set(wanted))
+    with console_progress() as progress:
+        session = Session(store, params, register(store, snapshot), progress, {"launched_by": "diger serve"})
+        for stage in STAGES:
+            if stage.name in needed:
+                refuse_failed(session.materialise(stage).artefact)
+    return {name: session.find(BY_NAME[name]).hash for name in wanted}

@@ -1,0 +1,96 @@
+"""Follows the champion log: a release, promotion or rollback takes over between two requests, and what does not load changes nothing.
+
+A thread of its own asks for the log's newest entry, opens its bundle beside the one that serves, and puts it in its place by one assignment. Whoever
+holds the old one keeps it until their request ends; then nobody names it any more and its memory is free.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from orchestration.champion.log import Entry
+from orchestration.params.serve import ServeConfig
+from orchestration.serving.online.live import LiveChampion
+
+LOG = logging.getLogger("diger.serve")
+LONGEST_PAUSE = 300.0  # seconds between two attempts at a bundle that does not load
+
+
+class Follower:
+    """`newest`: the log's newest entry, read at this moment. `open_`: loads what an entry names; whatever it raises is told and changes nothing."""
+
+    def __init__(self, newest: Callable[[], Entry | None], open_: Callable[[Entry], LiveChampion], config: ServeConfig):
+        self._newest, self._open, self._config = newest, open_, config
+        self._live: LiveChampion | None = None
+        self._failed: int | None = None  # the number of the entry that did not load
+        self._pause, self._again = config.poll_seconds, 0.0  # until it is tried again, and when, by the monotonic clock
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.problem: str | None = None
+        self.changes = 0
+        self.failures = 0
+
+    @property
+    def live(self) -> LiveChampion | None:
+        """What serves at this moment; None before anything was released. Take it once for each batch of requests."""
+        return self._live
+
+    def look(self) -> bool:
+        """Asks the log once; whether another champion serves now."""
+        try:
+            entry = self._newest()
+        except Exception as error:  # noqa: BLE001 - a store that cannot be read for a moment must not end the service
+            self._told(f"the champion log cannot be read ({_line(error)}); the last champion serves on")
+            return False
+        if entry is None:
+            self._told("nothing was released yet: `diger run` or `diger promote` makes the first champion")
+            return False
+        live = self._live
+        if live is not None and live.entry.number == entry.number:
+            self.problem, self._failed = None, None
+            return False
+        if self._failed == entry.number and time.monotonic() < self._again:
+            return False
+        try:
+            self._live = self._open(entry)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the champion before serves on and /health says why
+            self._not_loaded(entry, error)
+            return False
+        self.problem, self._failed = None, None
+        self.changes += 1
+        LOG.info("champion", extra={"told": {"entry": entry.number, "bundle": entry.bundle[:12], "action": entry.action}})
+        return True
+
+    def _not_loaded(self, entry: Entry, error: Exception) -> None:
+        """The same entry is tried again, ever more rarely: it may only have been a network's fault. Another entry is tried at once."""
+        self._pause = min(LONGEST_PAUSE, 2 * self._pause) if self._failed == entry.number else self._config.poll_seconds
+        self._failed, self._again = entry.number, time.monotonic() + self._pause
+        self.failures += 1
+        serves = f"bundle {self._live.bundle[:12]} (entry {self._live.entry.number}) serves on" if self._live else "nothing serves"
+        self._told(f"entry {entry.number} names bundle {entry.bundle[:12]}, which does not load: {_line(error)}; {serves}")
+
+    def _told(self, problem: str) -> None:
+        if problem != self.problem:
+            LOG.warning("problem", extra={"told": {"problem": problem}})
+        self.problem = problem
+
+    def start(self) -> None:
+        """Follows in the background until `stop`."""
+        self._thread = threading.Thread(target=self._run, name="diger-champion", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._config.poll_seconds):
+            self.look()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=self._config.timeout_seconds)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: " * (not str(error)) + " ".join(str(error).split())[:300]

@@ -1,0 +1,86 @@
+"""The champion log is followed: what loads takes over, what does not load changes nothing."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from orchestration.champion import log as champion
+from tests.support.serving_world import ServingWorld
+
+
+@pytest.fixture
+def world(tmp_path):
+    return ServingWorld(tmp_path / "store")
+
+
+def damage(world, made):
+    path = world.store.root.at("artefacts", "bundle", made["bundle"].hash, "id_table.parquet")
+    with open(path, "rb") as file:
+        data = file.read()
+    world.store.root.remove("artefacts", "bundle", made["bundle"].hash, "id_table.parquet")
+    with open(path, "wb") as file:
+        file.write(data[:-1] + b"?")
+
+
+def test_a_release_and_a_rollback_take_over_and_the_old_one_goes_with_its_last_user(world):
+    follower = world.follower()
+    assert not follower.look()
+    assert "nothing was released yet" in follower.problem
+    first, second = world.candidate(seed=1), world.candidate(seed=2)
+    world.promote(first)
+    assert follower.look()
+    assert (follower.live.bundle, follower.problem) == (first["bundle"].hash, None)
+    assert not follower.look(), "the same entry is not loaded again"
+    held = follower.live  # as a request does that is being answered
+    world.promote(second)
+    assert follower.look()
+    assert follower.live.bundle == second["bundle"].hash
+    assert held.bundle == first["bundle"].hash
+    gone = weakref.ref(held)
+    del held
+    gc.collect()
+    assert gone() is None, "nothing names it any more"
+    champion.rollback(world.store, "it was better")
+    assert follower.look()
+    assert (follower.live.bundle, follower.live.entry.number, follower.changes) == (first["bundle"].hash, 3, 3)
+
+
+def test_a_bundle_that_does_not_load_changes_nothing_and_is_told(world):
+    first, second = world.candidate(seed=1), world.candidate(seed=2)
+    world.promote(first)
+    follower = world.follower()
+    follower.look()
+    before = follower.live
+    world.promote(second)
+    damage(world, second)
+    assert not follower.look()
+    assert follower.live is before
+    told = f"entry 2 names bundle {second['bundle'].hash[:12]}, which does not load: "
+    assert follower.problem.startswith(told)
+    assert "id_table.parquet" in follower.problem
+    assert follower.problem.endswith(f"bundle {first['bundle'].hash[:12]} (entry 1) serves on")
+    assert not follower.look()
+    assert follower.failures == 1, "it is not tried again at every look"
+    champion.rollback(world.store, "the new one is damaged")
+    assert follower.look(), "another entry is tried at once"
+    assert (follower.live.entry.number, follower.problem) == (3, None)
+
+
+def test_a_log_that_cannot_be_read_ends_nothing(world, monkeypatch):
+    world.promote(world.candidate(seed=1))
+    follower = world.follower()
+    follower.look()
+
+    def fails(store):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("tests.support.serving_world.champion.current", fails)
+    assert not follower.look()
+    assert "no route to host" in follower.problem
+    assert follower.live is not None
+    monkeypatch.undo()
+    follower.look()
+    assert follower.problem is None

@@ -402,12 +402,14 @@ STAGES: tuple[Stage, ...] = (
         title="a list for each user",
         group="serving",
         compute=Hook("orchestration.serving.recommendations:recommendations"),
-        inputs=("sequences", "neighbours", "cold_start"),
-        params=("recommendations",),
+        inputs=("validated_items", "sequences", "neighbours", "cold_start"),
+        params=("recommendations", "rules"),
         kinds=("parquet", "ray"),
         description=(
-            "The present champion's top items for every user of the snapshot, from all events; users without history get the most popular ones."
+            "The present champion's top items for every user of the snapshot, from all events and under the rules; "
+            "users without history get the most popular ones."
         ),
+        version="2",
         on_demand="job `recommend` makes them again whenever the champion has changed. In one run with a release they come after it.",
         after=("release",),
         remote=True,

@@ -58,6 +58,8 @@ def recommend(
     print(
         f"{counted(counts['users'], 'user')}, {counts['users_without_history']:,} without history; {counted(counts['items'], 'item')} to choose from"
     )
+    for rule in document["rules"]:
+        print(f"Rule {rule['rule']}: {counted(rule['items'], 'item')}")
     print(f"Champion {document['champion'][:12]}; {counted(len(document['shards']), 'shard')} in {out}")
 
 
@@ -81,12 +83,13 @@ def to_directory(
     from orchestration.graph import BY_NAME, STAGES, upstream
     from orchestration.serving.given_ids import read_ids
     from orchestration.serving.lists import Request, removes_seen
-    from orchestration.serving.recommendations import extra_inputs
+    from orchestration.serving.recommendations import present_champion
+    from orchestration.serving.rules import Rules
     from orchestration.serving.shards import DOCUMENT, Shards
     from orchestration.serving.shards import recommend as compute
 
     store = open_store(store_url)
-    champion = extra_inputs(params, store, {}, fit=False)["champion"]  # first: without one, nothing else is worth doing
+    champion = present_champion(store)  # first: without one, nothing else is worth doing
     session = Session(store, params, register(store, snapshot), progress, {"launched_by": "diger recommend"})
     needed = upstream({"sequences", "neighbours", "cold_start"})
     for stage in STAGES:
@@ -101,6 +104,7 @@ def to_directory(
         bundle=champion.hash,
         sequences=sequences.hash,
         neighbours=session.find(BY_NAME["neighbours"]).hash,
+        validated_items=session.find(BY_NAME["validated_items"]).hash,
         cold_start=session.find(BY_NAME["cold_start"]).hash,
         k=k or config.k,
         beams=max(config.beams, k or 0),
@@ -109,6 +113,7 @@ def to_directory(
         remove_seen=remove_seen,
         users=read_ids(users, "user_id", kinds["user"], "--users") if users else None,
         items=read_ids((items,), "item_id", kinds["item"], "--items", only_files=True) if items else None,
+        rules=Rules.read(params.rules, kinds["item"]),
     )
     root = Root(out)
     root.writable()

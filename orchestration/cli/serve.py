@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from orchestration.cli.options import open_store, params_options, store_option
 if TYPE_CHECKING:
     from diger_core.store.artefacts import Store
     from orchestration.champion.log import Entry
+    from orchestration.params.rules import RulesConfig
     from orchestration.params.sections import Params
     from orchestration.serving.online.follow import Follower
     from orchestration.serving.online.live import LiveChampion
@@ -63,9 +65,18 @@ def following(store: Store, params: Params, snapshot: str | None) -> Follower:
     def opened(entry: Entry) -> LiveChampion:
         fresh = Store(store.url)
         sources = Sources.own(fresh, entry.bundle) if pinned is None else Sources(entry.bundle, **pinned)
-        return LiveChampion(fresh, entry, sources, params.recommendations, params.training.teacher.text)
+        return LiveChampion(fresh, entry, sources, params.recommendations, params.rules, params.training.teacher.text)
 
-    return Follower(lambda: current(Store(store.url)), opened, params.serve)
+    return Follower(lambda: current(Store(store.url)), opened, params.serve, lambda: stamp(params.rules))
+
+
+def stamp(rules: RulesConfig) -> str:
+    """Changes when a file that the rules name is written or goes away."""
+    found = []
+    for name in (rules.allow, rules.deny):
+        state = os.stat(name) if name and os.path.exists(name) else None
+        found.append(f"{state.st_ino} {state.st_mtime_ns} {state.st_size}" if state else "")
+    return "; ".join(found)
 
 
 def prepared(store: Store, params: Params, snapshot: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from orchestration.params.arrival import ArrivalConfig
 from orchestration.params.cluster import ClusterConfig
 from orchestration.params.comparison import ComparisonConfig
 from orchestration.params.data import CatalogueDiffConfig, SequencesConfig, ValidatedInteractionsConfig, ValidatedItemsConfig
+from orchestration.params.rules import RulesConfig
 from orchestration.params.search import PromotionConfig, SearchConfig
 from orchestration.params.serve import ServeConfig
 from orchestration.params.training import FrozenModelConfig, RefitConfig, RetrainingConfig
@@ -54,6 +55,7 @@ class Params:
     report: ReportConfig = field(default_factory=ReportConfig)
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
     recommendations: RecommendationsConfig = field(default_factory=RecommendationsConfig)
+    rules: RulesConfig = field(default_factory=RulesConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
     decay_search: SearchConfig = field(default_factory=SearchConfig)
     tuned_model: PromotionConfig = field(default_factory=PromotionConfig)

@@ -5,21 +5,19 @@ Every event counts, the held-out ones included. Only items that `items` names ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from diger_core.errors import DigerError
 from diger_core.evaluation.recipes import REPEATS, Fitted
 from diger_core.item_ids import index_of
 from diger_core.store.artefacts import Store
 from diger_core.store.canonical import canonical_json, digest, table_hash
 from orchestration.champion.bundle import FUSION, load_bundle
 from orchestration.serving.ranker import Ranker, taken
-
-NAMED = 3  # unknown ids that a message names
+from orchestration.serving.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,7 @@ class Request:
     bundle: str
     sequences: str
     neighbours: str
+    validated_items: str
     cold_start: str | None
     k: int
     beams: int
@@ -38,13 +37,13 @@ class Request:
     remove_seen: bool
     users: pa.Array | None = None
     items: pa.Array | None = None
+    rules: Rules = field(default_factory=Rules)
 
     @property
     def key(self) -> str:
         """SHA-256 of the request: what an earlier, interrupted one must agree with."""
-        plain = {
-            name: getattr(self, name) for name in ("bundle", "sequences", "neighbours", "cold_start", "k", "beams", "shard_users", "remove_seen")
-        }
+        names = ("bundle", "sequences", "neighbours", "validated_items", "cold_start", "k", "beams", "shard_users", "remove_seen")
+        plain = {**{name: getattr(self, name) for name in names}, "rules": self.rules.key}
         orders: tuple[tuple[str, ...] | None, ...] = ((), None)  # a shard's users follow from their order; items are a set
         columns = zip((self.users, self.items), orders, strict=True)
         ids = ["all" if column is None else table_hash(pa.table({"id": column}), order) for column, order in columns]
@@ -70,13 +69,10 @@ class Recommender:
         store = Store(request.url)
         self.request, self.bundle = request, load_bundle(store, request.bundle)
         child = store.artefact("cold_start", request.cold_start) if request.cold_start else None
-        source = store.artefact("sequences", request.sequences)
-        self.ranker = Ranker(self.bundle, child, source, store.artefact("neighbours", request.neighbours), request.items, request.batch_size)
+        data = {name: store.artefact(name, getattr(request, name)) for name in ("sequences", "neighbours", "validated_items")}
+        self.ranker = Ranker(self.bundle, child, data, request.rules, request.items, request.batch_size)
         self.item_ids = self.ranker.item_ids
-        if request.items is not None and not self.ranker.items:
-            first = ", ".join(repr(item) for item in request.items[:NAMED].to_pylist())
-            raise DigerError(f"--items: none of its {len(request.items)} items ({first}, …) is in the catalogue: check the ids and their type")
-        known = source.table("users.parquet")["user_id"]
+        known = data["sequences"].table("users.parquet")["user_id"]
         self.user_ids = known.combine_chunks() if request.users is None else request.users
         self.user_n = np.arange(len(known)) if request.users is None else index_of(request.users, known)
         self.counts = {

@@ -4,14 +4,18 @@ A list mixes the champion's model with what is counted in the snapshot's events,
 filled with popular items, without a score. Who has no history gets popular items. Only items that the snapshot lists are recommended; the model
 reaches an item that the champion lacks by its ID from cold start, and the tables reach it by its text.
 
+Rules (orchestration/serving/rules.py) limit the trie and the counts. Where they limit how many items of one kind a list holds, a list that they leave
+short gets more beams, over a trie without the kinds that are full, until k items are found or none are left.
+
 Q histories, N items of the snapshot, C rows of the ID table, k places, W beams. Nothing here knows a user: a history is events.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +23,7 @@ import pyarrow as pa
 from diger_core.data.sequences import Bool, Float32, Int32, Int64, Sequences
 from diger_core.data.splits import to_the_end
 from diger_core.errors import DigerError
+from diger_core.evaluation.fusion import HISTORY, LISTED
 from diger_core.evaluation.ranking import recommended
 from diger_core.evaluation.recipes import Beams, ranked
 from diger_core.item_ids import index_of
@@ -26,11 +31,16 @@ from diger_core.store.artefacts import Artefact
 from orchestration.champion.bundle import Bundle
 from orchestration.change.cold_start import ENCODED
 from orchestration.features.neighbours import read_counts
+from orchestration.serving.rules import Rules
 
 if TYPE_CHECKING:
     from orchestration.champion.model_artefact import Model
 
+COUNTED = 4 * LISTED + HISTORY  # candidates that a recipe's parts beside the model name, at most
 FILLED = 256  # histories whose empty places are filled at once
+
+
+Chosen: TypeAlias = tuple[Int32, Float32, list[int]]  # candidates of one history by falling score, their scores, places of those that are listed
 
 
 def projected(seq: Sequences, own_N: np.ndarray, items: int) -> tuple[Sequences, np.ndarray]:
@@ -68,21 +78,27 @@ class Ranker:
     Opened once, it holds all that does not depend on who asks: model, trie, counts, popular items. One thread at a time.
     """
 
-    def __init__(self, bundle: Bundle, child: Artefact | None, sequences: Artefact, neighbours: Artefact, items: pa.Array | None, batch_size: int):
+    def __init__(self, bundle: Bundle, child: Artefact | None, data: Mapping[str, Artefact], rules: Rules, items: pa.Array | None, batch_size: int):
+        """`data`: the artefacts sequences, neighbours and validated_items of the snapshot."""
+        sequences = data["sequences"]
         self.bundle, self.batch_size = bundle, batch_size
         self.model, self.child = serving_table(bundle, child)
         self.seq = to_the_end(Sequences.from_tensors(sequences.tensors("sequences.safetensors")))
         self.item_ids = sequences.table("items.parquet")["item_id"]
-        self.counting = read_counts(neighbours, self.seq, "transitions_end")
+        self.counting = read_counts(data["neighbours"], self.seq, "transitions_end")
         self.own_N = index_of(self.item_ids, self.model.item_ids)  # the snapshot's item -> row of the ID table, -1 where it has no ID
         self.listed_C = index_of(self.model.item_ids, self.item_ids)  # the other way round, -1 where it is not listed any more
         if not (self.own_N >= 0).any():
             raise DigerError(f"none of the snapshot's items has an ID under champion {bundle.hash[:12]}: were all ids re-mapped? Retrain first")
-        self.allowed_N: Bool = (
-            np.ones(len(self.own_N), dtype=bool) if items is None else np.isin(np.arange(len(self.own_N)), index_of(items, self.item_ids))
-        )
+        codes_NM = np.where(self.own_N[:, None] >= 0, self.model.table.codes_NM.numpy()[self.own_N], -1)
+        self.rules = rules.on(self.item_ids, data["validated_items"], codes_NM, items)
         self._trie: Any = None
         self._tokens: Any = None
+
+    @property
+    def allowed_N(self) -> Bool:
+        """[N]: what may be listed."""
+        return self.rules.allowed_N
 
     @property
     def items(self) -> int:
@@ -90,11 +106,11 @@ class Ranker:
         return int(self.allowed_N.sum())
 
     def lists(self, histories: Sequences, k: int, beams: int, remove_seen: bool) -> tuple[Int32, Float32]:
-        """(items [Q, k'] in the snapshot's numbering, scores [Q, k']), best first; k' is k, or fewer where fewer items may be listed.
+        """(items [Q, k'] in the snapshot's numbering, scores [Q, k']), best first; k' is k, or fewer where the rules leave fewer.
 
         A history's list does not depend on the others beside it. Scores are NaN in places that popular items fill; -1 where there is no item left.
         """
-        top = min(k, self.items)
+        top = min(k, self.rules.reach)
         items_Qk = np.full((histories.users, top), -1, dtype=np.int32)
         scores_Qk = np.full((histories.users, top), np.nan, dtype=np.float32)
         rows = np.flatnonzero(np.diff(histories.offsets_U1) > 0)
@@ -104,20 +120,59 @@ class Ranker:
         return self._filled(items_Qk, histories, remove_seen), scores_Qk
 
     def _ranked(self, histories: Sequences, rows_T: Int64, top: int, wide: int, remove_seen: bool) -> Beams:
-        end_T = histories.offsets_U1[rows_T + 1]
-        beams = self._beams(histories, rows_T, end_T, wide, remove_seen)
-        options = {"remove_seen": remove_seen, "allowed_N": self.allowed_N}
-        return ranked(self.bundle.fitted.lists, self.counting, histories, rows_T, end_T, top, beams, **options)
+        beams = self._beams(histories, rows_T, wide, remove_seen)
+        if not self.rules.reorders:
+            return self._mixed(histories, rows_T, top, beams, remove_seen)
+        items_TX, scores_TX = self.rules.boosted(*self._mixed(histories, rows_T, wide + COUNTED, beams, remove_seen))
+        items_Tk, scores_Tk = np.full((len(rows_T), top), -1, dtype=np.int32), np.full((len(rows_T), top), np.nan, dtype=np.float32)
+        for row, user in enumerate(rows_T):
+            listed, scores = items_TX[row][items_TX[row] >= 0], scores_TX[row]
+            places = [place for place, _ in self.rules.standing(listed.tolist(), top)]
+            if len(places) < top and self.bundle.fitted.lists.applied.get("generative", 0.0) > 0:
+                one = taken(histories, np.array([user]))
+                listed, scores, places = self._topped_up(one, (beams[0][row], beams[1][row]), (listed, scores, places), top, remove_seen)
+            items_Tk[row, : len(places)], scores_Tk[row, : len(places)] = listed[places], scores[places]
+        return items_Tk, scores_Tk
 
-    def _beams(self, histories: Sequences, rows_T: Int64, end_T: Int64, wide: int, remove_seen: bool) -> Beams:
-        """The model's lists in the snapshot's numbering; empty for histories of which the model knows nothing."""
+    def _topped_up(self, one: Sequences, beams: Beams, short: Chosen, top: int, remove_seen: bool) -> Chosen:
+        """More beams for one history whose list the rules leave short: over a trie without what is listed or full, until k are found or none is left.
+
+        The log-probabilities of all beams are of one kind, since the trie only forbids: the list is ranked anew from all of them.
+        """
+        items_w, scores_w = beams
+        listed, scores, places = short
+        first_1, wide = np.zeros(1, dtype=np.int64), len(items_w)
+        while len(places) < top:
+            may_N = self.allowed_N & ~self.rules.full_N(listed[places])
+            may_N[listed] = False
+            may_N[items_w[items_w >= 0]] = False
+            if remove_seen:
+                may_N[one.events_E] = False
+            more_1W, more_scores_1W = self._beams(one, first_1, wide, remove_seen, may_N)
+            fresh = more_1W[0] >= 0
+            items_w, scores_w = np.r_[items_w, more_1W[0][fresh]], np.r_[scores_w, more_scores_1W[0][fresh]]
+            found, values = self.rules.boosted(*self._mixed(one, first_1, len(items_w) + COUNTED, (items_w[None], scores_w[None]), remove_seen))
+            if not np.isin(more_1W[0][fresh], found).any():
+                break  # none are left, or none to which the model gives a probability that a float holds
+            listed, scores = found[0][found[0] >= 0], values[0]
+            places = [place for place, _ in self.rules.standing(listed.tolist(), top)]
+        return listed, scores, places
+
+    def _mixed(self, histories: Sequences, rows_T: Int64, top: int, beams: Beams, remove_seen: bool) -> Beams:
+        """The champion's recipe over beams and counts."""
+        options = {"remove_seen": remove_seen, "allowed_N": self.allowed_N}
+        return ranked(self.bundle.fitted.lists, self.counting, histories, rows_T, histories.offsets_U1[rows_T + 1], top, beams, **options)
+
+    def _beams(self, histories: Sequences, rows_T: Int64, wide: int, remove_seen: bool, may_N: Bool | None = None) -> Beams:
+        """The model's lists in the snapshot's numbering; empty for histories of which the model knows nothing. `may_N`: over these items alone."""
+        end_T = histories.offsets_U1[rows_T + 1]
         items_TW, scores_TW = np.full((len(rows_T), wide), -1, dtype=np.int32), np.full((len(rows_T), wide), -np.inf, dtype=np.float32)
         own, before_E1 = projected(histories, self.own_N, len(self.listed_C))
         can_T = before_E1[end_T] > own.offsets_U1[rows_T]
-        may_C = (self.listed_C >= 0) & self.allowed_N[self.listed_C]
+        may_C = (self.listed_C >= 0) & (self.allowed_N if may_N is None else may_N)[self.listed_C]
         if not can_T.any() or not may_C.any():
             return items_TW, scores_TW
-        model, device, trie, tokens = self._on_device(may_C)
+        model, device, trie, tokens = self._on_device(may_C, keep=may_N is None)
         items_tW, scores_TW[can_T] = recommended(
             model, self.model.table.codes_NM, self.model.table.suffix_N, own, rows_T[can_T], before_E1[end_T[can_T]], wide, beams=wide,
             remove_seen=remove_seen, batch_size=self.batch_size, device=device, trie=trie, tokens_NTd=tokens,
@@ -125,23 +180,27 @@ class Ranker:
         items_TW[can_T] = np.where(items_tW >= 0, self.listed_C[items_tW], -1)
         return items_TW, scores_TW
 
-    def _on_device(self, may_C: Bool) -> tuple[Any, str, Any, Any]:
-        """(recommender, device, trie of the items that may be listed, the items' tokens in a history or None)."""
+    def _on_device(self, may_C: Bool, keep: bool) -> tuple[Any, str, Any, Any]:
+        """(recommender, device, trie of these items, the items' tokens in a history or None). `keep`: it is the trie of all that may be listed."""
         import torch
 
         from diger_core.recommender.trie import Trie
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model, table = self.model.recommender.to(device), self.model.table
-        if self._trie is None:
-            self._tokens = self.model.history_tokens()
+        trie = self._trie if keep else None
+        if trie is None:
             chosen = torch.from_numpy(np.flatnonzero(may_C))
-            self._trie = Trie.from_table(table.codes_NM, table.suffix_N, model.codes, model.suffixes, device, items=chosen)
-        return model, device, self._trie, self._tokens
+            trie = Trie.from_table(table.codes_NM, table.suffix_N, model.codes, model.suffixes, device, items=chosen)
+        if keep and self._trie is None:
+            self._trie, self._tokens = trie, self.model.history_tokens()
+        return model, device, trie, self._tokens
 
     def _filled(self, items_Qk: Int32, histories: Sequences, remove_seen: bool) -> Int32:
         """Empty places filled with the most popular allowed items that the row does not hold, nor, where seen items are removed, the history."""
         short = np.flatnonzero((items_Qk < 0).any(axis=1))
+        if self.rules.limits:
+            return self._filled_by_rules(items_Qk, short, histories, remove_seen)
         lengths = np.diff(histories.offsets_U1)[short] if remove_seen else np.zeros(len(short), dtype=np.int64)
         short, lengths = short[np.argsort(lengths, kind="stable")], np.sort(lengths)  # long histories together: only their block is wide
         for start in range(0, len(short), FILLED):
@@ -158,8 +217,20 @@ class Ranker:
             items_Qk[rows] = np.take_along_axis(both, np.argsort(both < 0, axis=1, kind="stable")[:, : held_rk.shape[1]], axis=1)
         return items_Qk
 
+    def _filled_by_rules(self, items_Qk: Int32, short: Int64, histories: Sequences, remove_seen: bool) -> Int32:
+        """As `_filled`, one list after the other: which items may join depends on those before."""
+        popular, top = self._popular.tolist(), items_Qk.shape[1]
+        for row in short:
+            held = items_Qk[row][items_Qk[row] >= 0].tolist()
+            seen = histories.events_E[histories.offsets_U1[row] : histories.offsets_U1[row + 1]].tolist() if remove_seen else []
+            gone = {*held, *seen}
+            joined = [item for _, item in self.rules.standing((item for item in popular if item not in gone), top, held)]
+            items_Qk[row, len(held) : len(held) + len(joined)] = joined
+        return items_Qk
+
     @cached_property
     def _popular(self) -> Int32:
-        """The allowed items by falling number of events, then by row."""
+        """The allowed items by falling number of events, which a boost multiplies too, then by row."""
+        events_N = np.bincount(self.seq.events_E, minlength=self.seq.items) * (1.0 if self.rules.factor_N is None else self.rules.factor_N)
         allowed = np.flatnonzero(self.allowed_N)
-        return allowed[np.argsort(-np.bincount(self.seq.events_E, minlength=self.seq.items)[allowed], kind="stable")].astype(np.int32)
+        return allowed[np.argsort(-events_N[allowed], kind="stable")].astype(np.int32)

@@ -18,7 +18,8 @@ from diger_core.errors import DigerError
 from diger_core.progress import Progress
 from diger_core.store.files import Root
 from orchestration.params.cluster import ClusterConfig
-from orchestration.serving.lists import NAMED, Recommender, Request
+from orchestration.serving.lists import Recommender, Request
+from orchestration.serving.rules import NAMED
 
 DOCUMENT = "recommendations.json"
 REQUEST = "request.json"
@@ -73,7 +74,7 @@ def _name(shard: int, kind: str = "parquet") -> str:
 
 
 def recommend(request: Request, shards: Shards, cluster: ClusterConfig, progress: Progress) -> dict[str, Any]:
-    """Computes what is missing of the request, in `cluster.workers` processes; returns {"counts", "shards", "reused_shards"}."""
+    """Computes what is missing of the request, in `cluster.workers` processes; returns {"counts", "shards", "reused_shards", "child", "rules"}."""
     from orchestration.on_ray.data import map_shards
 
     opened = Recommender(request)
@@ -94,7 +95,8 @@ def recommend(request: Request, shards: Shards, cluster: ClusterConfig, progress
             keep(shard, opened(shard))
     else:
         map_shards(Recommender, (request,), missing, cluster, keep, progress, "recommendations")
-    return {"counts": opened.counts, "shards": [done[shard] for shard in range(opened.shards)], "reused_shards": reused, "child": opened.ranker.child}
+    shown = [done[shard] for shard in range(opened.shards)]
+    return {"counts": opened.counts, "rules": list(opened.ranker.rules.told), "shards": shown, "reused_shards": reused, "child": opened.ranker.child}
 
 
 def counted(number: int, noun: str) -> str:
@@ -108,6 +110,8 @@ def _tell(opened: Recommender, progress: Progress) -> None:
         f"recommendations: {counted(counts['users'], 'user')}, {counted(counts['items'], 'item')}; "
         f"{counted(counts['users_without_history'], 'user')} without history: the most popular items"
     )
+    for rule in opened.ranker.rules.told:
+        progress.message(f"recommendations: rule {rule['rule']}: {counted(rule['items'], 'item')}")
     if counts["users_unknown"]:
         first = ", ".join(repr(user)[:60] for user in opened.user_ids.filter(pa.array(opened.user_n < 0))[:NAMED].to_pylist())
         progress.message(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from diger_core.store.artefacts import Store
 from orchestration.champion import log as champion
 from orchestration.champion.log import Entry
+from orchestration.params.rules import RulesConfig
 from orchestration.params.serve import ServeConfig
 from orchestration.params.verdict import RecommendationsConfig
 from orchestration.serving.lists import Recommender, Request
@@ -17,23 +17,20 @@ from orchestration.serving.ranker import Ranker
 from tests.support.release_world import ReleaseWorld
 
 CONFIG = RecommendationsConfig(beams=40, seen="keep")
+NO_RULES = RulesConfig()
 LIMITS = ServeConfig(poll_seconds=60.0, timeout_seconds=30.0)  # tests look at the log themselves
 
 
 class ServingWorld(ReleaseWorld):
     """A release world whose bundles become champions by hand."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.opened: list[LiveChampion] = []
-
     def promote(self, made: dict[str, Any]) -> Entry:
         return champion.append(self.store, made["bundle"].hash, "promote", "for a test", forced=True)
 
-    def open(self, entry: Entry, **sources: str) -> LiveChampion:
+    def open(self, entry: Entry, rules: RulesConfig = NO_RULES, **sources: str) -> LiveChampion:
         store = Store(self.store.url)
         own = Sources.own(store, entry.bundle)
-        return LiveChampion(store, entry, Sources(**{**vars(own), **sources}), CONFIG, 0.7)
+        return LiveChampion(store, entry, Sources(**{**vars(own), **sources}), CONFIG, rules, 0.7)
 
     def follower(self, config: ServeConfig = LIMITS) -> Follower:
         return Follower(lambda: champion.current(Store(self.store.url)), self.open, config)
@@ -41,7 +38,7 @@ class ServingWorld(ReleaseWorld):
     def batch(self, made: dict[str, Any], **changes: Any) -> dict[Any, list[dict[str, Any]]]:
         """User -> list, as the shards of `diger recommend` hold them."""
         asked: dict[str, Any] = {"k": 10, "beams": 40, "shard_users": 25, "batch_size": 512, "remove_seen": False, "cold_start": None, **changes}
-        hashes = {name: made[name].hash for name in ("bundle", "sequences", "neighbours")}
+        hashes = {name: made[name].hash for name in ("bundle", "sequences", "neighbours", "validated_items")}
         opened = Recommender(Request(self.store.url, **hashes, **asked))
         lists: dict[Any, list[dict[str, Any]]] = {}
         for shard in range(opened.shards):

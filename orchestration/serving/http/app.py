@@ -84,6 +84,7 @@ def create_app(follower: Follower, config: ServeConfig, hosts: Sequence[str] = L
             unknown_items=answer.unknown_items,
             known_user=answer.known_user,
             seen="remove" if answer.remove_seen else "keep",
+            rules=[rule["rule"] for rule in live.rules],
         )
 
     @app.get("/similar", responses={503: REFUSALS[503], 404: {"model": schemas.Refusal, "description": "The catalogue lacks the item."}})
@@ -110,10 +111,15 @@ def create_app(follower: Follower, config: ServeConfig, hosts: Sequence[str] = L
     def versions() -> schemas.Version:
         live = follower.live
         if live is None:
-            return schemas.Version(diger=version("diger"), champion=None, item_ids=None, sources={}, seen=None)
+            return schemas.Version(diger=version("diger"), champion=None, item_ids=None, sources={}, rules=[], seen=None)
         sources = {name: getattr(live.sources, name) for name in ("sequences", "neighbours", "validated_items", "cold_start")}
         return schemas.Version(
-            diger=version("diger"), champion=named(live), item_ids="integer" if live.integer_ids else "string", sources=sources, seen=live.why_seen
+            diger=version("diger"),
+            champion=named(live),
+            item_ids="integer" if live.integer_ids else "string",
+            sources=sources,
+            rules=[schemas.Rule(**rule) for rule in live.rules],
+            seen=live.why_seen,
         )
 
     @app.get("/metrics", response_class=Response)

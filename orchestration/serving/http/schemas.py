@@ -48,6 +48,7 @@ class RecommendAnswer(BaseModel):
     unknown_items: int
     known_user: bool | None
     seen: Literal["keep", "remove"]
+    rules: list[str] = Field(description="The rules that the list obeys (section rules of params.yaml).")
 
 
 class SimilarItem(BaseModel):
@@ -72,11 +73,17 @@ class Health(BaseModel):
     champion: Champion | None
 
 
+class Rule(BaseModel):
+    rule: str
+    items: int = Field(description="Items that it leaves out, raises (boost) or counts (at most).")
+
+
 class Version(BaseModel):
     diger: str
     champion: Champion | None
     item_ids: Literal["integer", "string"] | None
     sources: dict[str, str | None] = Field(description="Hashes of the artefacts that lists are made of.")
+    rules: list[Rule]
     seen: str | None = Field(description="Why seen items stay or are left out.")
 
 

@@ -20,12 +20,20 @@ LONGEST_PAUSE = 300.0  # seconds between two attempts at a bundle that does not 
 
 
 class Follower:
-    """`newest`: the log's newest entry, read at this moment. `open_`: loads what an entry names; whatever it raises is told and changes nothing."""
+    """`newest`: the log's newest entry, read at this moment. `open_`: loads what an entry names; whatever it raises is told and changes nothing.
+    `stamp`: of the files that rules name; when it changes, the same entry is opened again."""
 
-    def __init__(self, newest: Callable[[], Entry | None], open_: Callable[[Entry], LiveChampion], config: ServeConfig):
-        self._newest, self._open, self._config = newest, open_, config
+    def __init__(
+        self,
+        newest: Callable[[], Entry | None],
+        open_: Callable[[Entry], LiveChampion],
+        config: ServeConfig,
+        stamp: Callable[[], str] = lambda: "",
+    ):
+        self._newest, self._open, self._config, self._stamp = newest, open_, config, stamp
         self._live: LiveChampion | None = None
-        self._failed: int | None = None  # the number of the entry that did not load
+        self._loaded: tuple[int, str] | None = None  # number and stamp of what serves
+        self._failed: tuple[int, str] | None = None  # of what did not load
         self._pause, self._again = config.poll_seconds, 0.0  # until it is tried again, and when, by the monotonic clock
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -41,33 +49,33 @@ class Follower:
     def look(self) -> bool:
         """Asks the log once; whether another champion serves now."""
         try:
-            entry = self._newest()
+            entry, stamp = self._newest(), self._stamp()
         except Exception as error:  # noqa: BLE001 - a store that cannot be read for a moment must not end the service
             self._told(f"the champion log cannot be read ({_line(error)}); the last champion serves on")
             return False
         if entry is None:
             self._told("nothing was released yet: `diger run` or `diger promote` makes the first champion")
             return False
-        live = self._live
-        if live is not None and live.entry.number == entry.number:
+        wanted = (entry.number, stamp)
+        if self._loaded == wanted:
             self.problem, self._failed = None, None
             return False
-        if self._failed == entry.number and time.monotonic() < self._again:
+        if self._failed == wanted and time.monotonic() < self._again:
             return False
         try:
             self._live = self._open(entry)
         except Exception as error:  # noqa: BLE001 - whatever it is, the champion before serves on and /health says why
-            self._not_loaded(entry, error)
+            self._not_loaded(entry, wanted, error)
             return False
-        self.problem, self._failed = None, None
+        self.problem, self._failed, self._loaded = None, None, wanted
         self.changes += 1
         LOG.info("champion", extra={"told": {"entry": entry.number, "bundle": entry.bundle[:12], "action": entry.action}})
         return True
 
-    def _not_loaded(self, entry: Entry, error: Exception) -> None:
+    def _not_loaded(self, entry: Entry, wanted: tuple[int, str], error: Exception) -> None:
         """The same entry is tried again, ever more rarely: it may only have been a network's fault. Another entry is tried at once."""
-        self._pause = min(LONGEST_PAUSE, 2 * self._pause) if self._failed == entry.number else self._config.poll_seconds
-        self._failed, self._again = entry.number, time.monotonic() + self._pause
+        self._pause = min(LONGEST_PAUSE, 2 * self._pause) if self._failed == wanted else self._config.poll_seconds
+        self._failed, self._again = wanted, time.monotonic() + self._pause
         self.failures += 1
         serves = f"bundle {self._live.bundle[:12]} (entry {self._live.entry.number}) serves on" if self._live else "nothing serves"
         self._told(f"entry {entry.number} names bundle {entry.bundle[:12]}, which does not load: {_line(error)}; {serves}")

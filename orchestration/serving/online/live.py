@@ -16,11 +16,13 @@ from diger_core.item_ids import Places
 from diger_core.store.artefacts import Store
 from orchestration.champion.bundle import load_bundle
 from orchestration.champion.log import Entry
+from orchestration.params.rules import RulesConfig
 from orchestration.params.verdict import RecommendationsConfig
 from orchestration.serving.given_ids import request_ids
 from orchestration.serving.lists import removes_seen
 from orchestration.serving.online.query import Answer, Id, ListedItem, Query
 from orchestration.serving.ranker import Ranker
+from orchestration.serving.rules import Rules, ToldRule
 from orchestration.serving.similar import SimilarItems
 
 
@@ -53,17 +55,18 @@ class _History:
 class LiveChampion:
     """The bundle of one entry of the champion log over one snapshot. What does not load or does not answer raises here, before anybody asks it."""
 
-    def __init__(self, store: Store, entry: Entry, sources: Sources, config: RecommendationsConfig, text_weight: float):
+    def __init__(self, store: Store, entry: Entry, sources: Sources, config: RecommendationsConfig, rules: RulesConfig, text_weight: float):
         if sources.bundle != entry.bundle:
             raise ValueError(f"sources of bundle {sources.bundle[:12]} for entry {entry.number}, which names {entry.bundle[:12]}")
         self.entry, self.sources, self.config = entry, sources, config
         bundle = load_bundle(store, sources.bundle)
-        sequences, neighbours = store.artefact("sequences", sources.sequences), store.artefact("neighbours", sources.neighbours)
+        data = {name: store.artefact(name, getattr(sources, name)) for name in ("sequences", "neighbours", "validated_items")}
         child = store.artefact("cold_start", sources.cold_start) if sources.cold_start else None
-        self.ranker = Ranker(bundle, child, sequences, neighbours, None, config.batch_size)
+        kind = data["sequences"].table("items.parquet")["item_id"].type
+        self.ranker = Ranker(bundle, child, data, Rules.read(rules, kind), None, config.batch_size)
         self.remove_seen, self.why_seen = removes_seen(store, sources.bundle, config.seen)
-        self.similar = SimilarItems.of(sequences, store.artefact("validated_items", sources.validated_items), neighbours, text_weight)
-        user_ids = sequences.table("users.parquet")["user_id"]
+        self.similar = SimilarItems.of(**data, text_weight=text_weight)
+        user_ids = data["sequences"].table("users.parquet")["user_id"]
         self._users, self._items = Places(user_ids), Places(self.ranker.item_ids)
         self._user_type, self._item_type = user_ids.type, self.ranker.item_ids.type
         (first,) = self.answers([Query(history=(self.ranker.item_ids[0].as_py(),))])
@@ -78,6 +81,11 @@ class LiveChampion:
     def assignment_hash(self) -> str:
         """Of the bundle's table, which its model was trained with; cold start only adds rows to it."""
         return self.ranker.bundle.assignment_hash
+
+    @property
+    def rules(self) -> tuple[ToldRule, ...]:
+        """The rules that every list obeys."""
+        return self.ranker.rules.told
 
     @property
     def integer_ids(self) -> bool:

@@ -51,7 +51,8 @@ def made(world):
 
 
 def request(world: ReleaseWorld, made: dict[str, Any], **changes: Any) -> Request:
-    base = Request(world.store.url, made["bundle"].hash, made["sequences"].hash, made["neighbours"].hash, None, 10, 40, 25, 512, False)
+    hashes = [made[name].hash for name in ("bundle", "sequences", "neighbours", "validated_items")]
+    base = Request(world.store.url, *hashes, None, 10, 40, 25, 512, False)
     return dataclasses.replace(base, **changes)
 
 

@@ -8,7 +8,10 @@ import weakref
 import pytest
 
 from orchestration.champion import log as champion
-from tests.support.serving_world import ServingWorld
+from orchestration.cli.serve import stamp
+from orchestration.params.rules import RulesConfig
+from orchestration.serving.online.follow import Follower
+from tests.support.serving_world import LIMITS, ServingWorld
 
 
 @pytest.fixture
@@ -67,6 +70,24 @@ def test_a_bundle_that_does_not_load_changes_nothing_and_is_told(world):
     champion.rollback(world.store, "the new one is damaged")
     assert follower.look(), "another entry is tried at once"
     assert (follower.live.entry.number, follower.problem) == (3, None)
+
+
+def test_a_rules_file_that_changes_is_read_again(world, tmp_path):
+    deny = tmp_path / "deny.txt"
+    deny.write_text("item-001\n")
+    world.promote(world.candidate(seed=1))
+    rules = RulesConfig(deny=str(deny))
+    entries = lambda: champion.current(world.store)  # noqa: E731
+    follower = Follower(entries, lambda entry: world.open(entry, rules), LIMITS, lambda: stamp(rules))
+    follower.look()
+    assert not follower.look()
+    deny.write_text("item-001\nitem-002\n")
+    assert follower.look()
+    assert follower.live.rules == ({"rule": "deny deny.txt", "items": 2},)
+    deny.unlink()
+    assert not follower.look()
+    assert "rules.deny" in follower.problem
+    assert follower.live.rules[0]["items"] == 2, "what was read last holds on"
 
 
 def test_a_log_that_cannot_be_read_ends_nothing(world, monkeypatch):

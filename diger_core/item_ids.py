@@ -79,7 +79,7 @@ class Places:
 
     def __init__(self, among: Ids) -> None:
         values = plain(among)
-        self.integers = pa.types.is_integer(values.type)
+        self.integers: bool = pa.types.is_integer(values.type)
         self._place = {value: place for place, value in enumerate(values.to_pylist())}
 
     def of(self, value: int | str) -> int:

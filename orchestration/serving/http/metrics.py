@@ -20,13 +20,15 @@ class Metrics:
 
     def __init__(self, follower: Follower) -> None:
         self._registry = CollectorRegistry()
-        own = {"registry": self._registry}
-        self.requests = Counter("diger_requests", "Requests by path and status.", ["path", "status"], **own)
-        self.seconds = Histogram("diger_request_seconds", "From a request's arrival to its answer.", ["path"], buckets=SECONDS, **own)
-        self.batch = Histogram("diger_batch_requests", "Requests that one pass of the model answered.", buckets=SIZES, **own)
-        self.pass_seconds = Histogram("diger_batch_seconds", "One pass of the model.", buckets=SECONDS, **own)
-        self.waiting = Gauge("diger_waiting_requests", "Requests that wait or are being answered.", **own)
-        self.listed = Counter("diger_listed_items", "Places of lists: by the champion's mixture, or filled with popular items.", ["source"], **own)
+        own = self._registry
+        self.requests = Counter("diger_requests", "Requests by path and status.", ["path", "status"], registry=own)
+        self.seconds = Histogram("diger_request_seconds", "From a request's arrival to its answer.", ["path"], buckets=SECONDS, registry=own)
+        self.batch = Histogram("diger_batch_requests", "Requests that one pass of the model answered.", buckets=SIZES, registry=own)
+        self.pass_seconds = Histogram("diger_batch_seconds", "One pass of the model.", buckets=SECONDS, registry=own)
+        self.waiting = Gauge("diger_waiting_requests", "Requests that wait or are being answered.", registry=own)
+        self.listed = Counter(
+            "diger_listed_items", "Places of lists: by the champion's mixture, or filled with popular items.", ["source"], registry=own
+        )
         self._registry.register(_ChampionState(follower))
 
     def passed(self, size: int, seconds: float) -> None:

@@ -1,0 +1,52 @@
+"""`diger export`: the champion as flat files for another engine, and their check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from orchestration.cli.options import json_option, open_store, store_option
+
+
+@click.group()
+def export() -> None:
+    """Write the champion for another engine, or check such files."""
+
+
+@export.command()
+@click.option("--out", required=True, metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="A new directory.")
+@store_option
+@json_option
+def champion(out: Path, store: str, as_json: bool) -> None:
+    """Write the champion's model, ID table, trie, encoder and recipe as flat files, with golden requests and a checker.
+
+    What each file holds stands in export.json. `python DIR/check.py` verifies them with numpy alone.
+    """
+    from orchestration.champion.bundle import load_bundle
+    from orchestration.engine.console import print_json
+    from orchestration.serving.export.write import write_export
+    from orchestration.serving.recommendations import present_champion
+
+    opened = open_store(store)
+    document = write_export(load_bundle(opened, present_champion(opened).hash), out)
+    if as_json:
+        print_json(document)
+        return
+    print(f"{out}: bundle {document['bundle'][:12]}, assignment {document['assignment_hash'][:12]}, {document['items']:,} items")
+    print(f"{len(document['files'])} files, described in {out}/export.json; check them with `diger export check {out}`")
+
+
+@export.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def check(folder: Path) -> None:
+    """Verify exported files with numpy alone: every byte, every path of the trie, every golden request."""
+    from diger_core.errors import DigerError
+    from orchestration.serving.export.check import Wrong
+    from orchestration.serving.export.check import check as checked
+
+    try:
+        found = checked(folder)
+    except Wrong as error:
+        raise DigerError(str(error)) from error
+    print(f"{found['files']} files, {found['items']:,} items in the trie, {found['golden']} golden requests: all as exported")

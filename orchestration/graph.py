@@ -58,6 +58,7 @@ class Stage:
     on_demand: str | None = None  # when somebody asks for it: it is no part of a retraining
     after: tuple[str, ...] = ()  # stages whose work it finds in the champion log: where both run, they run first; no input artefact
     snapshot_files: tuple[str, ...] = ()  # files of the snapshot that it takes, in the order of their importance
+    names_snapshot: bool = False  # its result carries the snapshot's key, which is then part of its own
     volume_of: str | None = None  # the file whose row count is compared with the previous snapshot's, which is then part of its key
     remote: bool = False  # runs as a job where the cluster is behind a job server
     pool: str | None = None  # at most one stage of a pool runs at a time
@@ -312,7 +313,7 @@ STAGES: tuple[Stage, ...] = (
         params=("evaluation", "neighbours"),
         kinds=("pytorch",),
         description="Full ranking of the test events, item by item: the released lists, the models alone, and every counting baseline.",
-        version="4",
+        version="5",
         presented=Hook(_PRESENT + "evaluation"),
         checks=Hook(_CHECKS + "evaluation"),
         preview=Preview("per_user.parquet"),
@@ -351,7 +352,7 @@ STAGES: tuple[Stage, ...] = (
         params=("evaluation", "gate"),
         kinds=("pytorch",),
         description="May the candidate serve? Candidate and champion on the same users, by rules; the verdict is stored and release re-reads it.",
-        version="2",
+        version="3",
         extra_inputs=Hook("orchestration.verdict.gate.gate:extra_inputs"),
         missing=Hook("orchestration.verdict.gate.gate:missing"),
         presented=Hook(_PRESENT + "gate"),
@@ -382,7 +383,8 @@ STAGES: tuple[Stage, ...] = (
         description=(
             "One self-contained page: verdict, metrics with intervals, what changed, curves, code usage, the ID tree, slices, examples, lineage."
         ),
-        version="5",
+        version="6",
+        names_snapshot=True,
         presented=Hook(_PRESENT + "report"),
         checks=Hook(_CHECKS + "report"),
     ),

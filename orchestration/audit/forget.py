@@ -221,6 +221,8 @@ def _key(index: Index, record: Record, inputs: Mapping[str, str]) -> str:
     named, snapshot = dict(inputs), index.snapshots.get(str(record.get("snapshot")), {})
     if "snapshot_file" in record:
         named["snapshot"] = record["snapshot_file"]
+    if BY_NAME[record["stage"]].names_snapshot:
+        named["snapshot_key"] = str(record["snapshot"])
     file = BY_NAME[record["stage"]].volume_of
     if file is not None:
         previous = snapshot.get("compared")

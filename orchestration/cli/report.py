@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestration.cli.options import json_option, open_store, store_option
+from orchestration.verdict.report.found import PAGES
+
+if TYPE_CHECKING:
+    from diger_core.store.artefacts import Store
+    from orchestration.audit.index import Made
 
 _NAMES = (
     "the beginning of a hash (of the report, or of a model, bundle or anything else behind it), a snapshot, `champion`, `champion~1`, "
@@ -23,22 +29,26 @@ def report() -> None:
 
 @report.command("show", help=f"Write the page of report X, with time, memory and rows/s from the records.\n\nX: {_NAMES}.")
 @click.argument("what", metavar="X", default="report")
-@click.option("--out", metavar="FILE", help="Where to write the page [default: report-HASH.html].")
+@click.option("--out", metavar="FILE", help="Where to write the page [default: reports/report-SNAPSHOT-HASH.html in the store].")
 @store_option
 def show(what: str, out: str | None, store: str) -> None:
     from diger_core.store.canonical import jsonable
     from orchestration.audit.index import Index
     from orchestration.params.load import load_params
     from orchestration.params.verdict import ReportConfig
-    from orchestration.verdict.report.found import find_report, flat, overrides
+    from orchestration.verdict.gate.shown import flat
+    from orchestration.verdict.report.found import find_report, overrides
+    from orchestration.verdict.report.identity import recorded
     from orchestration.verdict.report.page import page
 
-    found = find_report(Index(open_store(store)), what)
+    opened = open_store(store)
+    found = find_report(Index(opened), what)
     config = ReportConfig(**found.record["params"]["report"])
     sections = jsonable(asdict(load_params()))
     present = {key: leaf for name, section in sections.items() for key, leaf in flat(section, name).items()}
-    made = page(found.material, config, found.costs, overrides(found.params, present))
-    print(f"Report: {_write(out or f'report-{found.hash[:12]}.html', made)}")
+    place = _place(opened, out, f"report-{found.made.snapshot or 'unknown'}-{found.hash[:8]}.html")
+    made = page(found.material, config, recorded(found, _beside(opened, place, found.previous)), found.costs, overrides(found.params, present))
+    print(f"Report: {_write(opened, place, made)}")
 
 
 @report.command(
@@ -46,7 +56,7 @@ def show(what: str, out: str | None, store: str) -> None:
 )
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("--out", metavar="FILE", help="Where to write the page [default: compare-HASH-HASH.html].")
+@click.option("--out", metavar="FILE", help="Where to write the page [default: reports/compare-HASH-HASH.html in the store].")
 @store_option
 @json_option
 def compare(a: str, b: str, out: str | None, store: str, as_json: bool) -> None:
@@ -55,9 +65,10 @@ def compare(a: str, b: str, out: str | None, store: str, as_json: bool) -> None:
     from orchestration.verdict.report.compare import compare_page, summary
     from orchestration.verdict.report.found import find_report
 
-    index = Index(open_store(store))
+    opened = open_store(store)
+    index = Index(opened)
     left, right = find_report(index, a), find_report(index, b)
-    place = _write(out or f"compare-{left.hash[:8]}-{right.hash[:8]}.html", compare_page(left, right))
+    place = _write(opened, _place(opened, out, f"compare-{left.hash[:8]}-{right.hash[:8]}.html"), compare_page(left, right))
     found = summary(left, right)
     if as_json:
         print_json({**found, "page": place})
@@ -81,11 +92,29 @@ def _tell(found: dict[str, Any]) -> None:
     print(f"{len(found['params'])} parameters differ" + (": " + ", ".join(key for key, *_ in found["params"][:6]) if found["params"] else ""))
 
 
-def _write(path: str, html: str) -> str:
+def _place(store: Store, out: str | None, name: str) -> str:
+    """Where a page goes: where the user says, or `reports/` in the store."""
+    return out or store.root.at(PAGES, name)
+
+
+def _beside(store: Store, place: str, report: Made | None) -> str | None:
+    """The address of a stored page as a link in the page at `place`; None where a browser cannot follow it."""
+    if report is None or not store.root.is_local:
+        return None
+    stored = store.root.at("artefacts", "report", report.artefact, "report.html")
+    return Path(os.path.relpath(stored, Path(place).resolve().parent)).as_posix()
+
+
+def _write(store: Store, place: str, html: str) -> str:
     from diger_core.store.files import describe_os_error
 
+    name = place.rpartition("/")[2]
+    if place == store.root.at(PAGES, name):
+        if not store.root.create(html.encode(), PAGES, name):
+            store.root.replace(html.encode(), PAGES, name)
+        return place if store.root.is_local else f"{store.url}/{PAGES}/{name}"
     try:
-        Path(path).write_text(html, encoding="utf-8")
+        Path(place).write_text(html, encoding="utf-8")
     except OSError as error:
-        raise describe_os_error(error, path) from error
-    return path
+        raise describe_os_error(error, place) from error
+    return place

@@ -70,6 +70,8 @@ class Session:
         named = {name: artefact.hash for name, artefact in inputs.items()}
         if not stage.inputs:
             named["snapshot"] = self.snapshot.file_hash(stage.name)
+        if stage.names_snapshot:
+            named["snapshot_key"] = self.snapshot.key
         if stage.volume_of is not None:
             named["previous_rows"] = str(self.snapshot.previous_of(stage.volume_of))
         section = section_of(stage, self.params, inputs)

@@ -9,7 +9,7 @@ from diger_core.evaluation.crossed import FEWEST
 from orchestration.verdict.report import drawing, text
 from orchestration.verdict.report.drawing import BLUE, GREY, VERMILLION
 from orchestration.verdict.report.markdown import picture_markdown
-from orchestration.verdict.report.page import environment, pictures
+from orchestration.verdict.report.pictures import environment, pictures
 
 if TYPE_CHECKING:
     from orchestration.search.comparison_document import ComparisonDocument, Gain, Trained

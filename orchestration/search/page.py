@@ -14,7 +14,7 @@ from orchestration.search.ranking import importance, pareto, ranked_finalists, s
 from orchestration.search.terminal import shown
 from orchestration.verdict.report import drawing, text
 from orchestration.verdict.report.markdown import picture_markdown
-from orchestration.verdict.report.page import THIRD, environment, pictures
+from orchestration.verdict.report.pictures import THIRD, environment, pictures
 
 HERE = Path(__file__).parent
 REPORT = Path(__file__).parents[1] / "verdict" / "report"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diger_core.store.artefacts import Artefact
     from orchestration.engine.stage_run import StageRun
 
-SAMPLE = 50  # users whose recommendations are kept
+SAMPLE = 50  # users whose recommendations are kept: drawn by a fixed seed, as the gate draws its own (gate/ranked.py: the first of them are these)
 SAMPLED = ("lists", "joint_model", "frozen_model")
 HISTORY = 50  # of their events that are kept with them
 
@@ -45,11 +45,12 @@ def evaluation(run: StageRun) -> None:
     beams = beams_of(run, "joint_model", seq, "test")
     results = {"joint_model": _result(seq, "test", beams, config)}
     frozen = run.inputs.get("frozen_model")
-    if frozen is not None and "model.safetensors" in frozen.names:
-        results["frozen_model"] = _result(seq, "test", beams_of(run, "frozen_model", seq, "test"), config)
+    controlled = beams_of(run, "frozen_model", seq, "test") if frozen is not None and "model.safetensors" in frozen.names else None
+    if controlled is not None:
+        results["frozen_model"] = _result(seq, "test", controlled, config)
     else:
         run.progress.message("evaluation: no frozen_model, so nothing can be said about what joint training gains (frozen_model.enabled)")
-    counted = _counted(run, seq, "test", beams)
+    counted = _counted(run, seq, "test", beams, controlled)
     results = {"lists": counted.pop("lists"), **results, **counted}
     results |= core.baseline_results(seq, "test", config)
     metrics = core.evaluation(results, seq, config)
@@ -104,8 +105,9 @@ def _result(seq: Sequences, split: Split, beams: Beams, config: EvaluationConfig
     return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk, wrong / max(1, items_Tk.size))
 
 
-def _counted(run: StageRun, seq: Sequences, split: Split, beams: Beams) -> dict[str, EvaluationResult]:
-    """The released lists and the counting baselines; with a temporal split also the lists and the best baseline counted up to the test period."""
+def _counted(run: StageRun, seq: Sequences, split: Split, beams: Beams, controlled: Beams | None) -> dict[str, EvaluationResult]:
+    """The released lists, the same with the frozen control in place of the joint model, and the counting baselines; with a temporal split also the
+    lists and the best baseline counted up to the test period."""
     from diger_core.data.splits import targets, up_to
     from diger_core.evaluation.metrics import ranks
     from diger_core.evaluation.ranking import EvaluationResult, cut_off
@@ -121,8 +123,11 @@ def _counted(run: StageRun, seq: Sequences, split: Split, beams: Beams) -> dict[
         eve = read_counts(run.inputs["neighbours"], up_to(seq), "transitions_eve")
         rows |= {"lists_eve": (fitted.lists, eve), "baseline_eve": (fitted.baselines[fitted.best], eve)}
     found = {}
+    if controlled is not None:
+        rows["lists_frozen"] = rows["lists"]
     for name, (recipe, counts) in rows.items():
-        items_Tk, _ = ranked(recipe, counts, seq, users_T, end_T, cut_off(config), beams, remove_seen=config.remove_seen)
+        read = controlled if name == "lists_frozen" else beams
+        items_Tk, _ = ranked(recipe, counts, seq, users_T, end_T, cut_off(config), read, remove_seen=config.remove_seen)
         found[name] = EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
     return found
 

@@ -10,6 +10,7 @@ NAMES = {
     "lists": "released lists",
     "joint_model": "generative model alone",
     "frozen_model": "frozen control",
+    "lists_frozen": "lists with the control's model",
     "repeat": "item-item + text + repeat",
     "item_item_text": "item-item + text",
     "item_item": "item-item",

@@ -132,7 +132,7 @@ def test_id_diff_tells_what_happened_and_its_migration_makes_the_new_table(world
 def test_the_report_shows_what_changed_and_says_nothing_of_it_in_a_first_training(world, warm):
     from orchestration.verdict.report.change import change_part
     from orchestration.verdict.report.material import Material
-    from orchestration.verdict.report.page import change_section
+    from orchestration.verdict.report.sections import change_section
 
     inputs = {name: result.artefact for name, result in warm.items()}
     section = change_section(Material(inputs))
@@ -145,7 +145,7 @@ def test_the_report_shows_what_changed_and_says_nothing_of_it_in_a_first_trainin
 
 def test_the_report_says_that_a_warm_start_had_no_warm_up(world, warm):
     from orchestration.verdict.report.material import Material
-    from orchestration.verdict.report.page import training_section
+    from orchestration.verdict.report.sections import training_section
 
     pages = [training_section(Material({"tokenizer": results["tokenizer"].artefact})) for results in (world.results, warm)]
     assert [bool(page["tokenizer"]) for page in pages] == [True, False]

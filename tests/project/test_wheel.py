@@ -65,6 +65,6 @@ def test_the_installed_command_works_away_from_the_checkout(installed, tmp_path)
 
 @pytest.mark.slow
 def test_the_installed_report_finds_its_template(installed, tmp_path):
-    found = "from orchestration.verdict.report.page import environment"
+    found = "from orchestration.verdict.report.pictures import environment"
     code = f"{found}; print([environment().get_template(n).name for n in ('page.html.j2', 'compare.html.j2')])"
     assert "compare.html.j2" in run(installed, tmp_path, "-c", code)

@@ -15,6 +15,7 @@ from diger_core.evaluation.recipes import Fitted, Recipe
 from diger_core.progress import Silent
 from diger_core.store.artefacts import Artefact, Store
 from orchestration.verdict.models import BASELINES
+from orchestration.verdict.report.identity import Identity
 
 WORDS = ("Trail", "Copper", "Linen", "Compact", "Quiet", "Folding", "Ceramic", "Travel", "Daily", "Winter")
 THINGS = ("kettle", "jacket", "lamp", "notebook", "speaker", "backpack", "chair", "knife", "blanket", "bottle")
@@ -37,11 +38,13 @@ HOSTILE = (
 )
 
 
+IDENTITY = Identity("shop-1-0123abcd")  # as the stage knows it
 Gain = tuple[float, float, float]  # a difference with the ends of its interval
 MODELS = {
     "lists": 0.16,
     "joint_model": 0.12,
     "frozen_model": 0.115,
+    "lists_frozen": 0.158,
     "item_item_text": 0.14,
     "item_item": 0.13,
     "text": 0.08,
@@ -137,7 +140,11 @@ def fake_verdict(gain: Gain | None, refused: str | None = None) -> dict[str, Any
     ]
     row: dict[str, Any] = {"ndcg@10": 0.08, "intervals": {"ndcg@10": [0.07, 0.09]}}
     beats = dict(zip(("mean", "low", "high"), BEATEN, strict=True))
-    metrics: dict[str, Any] = {"users": 900, "models": {"candidate": row, "baseline": row}, "baseline": {"name": "item_item_text", **beats}}
+    metrics: dict[str, Any] = {
+        "users": 900,
+        "models": {"candidate": row, "baseline": row},
+        "baseline": {"name": "item_item_text", **beats, "slices": {name: {"users": 900, "difference": beats} for name in ("all", "tail")}},
+    }
     if gain is not None:
         row = {"candidate": 0.08, "champion": 0.08 - gain[0], "difference": dict(zip(("mean", "low", "high"), gain, strict=True))}
         metrics |= {"slices": {name: {"users": users, "ndcg@10": row} for name, users in (("all", 900), ("head", 500))}, "fresh_targets": None}
@@ -211,7 +218,7 @@ def fake_inputs(
             out.table("code_usage.parquet", fake_usage(code_NM, codes, epochs), sort_by=("epoch", "level"))
 
     def evaluation(out: Any) -> None:
-        metrics = fake_metrics({n: v for n, v in models.items() if frozen or n != "frozen_model"}, gain, beats)
+        metrics = fake_metrics({n: v for n, v in models.items() if frozen or n not in ("frozen_model", "lists_frozen")}, gain, beats)
         out.json("metrics.json", metrics)
         counting = {name: values for name, values in metrics["models"].items() if name in BASELINES}
         out.json("leave_one_out.json", {**metrics, "models": counting, "users": 2 * metrics["users"]})
@@ -284,6 +291,7 @@ def fake_run(inputs: dict[str, Artefact], **params: Any) -> SimpleNamespace:
     return SimpleNamespace(
         inputs=inputs,
         params=SimpleNamespace(**params),
+        snapshot=SimpleNamespace(key=IDENTITY.snapshot),
         out=FakeOut(),
         facts=lambda **v: said.update(v),
         note=lambda **v: None,

@@ -73,14 +73,23 @@ class Servability(TypedDict):
     users: int
 
 
+class Gain(TypedDict):
+    """The candidate's NDCG@10 minus the baseline's on a slice; no difference where an interval needs more users."""
+
+    users: int
+    difference: NotRequired[Difference]
+
+
 class Baseline(TypedDict):
-    """The best counting baseline on these users, and the candidate's NDCG@10 minus its, with the 95% interval; likewise the champion's."""
+    """The best counting baseline on these users, and the candidate's NDCG@10 minus its, with the 95% interval; likewise the champion's.
+    `slices`: the same by slice."""
 
     name: str
     mean: float
     low: float
     high: float
     champion: NotRequired[Difference]
+    slices: NotRequired[dict[str, Gain]]  # a verdict of an earlier version has none
 
 
 class NewItems(TypedDict):
@@ -104,7 +113,8 @@ class Anchor(TypedDict):
 
 class Figures(TypedDict):
     """The models side by side. `new_items` only where there are such targets and texts. What follows it only where there is a champion:
-    `fresh_targets` is null where events have no times; `champion_prefixes`: its unique prefixes over its items; `anchor` where it is a third bundle.
+    `fresh_targets` is null where events have no times; `champion_prefixes`: its unique prefixes over its items; `settings`: those of
+    its training that differ from the candidate's, each as [champion's, candidate's]; `anchor` where it is a third bundle.
     """
 
     users: int
@@ -119,6 +129,7 @@ class Figures(TypedDict):
     fresh_targets: NotRequired[int | None]
     churn: NotRequired[Churn]
     champion_prefixes: NotRequired[float]
+    settings: NotRequired[dict[str, list[Any]]]
     anchor: NotRequired[Anchor]
 
 

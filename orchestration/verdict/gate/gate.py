@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def gate(run: StageRun) -> None:
-    """Writes verdict.json, verdict.md and gate.png."""
+    """Writes verdict.json, verdict.md, gate.png and, where there is a champion, its lists for a fixed sample of users (recommendations.parquet)."""
     from diger_core.data.sequences import Sequences
     from orchestration.champion.bundle import load_bundle
     from orchestration.features.neighbours import read_counts
@@ -26,6 +26,7 @@ def gate(run: StageRun) -> None:
     from orchestration.verdict.gate.ranked import Catalogue
     from orchestration.verdict.gate.rules import rules
     from orchestration.verdict.gate.servability import servability
+    from orchestration.verdict.gate.shown import SHOWN
     from orchestration.verdict.report.gate import picture, verdict_markdown
 
     candidate = load_bundle(run.store, run.inputs["bundle"].hash)
@@ -36,7 +37,9 @@ def gate(run: StageRun) -> None:
     counts = read_counts(run.inputs["neighbours"], seq)
     catalogue = Catalogue(seq, run.inputs["sequences"].table("items.parquet")["item_id"], counts)
     config = run.params.gate
-    figures = measures(candidate, champion, anchor, catalogue, run.params.evaluation, config, run.progress)
+    figures, shown = measures(candidate, champion, anchor, catalogue, run.params.evaluation, config, run.progress)
+    if shown is not None:
+        run.out.table(SHOWN, shown, sort_by=("user_index",))
     width = int(candidate.document["encoder_facts"]["width"])
     measured: Measured = {**figures, "servability": servability(run.store.url, candidate.hash, seq, config.servability_users, width)}
     judged = rules(measured, config)

@@ -19,8 +19,9 @@ from diger_core.evaluation.metrics import ndcg, paired_bootstrap, recall
 from diger_core.evaluation.ranking import EvaluationResult, baseline_results, evaluation, target_slices
 from diger_core.item_ids import index_of
 from orchestration.champion.bundle import reused_tuples
-from orchestration.verdict.gate.document import NDCG, RECALL, Anchor, Churn, Comparison, Figures, Ids, K, NewItems, Slice
+from orchestration.verdict.gate.document import NDCG, RECALL, Anchor, Churn, Comparison, Figures, Gain, Ids, K, NewItems, Slice
 from orchestration.verdict.gate.ranked import Catalogue, baselines, candidate_lists, earlier_lists, rows, sample
+from orchestration.verdict.gate.shown import SAMPLE, differing, shown_lists
 
 if TYPE_CHECKING:
     from diger_core.evaluation.metrics import Float64
@@ -40,8 +41,8 @@ def measures(
     ranks_by: EvaluationConfig,
     config: GateConfig,
     progress: Progress,
-) -> Figures:
-    """All figures that the rules read, as plain values."""
+) -> tuple[Figures, pa.Table | None]:
+    """All figures that the rules read, as plain values; and the champion's lists for the users that the report shows, None without a champion."""
     seq = catalogue.seq
     ranking = replace(ranks_by, recall_at=(K,), ndcg_at=(K,), constrained=True, beams=max(ranks_by.beams, K), bootstrap=config.bootstrap)
     users_T = sample(seq, config.users)
@@ -53,10 +54,18 @@ def measures(
     strongest = max(counted, key=lambda name: _ndcg(counted[name]).mean())
     metrics = evaluation({**results, "baseline": counted[strongest]}, seq, ranking)
     gain = metrics["differences"]["candidate - baseline"][NDCG]
+    target_T, shown = results["candidate"].target_T, None
+    parts = {"all": np.ones(len(target_T), dtype=bool), **target_slices(seq, target_T, ranking)}
     found: Figures = {
         "users": metrics["users"],
         "users_with_a_target": len(targets(seq, "test")[0]),
-        "baseline": {"name": strongest, "mean": gain["mean"], "low": gain["low"], "high": gain["high"]},
+        "baseline": {
+            "name": strongest,
+            "mean": gain["mean"],
+            "low": gain["low"],
+            "high": gain["high"],
+            "slices": {name: _gain(results["candidate"], counted[strongest], mask_T, config.bootstrap) for name, mask_T in parts.items()},
+        },
         "models": {
             name: {RECALL: values[RECALL], NDCG: values[NDCG], "intervals": values["intervals"]} for name, values in metrics["models"].items()
         },
@@ -64,12 +73,14 @@ def measures(
         "ids": _ids(candidate, champion),
         "alarm": candidate.judged.config.get("alarm"),
     }
-    new_T = target_slices(seq, results["candidate"].target_T, ranking)["new_items"]
+    new_T = parts["new_items"]
     if "text" in counted and new_T.sum() >= SMALLEST:
         found["new_items"] = _new_items({**results, "text": counted["text"]}, new_T, config.bootstrap)
     if champion is not None:
         found["baseline"]["champion"] = metrics["differences"]["champion - baseline"][NDCG]
         found["champion_prefixes"] = _prefix_share(champion)
+        found["settings"] = differing(champion.judged.config, candidate.judged.config)
+        shown = shown_lists(results["champion"], sample(seq, SAMPLE))
         masks = _slices(results["candidate"], champion, catalogue, ranking)
         found["slices"] = {name: _pair(results, mask_T, config.bootstrap) for name, mask_T in masks.items() if mask_T is not None}
         found["fresh_targets"] = None if masks["fresh"] is None else int(masks["fresh"].sum())
@@ -77,7 +88,7 @@ def measures(
         if anchor is not None:
             beside = earlier_lists(anchor, catalogue, users_T, ranking, progress, "anchor")
             found["anchor"] = _anchor(anchor, results, beside, catalogue, config.bootstrap)
-    return found
+    return found, shown
 
 
 def _new_items(results: Results, mask_T: np.ndarray, bootstrap: int) -> NewItems:
@@ -92,6 +103,14 @@ def _new_items(results: Results, mask_T: np.ndarray, bootstrap: int) -> NewItems
     if "champion" in gain_Tx:
         found["champion"] = float(gain_Tx["champion"].mean())
     return found
+
+
+def _gain(ours: EvaluationResult, theirs: EvaluationResult, mask_T: np.ndarray, bootstrap: int) -> Gain:
+    users = int(mask_T.sum())
+    if users < SMALLEST:
+        return {"users": users}
+    mean, low, high = paired_bootstrap(_ndcg(ours)[mask_T], _ndcg(theirs)[mask_T], bootstrap, seed=0)
+    return {"users": users, "difference": {"mean": mean, "low": low, "high": high}}
 
 
 def _anchor(anchor: Bundle, results: Results, beside: EvaluationResult, catalogue: Catalogue, bootstrap: int) -> Anchor:

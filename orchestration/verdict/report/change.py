@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestration.verdict.report import drawing, text
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from orchestration.verdict.report.material import Material
 
 DECISIONS = {"nothing": "Nothing to do", "cold_start": "Cold start of the new items", "retrain": "Retrain"}
+MOST_SETTINGS = 4  # on the first screen
 CHANGES = {"kept": "whole ID kept", "suffix": "only the suffix differs", "moved": "a code differs"}
 
 
@@ -59,13 +61,76 @@ def _bars(ax: Any, names: tuple[str, ...], values: list[int], colours: tuple[str
     drawing.thousands(ax.xaxis)
 
 
-def change_part(material: Material) -> dict[str, Any] | None:
-    """The page's section; None for a first training, or where the run had neither stage."""
+@dataclass(frozen=True)
+class Row:
+    """A line of "what changed": what, by how much, and from what to what."""
+
+    what: str
+    change: str
+    detail: str = ""
+
+
+def summary(material: Material) -> list[Row]:
+    """Events, items, IDs and settings against the starting bundle's; sizes alone where there is none."""
+    found = _documents(material)
+    if found is None:
+        return [
+            Row("events", text.count(int(material.offsets[-1]))),
+            Row("items", text.count(len(material.item_ids))),
+            Row("users", text.count(len(material.offsets) - 1)),
+        ]
+    diff, ids = found
+    return [*_data_rows(diff), *_id_rows(ids), *_setting_rows(material)]
+
+
+def _data_rows(diff: Mapping[str, Any] | None) -> list[Row]:
+    if diff is None:
+        return []
+    events, items = diff["events"], diff["items"]
+    grown = f"{(events['new'] - events['old']) / events['old']:+.1%}" if events["old"] else "all new"
+    return [
+        Row("events", grown, f"{events['old']:,} → {events['new']:,}"),
+        Row("items", f"+{items['added']:,} / −{items['removed']:,}", f"{items['changed']:,} edited, {items['new']:,} now"),
+    ]
+
+
+def _id_rows(ids: Mapping[str, Any] | None) -> list[Row]:
+    if ids is None:
+        return []
+    moved, users = ids["counts"]["moved"] + ids["counts"]["suffix"], ids["histories"]["changed_users"]
+    return [Row("IDs", f"{ids['shares']['kept']:.1%} kept", f"{moved:,} items have another, in the history of {users:,} users")]
+
+
+def _setting_rows(material: Material) -> list[Row]:
+    """The training settings that differ from the champion's, as its gate saw them."""
+    found = None if material.gate is None else material.gate["metrics"].get("settings")
+    if found is None:
+        return []
+    told = [f"{key.rpartition('.')[2].replace('_', ' ')} {_written(old)} → {_written(new)}" for key, (old, new) in found.items()]
+    more = f", and {len(told) - MOST_SETTINGS} more" if len(told) > MOST_SETTINGS else ""
+    taken = material.has("tokenizer") and material.inputs["tokenizer"].facts.get("taken_from")
+    start = "continued from the champion" if taken else "trained from scratch"
+    return [Row("training", start, "; ".join(told[:MOST_SETTINGS]) + more or "same settings")]
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else text.printable(value, 30)
+
+
+def _documents(material: Material) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] | None:
+    """diff.json and id_diff.json, each where it has a baseline; None where neither has."""
     diff = material.inputs["catalogue_diff"].json("diff.json") if material.has("catalogue_diff") else None
     ids = material.inputs["id_diff"].json("id_diff.json") if material.has("id_diff") else None
     diff, ids = (found if found is not None and found["baseline"] is not None else None for found in (diff, ids))
-    if diff is None and ids is None:
+    return None if diff is None and ids is None else (diff, ids)
+
+
+def change_part(material: Material) -> dict[str, Any] | None:
+    """The page's section; None for a first training, or where the run had neither stage."""
+    found = _documents(material)
+    if found is None:
         return None
+    diff, ids = found
     part: dict[str, Any] = {"catalogue": None, "ids": None, "panels": [*(catalogue_panels(diff) if diff else []), *(id_panels(ids) if ids else [])]}
     if diff:
         part["catalogue"] = {"decision": DECISIONS[diff["decision"]], "reasons": diff["reasons"]}

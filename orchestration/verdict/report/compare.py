@@ -11,7 +11,7 @@ from orchestration.verdict.models import NAMES, ordered
 from orchestration.verdict.report import code_figures, drawing, figures, text
 from orchestration.verdict.report.drawing import BLUE, VERMILLION, Panel, draw_lines, series, whole_epochs
 from orchestration.verdict.report.found import Found
-from orchestration.verdict.report.page import THIRD, asset, environment, pictures
+from orchestration.verdict.report.pictures import THIRD, asset, environment, pictures
 from orchestration.verdict.report.verdict import verdict
 
 if TYPE_CHECKING:

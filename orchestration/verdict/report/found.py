@@ -12,10 +12,14 @@ from diger_core.errors import DigerError
 from diger_core.store.record import Record
 from orchestration.graph import BY_NAME
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
+from orchestration.verdict.gate.shown import flat
 from orchestration.verdict.report.material import Material
 
 if TYPE_CHECKING:
     from orchestration.audit.index import Index, Made
+
+
+PAGES = "reports"  # the store's folder of pages that were written from its records; they may be deleted at any time
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,24 @@ class Found:
                 )
             inputs[name] = artefact
         return Material(inputs)
+
+    @cached_property
+    def released(self) -> int | None:
+        """The number of the log's entry that released the judged bundle; None where none did."""
+        gate = self.material.gate
+        entries = (
+            [] if gate is None else [entry.number for entry in self.index.releases if entry.bundle == gate["candidate"] and entry.action == "release"]
+        )
+        return entries[0] if entries else None
+
+    @cached_property
+    def previous(self) -> Made | None:
+        """The report of the champion that this run's gate compared with; None where there is none in the store."""
+        gate = self.material.gate
+        if gate is None or gate["champion"] is None:
+            return None
+        reports = (made for made in self.index.made if made.stage == "report" and made.artefact in self.index.present)
+        return next((made for made in reports if judged(self.index, made) == gate["champion"]), None)
 
     @cached_property
     def _makers(self) -> dict[str, Made]:
@@ -112,13 +134,6 @@ def _cost(stage: str, record: Record) -> Cost:
     )
 
 
-def flat(value: Any, name: str) -> dict[str, Any]:
-    """{"a": {"b": 1}} under "x" becomes {"x.a.b": 1}."""
-    if not isinstance(value, Mapping):
-        return {name: value}
-    return {key: leaf for part, inner in value.items() for key, leaf in flat(inner, f"{name}.{part}").items()}
-
-
 def find_report(index: Index, text: str) -> Found:
     """The report meant by `text`: a hash (of the report, or of anything that a report was made from), a snapshot's key or directory, the path
     of a stored page, `champion`, `champion~1`, or `report` for the newest. The newest report where several answer."""
@@ -131,7 +146,7 @@ def find_report(index: Index, text: str) -> Found:
         fitting = [made for made in reports if made.snapshot == thing.value]
     elif thing.kind == "release":
         bundle = next(entry.bundle for entry in index.releases if str(entry.number) == thing.value)
-        fitting = [made for made in reports if _judged(index, made) == bundle]
+        fitting = [made for made in reports if judged(index, made) == bundle]
     else:
         own = [made for made in reports if made.artefact == thing.value]
         reached = closure(index, [thing.value]) if not own else set()
@@ -141,7 +156,7 @@ def find_report(index: Index, text: str) -> Found:
     return Found(index, fitting[-1])
 
 
-def _judged(index: Index, made: Made) -> str | None:
+def judged(index: Index, made: Made) -> str | None:
     """The bundle that the report's gate judged."""
     gate = index.artefact(made.inputs["gate"]) if "gate" in made.inputs else None
     verdict: GateVerdict | None = gate.json(VERDICT) if gate is not None else None

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from orchestration.verdict.models import NAMES, ordered
 from orchestration.verdict.report import drawing, figures
+from orchestration.verdict.report.compared import lists_minus
 from orchestration.verdict.report.figures import headline_metrics, judged_metric, metric_label
 from orchestration.verdict.report.text import decimal, markdown_escape, printable
-from orchestration.verdict.report.verdict import lists_minus, verdict
+from orchestration.verdict.report.verdict import verdict
 
 if TYPE_CHECKING:
     from diger_core.evaluation.metrics import Metrics, ModelMetrics

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from orchestration.verdict.report import code_figures, figures
 from orchestration.verdict.report.gate import verdict_markdown
+from orchestration.verdict.report.identity import Identity
 from orchestration.verdict.report.markdown import metrics_markdown
 from orchestration.verdict.report.material import MODELS, Material
 from orchestration.verdict.report.page import page
+from orchestration.verdict.report.text import printable
 from orchestration.verdict.report.verdict import facts, verdict
 
 if TYPE_CHECKING:
@@ -20,11 +22,12 @@ def report(run: StageRun) -> None:
     material = Material(run.inputs)
     config = run.params.report
     run.progress.message("writing the report")
-    html = page(material, config).encode()
+    html = page(material, config, Identity(run.snapshot.key)).encode()
     run.out.bytes("report.html", html)
     found = verdict(material.metrics, material.gate)
     gate = f"\n\n{verdict_markdown(material.gate)}" if material.gate is not None else "\n"
-    run.out.bytes("report.md", f"# {found.title}\n\n{metrics_markdown(material.metrics, material.gate)}{gate}".encode())
+    title = f"{printable(run.snapshot.key)}: {found.title}"
+    run.out.bytes("report.md", f"# {title}\n\n{metrics_markdown(material.metrics, material.gate)}{gate}".encode())
     run.out.bytes("metrics.png", figures.metrics_bars(material.metrics))
     curves = {m: material.curves[m] for m in MODELS if material.curves.get(m)}
     if curves:

@@ -6,45 +6,19 @@ Page, Markdown, the UI's metadata, the terminal and `--json` are all written fro
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from orchestration.verdict.gate.document import GateVerdict
-from orchestration.verdict.models import EVE, NAMES, strongest_baseline
+from orchestration.verdict.gate.document import NDCG, GateVerdict
+from orchestration.verdict.models import NAMES, strongest_baseline
 from orchestration.verdict.report import gate
+from orchestration.verdict.report.compared import Compared, Tone, compared
 from orchestration.verdict.report.figures import judged_metric, metric_label
+from orchestration.verdict.report.reasons import Forest, Rules, Why, forests, rules_of, why
 
 if TYPE_CHECKING:
-    from diger_core.evaluation.metrics import Difference, Metrics
+    from diger_core.evaluation.metrics import Metrics
 
-Tone = Literal["better", "worse", "open"]
 SLICES = {"head": "popular targets", "tail": "rare targets", "new_items": "targets without a training event", "other_time": "targets at another time"}
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Two models on the same users: their means in `metric`, and the paired difference `ours` minus `theirs` with its 95% interval."""
-
-    ours: str
-    theirs: str
-    metric: str
-    value: float
-    base: float
-    mean: float
-    low: float
-    high: float
-    users: int
-
-    @property
-    def tone(self) -> Tone:
-        """Better or worse only where the whole interval lies on one side of zero."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "open"
-
-    @property
-    def told(self) -> str:
-        return (
-            f"{metric_label(self.metric)} {self.value:.4f} against {self.base:.4f}, a difference of {self.mean:+.4f} "
-            f"(95% interval {self.low:+.4f} to {self.high:+.4f}, {self.users:,} users)"
-        )
 
 
 @dataclass(frozen=True)
@@ -63,14 +37,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`title`: the first line. `parts`: gate (where one ran), lists against counting, joint against frozen. `warnings`: what to look at."""
+    """`title`: the first line; `word`: the decision alone. `parts`: gate (where one ran), lists against counting, joint against frozen.
+    `failed`: rules that refuse; `warnings`: what else to look at. `champion`, `baseline`: the lists beside them; `control`: the joint model alone
+    beside the frozen one. `where`: the difference by kind of target; `why`: what of it is training."""
 
     title: str
+    word: str
     tone: Tone
     parts: tuple[Part, ...]
+    failed: tuple[str, ...]
     warnings: tuple[str, ...]
+    champion: Compared | None
     baseline: Compared | None
     control: Compared | None
+    rules: Rules | None
+    where: tuple[Forest, ...]
+    why: Why
 
     @property
     def headline(self) -> str:
@@ -85,30 +67,6 @@ class Verdict:
 GATE, LISTS, METHOD = "Gate", "Lists against counting", "Joint against frozen"
 
 
-def difference(metrics: Metrics, ours: str, theirs: str, metric: str) -> Difference | None:
-    """`ours` minus `theirs` with its interval, whichever way it is stored; None where it was not measured."""
-    found = metrics["differences"].get(f"{ours} - {theirs}", {}).get(metric)
-    if found is not None:
-        return found
-    other = metrics["differences"].get(f"{theirs} - {ours}", {}).get(metric)
-    return None if other is None else {"mean": -other["mean"], "low": -other["high"], "high": -other["low"]}
-
-
-def lists_minus(metrics: Metrics, name: str, metric: str) -> Compared | None:
-    """The lists minus this model; what is counted up to the test stands beside the lists that are counted so, too. None for the lists themselves."""
-    ours = "lists_eve" if name in EVE else "lists"
-    return None if name == ours else compared(metrics, ours, name, metric)
-
-
-def compared(metrics: Metrics, ours: str, theirs: str | None, metric: str) -> Compared | None:
-    """None where one of the two was not ranked."""
-    row = None if theirs is None else difference(metrics, ours, theirs, metric)
-    if theirs is None or row is None:
-        return None
-    value, base = (float(metrics["models"][name][metric]) for name in (ours, theirs))
-    return Compared(ours, theirs, metric, value, base, float(row["mean"]), float(row["low"]), float(row["high"]), metrics["users"])
-
-
 def verdict(metrics: Metrics, stored: GateVerdict | None = None) -> Verdict:
     """From an evaluation's metrics.json and, where the run had a gate, its verdict.json."""
     metric = judged_metric(metrics)
@@ -117,8 +75,35 @@ def verdict(metrics: Metrics, stored: GateVerdict | None = None) -> Verdict:
     lists = _lists(baseline)
     judged = None if stored is None else _gate(stored)
     title = lists.word if judged is None else f"{judged.word}; {lists.word[0].lower()}{lists.word[1:]}"
-    parts = tuple(part for part in (judged, lists, _method(control)) if part is not None)
-    return Verdict(title, _tone(judged, lists), parts, _warnings(metrics, metric), baseline, control)
+    champion = None if stored is None else _champion(stored)
+    return Verdict(
+        title=title,
+        word="Not judged by a gate" if stored is None else "Refused" if stored["verdict"] == "refuse" else "Accepted",
+        tone=_tone(judged, lists),
+        parts=tuple(part for part in (judged, lists, _method(control)) if part is not None),
+        failed=() if stored is None else tuple(f"{gate.RULES.get(r['name'], r['name'])}: {r['message']}" for r in stored["rules"] if not r["passed"]),
+        warnings=_warnings(metrics, metric) + (() if stored is None else _excused(stored)),
+        champion=champion,
+        baseline=baseline,
+        control=control,
+        rules=None if stored is None else rules_of(stored),
+        where=forests(stored),
+        why=why(champion, compared(metrics, "lists", "lists_frozen", metric)),
+    )
+
+
+def _champion(stored: GateVerdict) -> Compared | None:
+    """Candidate and champion over all users that the gate ranked; None for a first release."""
+    row = gate.overall(stored)
+    if row is None:
+        return None
+    users, found = stored["metrics"]["slices"]["all"]["users"], row["difference"]
+    return Compared("lists", "champion", NDCG, row["candidate"], row["champion"], found["mean"], found["low"], found["high"], users)
+
+
+def _excused(stored: GateVerdict) -> tuple[str, ...]:
+    names = (gate.RULES.get(rule["name"], rule["name"]) for rule in stored["rules"] if rule.get("excused"))
+    return tuple(f"Rule “{name}” is not met, but the champion is no better." for name in names)
 
 
 def _tone(judged: Part | None, lists: Part) -> Tone:
@@ -187,7 +172,7 @@ def facts(found: Verdict, stored: GateVerdict | None) -> dict[str, str | float]:
     said: dict[str, str | float] = {"verdict": found.title, **{_key(part.label): part.told for part in found.parts}}
     if stored is not None:
         said["gate_verdict"] = stored["verdict"]
-    for name, row in (("over_baseline", found.baseline), ("over_frozen", found.control)):
+    for name, row in (("over_champion", found.champion), ("over_baseline", found.baseline), ("over_frozen", found.control)):
         if row is not None:
             said |= {f"{name}_mean": row.mean, f"{name}_low": row.low, f"{name}_high": row.high}
     return said

@@ -29,12 +29,12 @@ from orchestration.verdict.evaluation import beams_of, checked_table, evaluation
 from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.page import page
 from tests.support.release_world import MODEL_ALONE
-from tests.support.report_material import fake_curves, fake_run
+from tests.support.report_material import IDENTITY, fake_curves, fake_run
 
 SHAPE = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, history=6, history_input="hard")
 CONFIG = EvaluationConfig(beams=20, bootstrap=100)
 ITEMS, CODES, SUFFIXES = 40, 8, 8
-NAMES = ["lists", "joint_model", "frozen_model", "item_item", "most_popular", "markov"]
+NAMES = ["lists", "joint_model", "frozen_model", "item_item", "lists_frozen", "most_popular", "markov"]
 
 
 def made_inputs(root, shuffle: bool = False, temporal: bool = False) -> dict[str, Artefact]:
@@ -111,7 +111,7 @@ def run(inputs):
 
 def test_metrics_are_those_of_the_stored_ranks(run):
     metrics, ranks = run.out.files["metrics.json"], run.out.files["per_user.parquet"]
-    assert list(metrics["models"]) == ["lists", "joint_model", "frozen_model", "item_item", "most_popular", "markov"]
+    assert list(metrics["models"]) == NAMES
     assert ranks.num_rows == metrics["users"]
     for name, values in metrics["models"].items():
         rank = ranks[name].to_numpy()
@@ -135,6 +135,8 @@ def test_the_lists_are_those_of_the_stored_recipe(inputs, run):
     stored = run.out.files["per_user.parquet"]
     assert stored["lists"].to_pylist() == ranks(items_Tk, target_T).tolist()
     assert stored["lists"].to_pylist() not in (stored["joint_model"].to_pylist(), stored["item_item"].to_pylist())
+    items_Tk, _ = ranked(recipe, read_counts(inputs["neighbours"], seq), seq, users_T, end_T, 20, beams_of(run, "frozen_model", seq, "test"))
+    assert stored["lists_frozen"].to_pylist() == ranks(items_Tk, target_T).tolist(), "the control in the joint model's place, the recipe unchanged"
 
 
 def test_a_temporal_split_also_shows_what_was_counted_up_to_the_test(tmp_path):
@@ -252,7 +254,7 @@ def test_a_control_that_was_switched_off_leaves_an_artefact_without_a_model(inpu
     with store.writer("evaluation") as out:
         out.json("metrics.json", alone.out.files["metrics.json"])
         made = store.publish(out)
-    html = page(Material({**inputs, "frozen_model": off, "evaluation": made}), ReportConfig())
+    html = page(Material({**inputs, "frozen_model": off, "evaluation": made}), ReportConfig(), IDENTITY)
     assert "switched off" in html
     assert off.hash in html
 
@@ -263,7 +265,7 @@ def test_the_report_reads_what_the_evaluation_writes(inputs, run, tmp_path):
         out.json("metrics.json", run.out.files["metrics.json"])
         out.table("recommendations.parquet", run.out.files["recommendations.parquet"], sort_by=("user_index",))
         stored = store.publish(out)
-    html = page(Material({**inputs, "evaluation": stored}), ReportConfig())
+    html = page(Material({**inputs, "evaluation": stored}), ReportConfig(), IDENTITY)
     assert "frozen control" in html
     assert "Shopper A" in html
     assert f"{run.out.files['metrics.json']['models']['markov']['recall@10']:.4f}" in html

@@ -29,7 +29,7 @@ from orchestration.verdict.report.gate import verdict_markdown
 from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.page import page
 from tests.support.release_world import COUNTED, EASY, MODEL_ALONE, SUFFIXES, WIDTH, ReleaseWorld, easy, item_name, random_table, released
-from tests.support.report_material import fake_inputs
+from tests.support.report_material import IDENTITY, fake_inputs
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +207,12 @@ def test_the_page_tells_the_verdict_with_everything_escaped(world, data, champio
         out.json("verdict.json", verdict)
         gate = world.store.publish(out)
     inputs = fake_inputs(tmp_path)
-    html = page(Material({**inputs, "gate": gate}), ReportConfig())
+    html = page(Material({**inputs, "gate": gate}), ReportConfig(), IDENTITY)
     assert "The gate refuses bundle" in html
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; moved" in html
     assert "<script>alert" not in html
     assert gate.hash in html
-    assert "May it serve?" not in page(Material(inputs), ReportConfig())
+    assert "May it serve?" not in page(Material(inputs), ReportConfig(), IDENTITY)
     assert "\\<script\\>" in verdict_markdown(verdict) or "&lt;script" in verdict_markdown(verdict)
 
 

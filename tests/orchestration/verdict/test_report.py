@@ -19,7 +19,7 @@ from orchestration.verdict.report.report import report
 from orchestration.verdict.report.text import markdown_escape, printable
 from orchestration.verdict.report.tree import SHOWN_PREFIXES, tree
 from orchestration.verdict.report.verdict import verdict
-from tests.support.report_material import HOSTILE, fake_curves, fake_inputs, fake_metrics, fake_run
+from tests.support.report_material import HOSTILE, IDENTITY, fake_curves, fake_inputs, fake_metrics, fake_run
 
 VOID = {"meta", "input", "br", "hr", "img", "link"}
 SELF_CLOSED = {"path", "rect", "use", "image", "clippath", "g", "circle", "line"}
@@ -77,7 +77,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(inputs):
-    return page(Material(inputs), ReportConfig())
+    return page(Material(inputs), ReportConfig(), IDENTITY)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_hostile_titles_are_text_and_nothing_else(read, html):
 
 
 def test_a_title_of_a_megabyte_is_cut_and_the_page_stays_small(tmp_path):
-    made = page(Material(fake_inputs(tmp_path, titles={i: "x" * 1_000_000 for i in range(280, 300)})), ReportConfig())
+    made = page(Material(fake_inputs(tmp_path, titles={i: "x" * 1_000_000 for i in range(280, 300)})), ReportConfig(), IDENTITY)
     assert len(made) < 1_000_000
     assert "x" * 60 in made
     assert "x" * 200 not in made
@@ -146,7 +146,7 @@ def test_every_input_is_listed_with_its_hash(inputs, read):
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path, html):
-    again = page(Material(fake_inputs(tmp_path / "elsewhere", titles=dict(enumerate(HOSTILE)))), ReportConfig())
+    again = page(Material(fake_inputs(tmp_path / "elsewhere", titles=dict(enumerate(HOSTILE)))), ReportConfig(), IDENTITY)
     assert again == html
 
 
@@ -173,7 +173,7 @@ def test_a_right_recommendation_is_ticked_exactly_once_a_list(read):
 
 
 def test_a_run_without_the_control_says_that_the_gain_is_unknown(tmp_path):
-    made = page(Material(fake_inputs(tmp_path, frozen=False)), ReportConfig())
+    made = page(Material(fake_inputs(tmp_path, frozen=False)), ReportConfig(), IDENTITY)
     assert "no frozen control was trained" in made
     assert "Not measured" in made
     assert Reader(made).faults == []
@@ -201,7 +201,7 @@ def test_an_alarm_of_the_training_is_told_beside_the_verdict(inputs, tmp_path):
         out.json("config.json", {"alarm": "level 1 <b>collapsed</b>", "best_epoch": 3})
         out.json("curves.json", fake_curves(3))
         stopped = store.publish(out)
-    made = page(Material({**inputs, "joint_model": stopped}), ReportConfig())
+    made = page(Material({**inputs, "joint_model": stopped}), ReportConfig(), IDENTITY)
     assert "stopped on an alarm" in made
     assert "level 1 &lt;b&gt;collapsed" in made
     assert made.index("stopped on an alarm") < made.index('id="evaluation"')
@@ -249,13 +249,16 @@ def test_prefixes_beyond_the_budget_are_counted_not_dropped():
 def test_a_hundred_thousand_items_with_the_worst_titles_stay_under_three_megabytes(tmp_path):
     worst = {i: "\u202e&<>\"'" * 30 for i in range(100_000)}
     inputs = fake_inputs(tmp_path, items=100_000, users=2000, codes=256, titles=worst, epochs=120)
-    made = page(Material(inputs), ReportConfig(tree_items_per_prefix=50))
+    made = page(Material(inputs), ReportConfig(tree_items_per_prefix=50), IDENTITY)
     assert len(made.encode()) < 3_000_000
 
 
 def test_one_item_one_user_and_no_curves_still_make_a_page(tmp_path):
     inputs = fake_inputs(tmp_path, items=1, users=1, codes=2)
-    assert Reader(page(Material({k: v for k, v in inputs.items() if k not in ("tokenizer", "embeddings")}), ReportConfig(examples=0))).faults == []
+    assert (
+        Reader(page(Material({k: v for k, v in inputs.items() if k not in ("tokenizer", "embeddings")}), ReportConfig(examples=0), IDENTITY)).faults
+        == []
+    )
 
 
 def test_markdown_cannot_be_broken_out_of():

@@ -16,7 +16,7 @@ from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.page import page as report_page
 from tests.orchestration.verdict.test_report_compare import world
 from tests.support.browser import browser_page
-from tests.support.report_material import fake_inputs, fake_verdict
+from tests.support.report_material import IDENTITY, fake_inputs, fake_verdict
 from tests.support.report_picture import PICTURE, newest
 from tests.support.study_material import study_page
 
@@ -45,7 +45,7 @@ def pages(world, tmp_path_factory):
     index = Index(store, cached=False)
     a, b = (find_report(index, hash_) for hash_ in hashes)
     gated = fake_inputs(folder / "store", verdict=fake_verdict((0.01, 0.002, 0.018), refused="coverage"))
-    made = {"report": report_page(Material(gated), ReportConfig(), a.costs), "compare": compare_page(a, b), "study": study_page()}
+    made = {"report": report_page(Material(gated), ReportConfig(), IDENTITY, a.costs), "compare": compare_page(a, b), "study": study_page()}
     for name, html in made.items():
         (folder / f"{name}.html").write_text(html, encoding="utf-8")
     return {name: (folder / f"{name}.html").as_uri() for name in made}
@@ -78,7 +78,7 @@ def test_axe_finds_nothing_serious(browser, pages, name, scheme):
 
 def test_axe_notices_what_it_is_for(browser, pages):
     page = opened(browser, pages["report"], "light", 1280)
-    page.evaluate("document.querySelector('#verdict dd').style.color = '#bbb'; document.querySelector('svg.chart').removeAttribute('aria-label')")
+    page.evaluate("document.querySelector('#verdict .title').style.color = '#bbb'; document.querySelector('svg.chart').removeAttribute('aria-label')")
     assert {fault.partition(":")[0] for fault in serious(page)} == {"color-contrast", "svg-img-alt"}
 
 
@@ -102,7 +102,7 @@ def test_the_checks_notice_what_they_are_for(browser, pages):
     page = opened(browser, pages["report"], "light", 1280)
     page.evaluate(
         """() => {
-            document.querySelector('#verdict dd').style.color = '#bbb';
+            document.querySelector('#verdict .title').style.color = '#bbb';
             document.querySelector('h2').outerHTML = '<h4>x</h4>';
             document.querySelector('svg.chart').removeAttribute('aria-label');
             document.querySelector('svg.chart').textContent = '';

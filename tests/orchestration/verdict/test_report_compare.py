@@ -13,8 +13,9 @@ from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
 from orchestration.audit.index import Index
 from orchestration.cli import main
+from orchestration.verdict.gate.shown import flat
 from orchestration.verdict.report.compare import churn, compare_page, differing, paired, summary
-from orchestration.verdict.report.found import find_report, flat
+from orchestration.verdict.report.found import find_report
 from orchestration.verdict.report.material import Material
 from tests.orchestration.verdict.test_report import Reader
 from tests.support.report_material import fake_inputs, fake_verdict

@@ -13,7 +13,7 @@ from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.page import page
 from orchestration.verdict.report.split import sentences
 from tests.orchestration.verdict.test_report import Reader
-from tests.support.report_material import SPLIT, fake_fusion, fake_inputs, fake_metrics
+from tests.support.report_material import IDENTITY, SPLIT, fake_fusion, fake_inputs, fake_metrics
 
 
 def test_a_split_by_time_is_told_with_its_dates_and_with_who_is_not_judged():
@@ -65,7 +65,7 @@ def test_page_and_markdown_have_one_table_in_one_order(tmp_path):
     assert rows[0][-1] == "– |"
     assert rows[1][-1] == "+0.0100 (+0.0060 to +0.0140) |"
     assert rows[-1][-1] == "+0.0200 (+0.0100 to +0.2000) |", "beside the lists that are counted up to the test, too"
-    made = page(Material(fake_inputs(tmp_path)), ReportConfig())
+    made = page(Material(fake_inputs(tmp_path)), ReportConfig(), IDENTITY)
     text = Reader(made).text
     places = [text.index(name, text.index("Lists minus this")) for name in names]
     assert places == sorted(places)
@@ -75,7 +75,7 @@ def test_page_and_markdown_have_one_table_in_one_order(tmp_path):
 
 def test_a_run_without_a_recipe_has_no_section_of_it(tmp_path):
     inputs = fake_inputs(tmp_path)
-    made = page(Material({name: artefact for name, artefact in inputs.items() if name != "fusion"}), ReportConfig())
+    made = page(Material({name: artefact for name, artefact in inputs.items() if name != "fusion"}), ReportConfig(), IDENTITY)
     assert 'id="fusion"' not in made
     assert Reader(made).faults == []
 
@@ -83,12 +83,12 @@ def test_a_run_without_a_recipe_has_no_section_of_it(tmp_path):
 def test_counting_by_the_published_protocol_stands_beside_a_temporal_split(tmp_path):
     inputs = fake_inputs(tmp_path)
     found = inputs["evaluation"].json("leave_one_out.json")
-    text = Reader(page(Material(inputs), ReportConfig())).text
+    text = Reader(page(Material(inputs), ReportConfig(), IDENTITY)).text
     shown = text[text.index(f"Leave one out, {found['users']:,} users") :]
     assert f"{found['models']['item_item']['ndcg@10']:.4f}" in shown
     assert "A model's row needs a second training: diger run --set sequences.split=leave_one_out" in text
     timeless = Material({name: artefact for name, artefact in inputs.items() if name != "evaluation"} | {"evaluation": without_it(inputs, tmp_path)})
-    assert "Leave one out," not in page(timeless, ReportConfig())
+    assert "Leave one out," not in page(timeless, ReportConfig(), IDENTITY)
 
 
 def without_it(inputs, folder):

@@ -8,9 +8,10 @@ from orchestration.verdict.models import strongest_baseline
 from orchestration.verdict.report.drawing import svg
 from orchestration.verdict.report.figures import popularity_panel
 from orchestration.verdict.report.material import Material
-from orchestration.verdict.report.page import commands, page
+from orchestration.verdict.report.page import page
+from orchestration.verdict.report.sections import commands
 from orchestration.verdict.report.verdict import facts, verdict
-from tests.support.report_material import MODELS, fake_inputs, fake_metrics, fake_verdict
+from tests.support.report_material import IDENTITY, MODELS, fake_inputs, fake_metrics, fake_verdict
 
 
 @pytest.mark.parametrize(
@@ -85,17 +86,17 @@ def test_a_slice_on_which_a_baseline_is_above_the_lists_is_something_to_look_at(
 def test_a_page_of_lists_that_counting_beats_says_so_before_anything_else(tmp_path):
     beaten = {**MODELS, "lists": 0.11}
     refused = fake_verdict((0.01, 0.002, 0.018), refused="best_baseline")
-    made = page(Material(fake_inputs(tmp_path, verdict=refused, models=beaten, beats=(-0.015, -0.02, -0.01))), ReportConfig())
+    made = page(Material(fake_inputs(tmp_path, verdict=refused, models=beaten, beats=(-0.015, -0.02, -0.01))), ReportConfig(), IDENTITY)
     first = made.index("Refused: this model may not serve; lists below item-item + text")
-    assert first < made.index("not below the best counting baseline:</strong>") < made.index('id="evaluation"')
+    assert first < made.index("not below the best counting baseline: best_baseline as measured") < made.index('id="evaluation"')
 
 
 def test_the_page_opens_with_the_gate_and_names_the_rule_that_was_not_met(tmp_path):
-    made = page(Material(fake_inputs(tmp_path, verdict=fake_verdict((0.01, 0.002, 0.018), refused="coverage"))), ReportConfig())
+    made = page(Material(fake_inputs(tmp_path, verdict=fake_verdict((0.01, 0.002, 0.018), refused="coverage"))), ReportConfig(), IDENTITY)
     first = made.index("Refused: this model may not serve; lists above every baseline")
     box_ends = made.index("</section>", first)
     asked = made.index("<dt>Joint against frozen</dt><dd><strong>Better in this run")
-    assert first < asked < made.index("catalogue coverage:</strong>") < box_ends < made.index('id="evaluation"')
+    assert first < asked < made.index("catalogue coverage: coverage as measured") < box_ends < made.index('id="evaluation"')
 
 
 def test_the_champions_figure_is_of_the_one_compared_with():

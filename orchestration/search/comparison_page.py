@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diger_core.evaluation.crossed import FEWEST
 from orchestration.verdict.report import drawing, text
-from orchestration.verdict.report.drawing import BLUE, GREY, VERMILLION
+from orchestration.verdict.report.drawing import BETTER, GREY, WORSE
 from orchestration.verdict.report.markdown import picture_markdown
 from orchestration.verdict.report.pictures import environment, pictures
 
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 REPORT = Path(__file__).parents[1] / "verdict" / "report"
 LABELS = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10"}
 WORDS = {"better": "better", "worse": "worse", "open": "no difference established", "unclaimed": "no claim"}
-COLOURS = {"better": BLUE, "worse": VERMILLION, "open": GREY, "unclaimed": GREY}
+COLOURS = {"better": BETTER, "worse": WORSE, "open": GREY, "unclaimed": GREY}
 
 
 def label_of(found: ComparisonDocument, name: str) -> str:

@@ -20,14 +20,13 @@ def catalogue_panels(diff: Mapping[str, Any]) -> list[drawing.Panel]:
     """Items by what became of them; events before and now."""
     items, events = diff["items"], diff["events"]
     names = ("same", "changed", "added", "removed")
-    colours = (drawing.GREY, drawing.ORANGE, drawing.GREEN, drawing.VERMILLION)
 
     def catalogue(ax: Any) -> str:
-        _bars(ax, names, [items[name] for name in names], colours)
+        _bars(ax, names, [items[name] for name in names], "items")
         return f"{items['added']:,} of {items['new']:,} items are new, {items['removed']:,} are gone"
 
     def volume(ax: Any) -> str:
-        _bars(ax, ("baseline", "now"), [events["old"], events["new"]], (drawing.GREY, drawing.BLUE))
+        _bars(ax, ("baseline", "now"), [events["old"], events["new"]], "events")
         return f"{events['new'] - events['old']:+,} events since the baseline"
 
     return [catalogue, volume]
@@ -39,21 +38,23 @@ def id_panels(report: Mapping[str, Any]) -> list[drawing.Panel]:
     names = {"kept": "kept", "suffix": "suffix only", "moved": "codes moved", "added": "added", "removed": "removed"}
 
     def items(ax: Any) -> str:
-        _bars(ax, tuple(names.values()), [counts[name] for name in names], drawing.LEVEL_COLOURS[:5])
+        _bars(ax, tuple(names.values()), [counts[name] for name in names], "items")
         return f"{report['shares']['kept']:.1%} of the items known before keep their ID, {report['weighted']['kept']:.1%} by traffic"
 
     def by_level(ax: Any) -> str:
-        bars = ax.bar(range(len(shares)), shares, color=drawing.BLUE)
+        bars = ax.bar(range(len(shares)), shares, color=drawing.DATA)
         ax.bar_label(bars, [f"{share:.1f}%" for share in shares], padding=3)
         ax.set_xticks(range(len(shares)), [f"code {level + 1}" for level in range(len(shares))])
         ax.set_ylim(0, max(5.0, 1.2 * max(shares)))
+        ax.set_ylabel("% of the items known before")
         return "Share of known items whose code differs, by level"
 
     return [items, by_level]
 
 
-def _bars(ax: Any, names: tuple[str, ...], values: list[int], colours: tuple[str, ...]) -> None:
-    bars = ax.barh(range(len(names)), values, color=colours)
+def _bars(ax: Any, names: tuple[str, ...], values: list[int], unit: str) -> None:
+    bars = ax.barh(range(len(names)), values, color=drawing.DATA)
+    ax.set_xlabel(unit)
     ax.bar_label(bars, [f"{value:,}" for value in values], padding=4)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()

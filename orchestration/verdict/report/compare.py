@@ -9,7 +9,7 @@ import numpy as np
 
 from orchestration.verdict.models import NAMES, ordered
 from orchestration.verdict.report import code_figures, drawing, figures, text
-from orchestration.verdict.report.drawing import BLUE, VERMILLION, Panel, draw_lines, series, whole_epochs
+from orchestration.verdict.report.drawing import INK, JOINT, Panel, draw_lines, series, whole_epochs
 from orchestration.verdict.report.found import Found
 from orchestration.verdict.report.pictures import THIRD, asset, environment, pictures
 from orchestration.verdict.report.verdict import verdict
@@ -17,7 +17,7 @@ from orchestration.verdict.report.verdict import verdict
 if TYPE_CHECKING:
     from orchestration.verdict.report.material import Material
 
-COLOURS = (BLUE, VERMILLION)
+COLOURS = (INK, JOINT)
 SIDES = ("A", "B")
 RESAMPLES = 1000
 

@@ -23,7 +23,11 @@ Panel = Callable[["Axes"], str]
 # Okabe and Ito's colours, which remain distinct under the common colour-vision deficiencies.
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
 INK, FAINT, GREY = "#2b2f36", "#d5d9df", "#737a85"
-LEVEL_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY, INK)
+# One colour a meaning, on every page: better and worse (also: a code that no item uses), the model of the run, its lists, its frozen control, noise.
+# What only counts, and data, is grey; levels of an ID are lines of one colour, told apart by their dashes.
+BETTER, WORSE = GREEN, VERMILLION
+LISTS, JOINT, CONTROL, NOISE, DATA = BLUE, SKY, PURPLE, ORANGE, GREY
+DASHES = ("-", "--", ":", "-.")
 # In the page each colour is a CSS variable, so that dark mode can choose a lighter tone.
 CSS_COLOURS = {
     BLUE: "blue",
@@ -198,14 +202,14 @@ def percent(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
 
 
-def draw_lines(ax: Axes, lines: Sequence[tuple[str, str, np.ndarray, np.ndarray]], from_zero: bool = False) -> None:
-    """Lines of (label, colour, x, y), each labelled at its end instead of in a legend; labels are kept apart."""
+def draw_lines(ax: Axes, lines: Sequence[tuple[str, str, np.ndarray, np.ndarray]], from_zero: bool = False, dashes: Sequence[str] = ("-",)) -> None:
+    """Lines of (label, colour, x, y), each labelled at its end instead of in a legend; labels are kept apart. `dashes`: of the lines, in turn."""
     drawn = [line for line in lines if len(line[2])]
     if not drawn:
         ax.text(0.5, 0.5, "no data", transform=ax.transAxes, ha="center", color=GREY)
         return
-    for _, colour, x, y in drawn:
-        ax.plot(x, y, color=colour, marker="o" if len(x) == 1 else None, markersize=5)
+    for place, (_, colour, x, y) in enumerate(drawn):
+        ax.plot(x, y, color=colour, linestyle=dashes[place % len(dashes)], marker="o" if len(x) == 1 else None, markersize=5)
     if from_zero:
         ax.set_ylim(bottom=0)
     low, high = ax.get_ylim()

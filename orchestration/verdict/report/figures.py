@@ -12,12 +12,13 @@ import numpy as np
 
 from orchestration.verdict.models import EVE, NAMES, ordered
 from orchestration.verdict.report.drawing import (
-    BLUE,
-    GREEN,
-    GREY,
+    CONTROL,
+    DATA,
     HEIGHT,
-    ORANGE,
-    VERMILLION,
+    INK,
+    JOINT,
+    LISTS,
+    NOISE,
     Panel,
     Rows,
     draw_lines,
@@ -26,6 +27,7 @@ from orchestration.verdict.report.drawing import (
     plain_logarithmic,
     png,
     series,
+    thousands,
     whole_epochs,
 )
 
@@ -34,9 +36,17 @@ if TYPE_CHECKING:
 
     from diger_core.evaluation.metrics import Metrics
 
-# One colour a meaning: what is released, the generative model with and without joint training, and everything that only counts.
-COLOURS = {"lists": GREEN, "lists_eve": GREEN, "joint_model": BLUE, "frozen_model": VERMILLION}
+COLOURS = {"lists": LISTS, "lists_eve": LISTS, "joint_model": JOINT, "frozen_model": CONTROL, "lists_frozen": CONTROL}  # the others only count: DATA
 LINES = {"joint_model": "joint", "frozen_model": "frozen"}  # at the end of a line there is room for one word
+
+# What the warm-up records, with its unit: losses are squared distances between standardised vectors.
+UNITS = {
+    "loss": "loss (squared distance)",
+    "loss_recon": "reconstruction loss (squared distance)",
+    "loss_vq": "codebook loss (squared distance)",
+    "collisions": "items that share all codes",
+    "unique_prefixes": "distinct prefixes",
+}
 
 # ---- learning curves ----
 
@@ -48,7 +58,7 @@ def learning_panels(curves: Mapping[str, Rows]) -> list[Panel]:
 
 def _ndcg(curves: Mapping[str, Rows]) -> Panel:
     def draw(ax: Axes) -> str:
-        lines = [(LINES.get(name, name), COLOURS.get(name, BLUE), *series(rows, "validation_ndcg_10")) for name, rows in curves.items()]
+        lines = [(LINES.get(name, name), COLOURS.get(name, JOINT), *series(rows, "validation_ndcg_10")) for name, rows in curves.items()]
         draw_lines(ax, lines)
         whole_epochs(ax)
         ax.set_ylabel("validation NDCG@10")
@@ -68,22 +78,22 @@ def _sigma(rows: Rows) -> Panel:
     def draw(ax: Axes) -> str:
         x, sigma = series(rows, "sigma")
         x_share, share = series(rows, "noisy_share")
-        draw_lines(ax, [("σ", BLUE, x, sigma), ("noisy share", ORANGE, x_share, share)], from_zero=True)
+        draw_lines(ax, [("σ", NOISE, x, sigma), ("noisy", NOISE, x_share, share)], from_zero=True, dashes=("-", "--"))
         whole_epochs(ax)
-        ax.set_ylabel("noise scale σ; share of items")
+        ax.set_ylabel("mean over the items")
         if not len(sigma):
             return "No noise was recorded"
         if not sigma.any():
             return "No noise: codes are chosen without exploration throughout"
-        ending = "is off at the end" if sigma[-1] == 0 else f"ends at σ = {sigma[-1]:.3g}"
-        return f"Exploration noise starts at σ = {sigma[0]:.3g} and {ending}"
+        ending = "is off at the end" if sigma[-1] == 0 else f"ends at {sigma[-1]:.3g}"
+        return f"Exploration noise σ, a mean over the items, starts at {sigma[0]:.3g} and {ending}"
 
     return draw
 
 
 def _loss(curves: Mapping[str, Rows]) -> Panel:
     def draw(ax: Axes) -> str:
-        lines = [(LINES.get(name, name), COLOURS.get(name, BLUE), *series(rows, "loss_gen")) for name, rows in curves.items()]
+        lines = [(LINES.get(name, name), COLOURS.get(name, JOINT), *series(rows, "loss_gen")) for name, rows in curves.items()]
         draw_lines(ax, lines)
         whole_epochs(ax)
         ax.set_ylabel("training loss (nats per token)")
@@ -107,10 +117,12 @@ def tokenizer_panels(curves: Rows) -> list[Panel]:
 def _one_curve(rows: Rows, key: str) -> Panel:
     def draw(ax: Axes) -> str:
         x, y = series(rows, key)
-        draw_lines(ax, [("", BLUE, x, y)])
+        draw_lines(ax, [("", DATA, x, y)])
         whole_epochs(ax)
         name = key.replace("_", " ")
-        ax.set_ylabel(name)
+        if all(float(value).is_integer() for value in y):
+            thousands(ax.yaxis)
+        ax.set_ylabel(UNITS.get(key, name))
         return f"Warm-up: {name} goes from {y[0]:.4g} to {y[-1]:.4g}"
 
     return draw
@@ -152,7 +164,7 @@ def _dots(models: Mapping[str, Mapping[str, Any]], metric: str) -> Panel:
     def draw(ax: Axes) -> str:
         names = [name for name in ordered(models) if metric in models[name] and name not in EVE]
         for row, name in enumerate(names):
-            value, colour = models[name][metric], COLOURS.get(name, GREY)
+            value, colour = models[name][metric], COLOURS.get(name, DATA)
             low, high = models[name].get("intervals", {}).get(metric, (value, value))
             ax.plot([low, high], [row, row], color=colour, linewidth=3)
             ax.plot([value], [row], marker="o", markersize=8, color=colour, linestyle="")
@@ -187,15 +199,13 @@ def weights_panel(weights: Mapping[str, float], halves: Sequence[Mapping[str, fl
 
     def draw(ax: Axes) -> str:
         parts = sorted(weights, key=lambda part: -weights[part])
-        ax.barh(range(len(parts)), [weights[part] for part in parts], color=GREEN, height=0.62)
+        ax.barh(range(len(parts)), [weights[part] for part in parts], color=LISTS, height=0.62)
         for row, part in enumerate(parts):
             end = max(weights[part], *(half.get(part, 0.0) for half in halves), 0.0)
             number = f"{weights[part]:.0%}" if shares else f"{weights[part]:g}"
             ax.annotate(number, (end, row), xytext=(8, 0), textcoords="offset points", va="center", fontweight="bold")
         for half in halves:
-            ax.plot(
-                [half.get(part, 0.0) for part in parts], range(len(parts)), linestyle="", marker="|", markersize=13, markeredgewidth=2, color=ORANGE
-            )
+            ax.plot([half.get(part, 0.0) for part in parts], range(len(parts)), linestyle="", marker="|", markersize=13, markeredgewidth=2, color=INK)
         ax.set_yticks(range(len(parts)), [names.get(part, part) for part in parts])
         ax.set_ylim(len(parts) - 0.4, -0.6)
         ax.set_xlim(left=0)
@@ -226,7 +236,7 @@ def popularity_panel(counts_N: np.ndarray) -> Panel:
             ax.set_axis_off()
             return "No item has an event"
         ranks = np.unique(np.geomspace(1, len(seen), 300).astype(int))
-        ax.plot(ranks, seen[ranks - 1], color=BLUE)
+        ax.plot(ranks, seen[ranks - 1], color=DATA)
         ax.set_xscale("log")
         ax.set_yscale("log")
         plain_logarithmic(ax)
@@ -245,7 +255,8 @@ def sequence_lengths_panel(offsets_U1: np.ndarray) -> Panel:
             ax.set_axis_off()
             return "There are no users"
         top = max(int(np.quantile(lengths, 0.99)), 3)
-        ax.hist(np.minimum(lengths, top), bins=np.arange(0.5, top + 1.5, max(1, top // 40)).tolist(), color=BLUE)
+        ax.hist(np.minimum(lengths, top), bins=np.arange(0.5, top + 1.5, max(1, top // 40)).tolist(), color=DATA)
+        thousands(ax.yaxis)
         ax.set_xlabel("events of a user (the last bar holds all longer ones)")
         ax.set_ylabel("users")
         return f"Half of the users have at most {int(np.median(lengths))} events; {(lengths < 3).sum():,} have fewer than 3"
@@ -264,10 +275,11 @@ def embedding_panel(vectors_ND: np.ndarray, points: int = 2000) -> Panel:
             plane[np.abs(plane).argmax(axis=0), range(plane.shape[1])] < 0, -1.0, 1.0
         )  # the sign of an axis is arbitrary: fix it
         at = centred @ plane
-        ax.scatter(at[:, 0], at[:, -1], s=5, color=BLUE, alpha=0.45, linewidths=0)
-        ax.set_xlabel("first principal component")
-        ax.set_ylabel("second")
-        kept = variance[::-1][:2].sum() / max(variance.sum(), 1e-30)
+        ax.scatter(at[:, 0], at[:, -1], s=5, color=DATA, alpha=0.45, linewidths=0)
+        first, second = (variance[::-1][:2] / max(variance.sum(), 1e-30)).tolist() if len(variance) > 1 else (1.0, 0.0)
+        ax.set_xlabel(f"first principal component ({first:.0%} of the variance)")
+        ax.set_ylabel(f"second ({second:.0%})")
+        kept = first + second
         return f"{len(vectors_ND):,} items; this plane shows {100 * kept:.0f}% of the variance of their {vectors_ND.shape[1]} dimensions"
 
     return draw

@@ -85,7 +85,7 @@ def _figure(row: Compared) -> Figure:
     if relative is None:
         change, interval = f"{row.mean:+.4f}", f"{row.low:+.4f} to {row.high:+.4f}"
     else:
-        change, interval = f"{relative[0]:+.1%}", f"{100 * relative[1]:+.1f} to {100 * relative[2]:+.1f}"
+        change, interval = f"{relative[0]:+.1%}", f"{relative[1]:+.1%} to {relative[2]:+.1%}"
     values = f"{row.base:.4f} → {row.value:.4f} against {who}, {row.users:,} users"
     return Figure(metric_label(row.metric), change, interval, values, row.tone)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestration.verdict.gate.document import NDCG, Comparison, GateVerdict, Rule
 from orchestration.verdict.models import NAMES
-from orchestration.verdict.report.drawing import BLUE, GREEN, GREY, VERMILLION, Panel, png
+from orchestration.verdict.report.drawing import BETTER, DATA, GREY, INK, LISTS, WORSE, Panel, png
 from orchestration.verdict.report.text import decimal, markdown_escape, printable
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def slices_panel(verdict: GateVerdict) -> Panel:
         found = {name: row["ndcg@10"] for name, row in verdict["metrics"].get("slices", {}).items() if "ndcg@10" in row}
         for place, row in enumerate(found.values()):
             gain = row["difference"]
-            colour = BLUE if gain["low"] > 0 else VERMILLION if gain["high"] < 0 else GREY
+            colour = BETTER if gain["low"] > 0 else WORSE if gain["high"] < 0 else GREY
             ax.plot([gain["low"], gain["high"]], [place, place], color=colour, linewidth=3)
             ax.plot([gain["mean"]], [place], marker="o", markersize=8, color=colour, linestyle="")
         ax.axvline(0, color=GREY, linewidth=1)
@@ -164,7 +164,7 @@ def slices_panel(verdict: GateVerdict) -> Panel:
 
 def models_panel(verdict: GateVerdict) -> Panel:
     """NDCG@10 of candidate, champion, the best counting baseline and most popular."""
-    colours = {"candidate": BLUE, "champion": VERMILLION, "baseline": GREEN, "most_popular": GREY}
+    colours = {"candidate": LISTS, "champion": INK, "baseline": DATA, "most_popular": DATA}
     shown = {"baseline": NAMES.get(verdict["metrics"]["baseline"]["name"], "baseline")}
 
     def draw(ax: Axes) -> str:

@@ -9,7 +9,7 @@ from orchestration.graph import BY_NAME
 from orchestration.params.verdict import ReportConfig
 from orchestration.verdict.models import NAMES
 from orchestration.verdict.report import sections, text
-from orchestration.verdict.report.examples import examples
+from orchestration.verdict.report.examples import shoppers
 from orchestration.verdict.report.first_screen import first_screen
 from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.pictures import asset, environment
@@ -41,7 +41,7 @@ def page(material: Material, config: ReportConfig, identity: Identity, costs: Se
         "training": sections.training_section(material),
         "change": sections.change_section(material),
         "ids": sections.ids_section(material, config),
-        "examples": examples(material, config.examples),
+        "examples": shoppers(material, config.examples),
         "data": sections.data_section(material),
         "cost": sections.sizes(material),
         "costs": costs,

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from orchestration.verdict.report.words import names
+
 SHOWN_PREFIXES = 2500  # two-code prefixes that are spelled out; the others are counted
 TITLE_BYTES = 900_000  # of titles on the page, escaped
 LOOKUP_PREFIXES = 60_000  # two-code prefixes whose exact count the look-up box knows
 TITLE_LIMIT = 72
+NAMED_BY = 12  # titles of a prefix, the most visited, whose words name it
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Prefix:
     items: int  # exact
     events: int  # exact
     titles: tuple[str, ...]  # most visited first
+    name: str = ""  # words of its titles
     children: tuple[Prefix, ...] = ()
     hidden: int = 0  # further children that are not spelled out
     hidden_items: int = 0
@@ -44,12 +48,16 @@ def tree(codes_NM: np.ndarray, visits_N: np.ndarray, title: Callable[[int], str]
     chosen = _most_visited(group_N, visits_N, titles_per_prefix)
     budget = _Budget(TITLE_BYTES, title)
     titles = {int(g): budget.take(chosen[g]) for g in shown}
+    read = _most_visited(group_N, visits_N, NAMED_BY)
+    second_names = names({int(g): [title(int(item)) for item in read[g]] for g in shown})
+    first_names = names({int(code): [title(int(item)) for item in items_C] for code, items_C in _by_first(parents, read).items()})
     prefixes = []
     for code in np.unique(parents):
         mine = np.flatnonzero(parents == code)
         spelled = [g for g in shown if parents[g] == code]
         children = tuple(
-            Prefix(int(codes[g]), int(items[g]), int(events[g]), titles[int(g)]) for g in sorted(spelled, key=lambda g: (-items[g], codes[g]))
+            Prefix(int(codes[g]), int(items[g]), int(events[g]), titles[int(g)], second_names[int(g)])
+            for g in sorted(spelled, key=lambda g: (-items[g], codes[g]))
         )
         rest = len(mine) - len(spelled)
         prefixes.append(
@@ -58,6 +66,7 @@ def tree(codes_NM: np.ndarray, visits_N: np.ndarray, title: Callable[[int], str]
                 int(items[mine].sum()),
                 int(events[mine].sum()),
                 (),
+                first_names[int(code)],
                 children,
                 rest,
                 int(items[mine].sum() - items[spelled].sum()) if rest else 0,
@@ -69,6 +78,11 @@ def tree(codes_NM: np.ndarray, visits_N: np.ndarray, title: Callable[[int], str]
             mine = parents == prefix.code
             counts[prefix.code] = np.stack([codes[mine], items[mine]], axis=1).reshape(-1).tolist()
     return Tree(tuple(prefixes), counts, codes_NM.shape[1], _icicle(prefixes))
+
+
+def _by_first(parents: np.ndarray, read: list[np.ndarray]) -> dict[int, np.ndarray]:
+    """First code -> the items that its prefixes are named by."""
+    return {int(code): np.concatenate([read[g] for g in np.flatnonzero(parents == code)]) for code in np.unique(parents)}
 
 
 def _shown(parents: np.ndarray, items: np.ndarray) -> list[int]:
@@ -108,18 +122,19 @@ class _Budget:
         return tuple(taken)
 
 
-_TONES = ("blue", "sky")  # neighbours differ
+_TONES = ("grey", "muted")  # neighbours differ
 
 
 def _icicle(prefixes: list[Prefix]) -> str:
     """Two rows of blocks: the first codes, widest first, and under each its second codes. Width is the number of items."""
+    from html import escape
+
     total = max(sum(p.items for p in prefixes), 1)
     x, rows = 0.0, []
     for index, prefix in enumerate(sorted(prefixes, key=lambda p: (-p.items, p.code))):
         width, hue = 1000 * prefix.items / total, _TONES[index % 2]
-        rows.append(
-            f'<g data-code="{prefix.code}" fill="var(--{hue})"><title>{prefix.code}: {prefix.items:,} items, {prefix.events:,} events</title>'
-        )
+        told = f"{prefix.code} {escape(prefix.name)}: {prefix.items:,} items, {prefix.events:,} events"
+        rows.append(f'<g data-code="{prefix.code}" fill="var(--{hue})"><title>{told}</title>')
         rows.append(f'<rect x="{x:.1f}" width="{max(width - 0.6, 0.4):.1f}" height="52"/>')
         if width > 26:
             rows.append(f'<text x="{x + width / 2:.1f}" y="31">{prefix.code}</text>')

@@ -38,7 +38,7 @@ def test_an_inlined_picture_is_whole_themed_and_brings_nothing_foreign():
     sentence, element = drawing.svg(figures.learning_panels({"joint_model": fake_curves()})[0], "p0")
     ElementTree.fromstring(element)
     assert "NDCG@10" in sentence
-    assert "var(--blue, #0072b2)" in element
+    assert "var(--sky, #56b4e9)" in element
     assert "<style" not in element
     assert "<metadata" not in element
     assert "://" not in element
@@ -47,10 +47,10 @@ def test_an_inlined_picture_is_whole_themed_and_brings_nothing_foreign():
     assert all(name.startswith("p0-") for name in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', element) for name in name if name)
 
 
-def test_the_sentence_of_the_usage_picture_counts_used_codes_and_perplexity():
+def test_the_sentence_of_the_usage_picture_counts_used_codes():
     codes_NM = np.repeat(np.arange(8), 10)[:, None]
     sentence, _ = drawing.svg(code_figures.code_usage_panels(codes_NM, 16)[0], "u")
-    assert "8 of 16 codes in use, perplexity 8" in sentence
+    assert "8 of 16 codes in use; the fullest" in sentence
     assert "10 items (12.5%)" in sentence
 
 
@@ -83,7 +83,7 @@ def pixels(element: str) -> np.ndarray:
 
     from PIL import Image
 
-    (data,) = re.findall(r"base64,([^\"]+)", element)
+    data = re.findall(r"base64,([^\"]+)", element)[0]  # the second image is the key
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 

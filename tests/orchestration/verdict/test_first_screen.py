@@ -2,12 +2,15 @@
 
 import re
 
+import pyarrow as pa
 import pytest
 
+from diger_core.store.artefacts import Store
 from orchestration.params.verdict import ReportConfig
 from orchestration.verdict.gate.shown import differing
 from orchestration.verdict.report.change import summary
 from orchestration.verdict.report.compared import Compared
+from orchestration.verdict.report.examples import shoppers
 from orchestration.verdict.report.first_screen import figure, looks
 from orchestration.verdict.report.forest import Scale, drawn
 from orchestration.verdict.report.identity import Identity, Link
@@ -15,6 +18,7 @@ from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.page import page
 from orchestration.verdict.report.reasons import Where, room_of, rules_of, why
 from orchestration.verdict.report.verdict import verdict
+from orchestration.verdict.report.words import names
 from tests.support.report_material import IDENTITY, fake_inputs, fake_metrics, fake_verdict
 
 BETTER = (0.01, 0.002, 0.018)
@@ -117,3 +121,28 @@ def test_what_changed_names_the_settings_that_differ_from_the_champions(inputs):
     before = {"best_epoch": 5, "training": {"epochs": 5, "learning_rate": 0.003, "seed": 0}, "codes": 64}
     after = {"best_epoch": 3, "training": {"epochs": 3, "learning_rate": 0.001, "seed": 0, "crop": 0.1}, "codes": 64}
     assert differing(before, after) == {"training.crop": [None, 0.1], "training.epochs": [5, 3], "training.learning_rate": [0.003, 0.001]}
+
+
+def test_a_prefix_is_named_by_words_that_its_titles_share_and_others_lack():
+    shop = {0: ["Linen pillowcase, blue", "Cotton pillowcase", "Linen sheet"], 1: ["Steel kettle", "Copper kettle, blue"], 2: ["Lamp"], 3: []}
+    assert names(shop) == {0: "linen, pillowcase", 1: "kettle", 2: "", 3: ""}
+
+
+def test_the_champions_list_stands_beside_the_candidates_with_the_rank_of_the_true_item(inputs, tmp_path):
+    rows = inputs["evaluation"].table("recommendations.parquet").to_pylist()
+    lists = [[row["target"], 7] if place == 0 else [row["target"] ^ 1] for place, row in enumerate(rows[:3])]
+    store = Store(tmp_path)
+    with store.writer("gate") as out:
+        out.json("verdict.json", fake_verdict(BETTER))
+        users = pa.array([row["user_index"] for row in rows[:3]], pa.int32())
+        out.table(
+            "recommendations.parquet", pa.table({"user_index": users, "champion": pa.array(lists, pa.list_(pa.int32()))}), sort_by=("user_index",)
+        )
+        gate = store.publish(out)
+    found = shoppers(Material({**inputs, "gate": gate}), 4)
+    assert [who for who, _ in found.examples[0].recommended] == ["this run's lists", "the champion's lists"]
+    place = rows[0]["lists"].index(rows[0]["target"]) + 1
+    assert found.examples[0].ranks.startswith(f"this run's lists: rank {place}; the champion's lists: rank 1; generative model alone: rank ")
+    assert "the champion's lists: not in the first 1" in found.examples[1].ranks
+    assert "champion" not in found.examples[3].ranks, "the gate ranked a sample that this user is not in"
+    assert (found.users, found.share, found.sampled, found.sample_share) == (1234, 0.16, 8, 1.0)

@@ -169,6 +169,22 @@ def test_fresh_targets_are_those_newer_than_every_event_of_the_champion(world, c
     assert metrics["slices"]["fresh"]["users"] == metrics["fresh_targets"]
 
 
+def test_the_champions_lists_and_settings_are_kept_for_the_report(world, data, champion):
+    later = world.candidate(seed=3, data=data)
+    made = world.compute("gate", {**later, "champion": champion["bundle"]}, easy())
+    verdict, shown = made.json("verdict.json"), made.table("recommendations.parquet").to_pylist()
+    bundle = load_bundle(world.store, champion["bundle"].hash)
+    found = rank_targets(bundle.recommender, bundle.table.codes_NM, bundle.table.suffix_N, sequences_of(later), "test", build_params(EASY).evaluation)
+    ranks = dict(zip(found.users_T.tolist(), found.rank_T.tolist(), strict=True))
+    assert 0 < len(shown) <= 50
+    assert [row["rank"] for row in shown] == [rank if (rank := ranks[row["user_index"]]) <= 10 else 0 for row in shown]
+    assert verdict["metrics"]["settings"] == {}, "both were trained alike"
+    slices = verdict["metrics"]["baseline"]["slices"]
+    assert slices["all"]["difference"]["mean"] == pytest.approx(verdict["metrics"]["baseline"]["mean"])
+    assert slices["head"]["users"] + slices["tail"]["users"] == slices["all"]["users"]
+    assert "recommendations.parquet" not in world.compute("gate", champion, easy()).names, "a first release has no champion"
+
+
 def test_without_times_nothing_is_called_fresh(world, data, champion):
     tensors = {name: value for name, value in data["sequences"].tensors("sequences.safetensors").items() if name != "timestamps"}
 

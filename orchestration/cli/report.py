@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from diger_core.errors import DigerError
 from orchestration.cli.options import json_option, open_store, store_option
 from orchestration.verdict.report.found import PAGES
 
@@ -68,6 +69,8 @@ def compare(a: str, b: str, out: str | None, store: str, as_json: bool) -> None:
     opened = open_store(store)
     index = Index(opened)
     left, right = find_report(index, a), find_report(index, b)
+    if left.hash == right.hash:
+        raise DigerError(f"{a!r} and {b!r} are the same report, {left.hash[:12]}: name two runs, for instance champion~1 and champion")
     place = _write(opened, _place(opened, out, f"compare-{left.hash[:8]}-{right.hash[:8]}.html"), compare_page(left, right))
     found = summary(left, right)
     if as_json:
@@ -80,16 +83,20 @@ def compare(a: str, b: str, out: str | None, store: str, as_json: bool) -> None:
 def _tell(found: dict[str, Any]) -> None:
     from orchestration.engine.console import print_table
 
-    rows = [[name, *(f"{value:.4f}" for value in values), ""] for name, values in found["metrics"].items()]
-    if found["paired"]:
-        rows += [
-            [f"{row['label']}, same users", f"{row['a']:.4f}", f"{row['b']:.4f}", f"{row['mean']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"]
-            for row in found["paired"]["rows"]
-        ]
-    print_table(f"Released lists of A {found['a'][:12]} and B {found['b'][:12]}", ["", "A", "B", "B minus A (95% interval)"], rows)
-    if found["other_data"]:
-        print("A and B are of different data: only the rows of the same users compare" if found["paired"] else "A and B are of different data")
+    both = found["paired"]
+    if both is None:
+        rows = [[name, *(f"{value:.4f}" for value in values)] for name, values in found["metrics"].items()]
+        print_table(f"Released lists of A {found['a'][:12]} and B {found['b'][:12]}, each on its own users", ["", "A", "B"], rows)
+        print("A and B are of different data" if found["other_data"] else "The ranks of a side were not stored, or the two share too few users")
+    else:
+        print(found["headline"])
+        rows = [[row["name"], f"{row['users']:,}", _interval(row)] for row in both["where"]]
+        print_table(f"Released lists, B {found['b'][:12]} minus A {found['a'][:12]}", ["targets", "users", "NDCG@10 (95% interval)"], rows)
     print(f"{len(found['params'])} parameters differ" + (": " + ", ".join(key for key, *_ in found["params"][:6]) if found["params"] else ""))
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return "too few users" if row["mean"] is None else f"{row['mean']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
 
 
 def _place(store: Store, out: str | None, name: str) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diger_core.config import EvaluationConfig
 from orchestration.verdict.models import NAMES, ordered
-from orchestration.verdict.report import code_figures, drawing, figures, text
+from orchestration.verdict.report import code_figures, drawing, figures, forest, text
 from orchestration.verdict.report.drawing import INK, JOINT, Panel, draw_lines, series, whole_epochs
 from orchestration.verdict.report.found import Found
 from orchestration.verdict.report.pictures import THIRD, asset, environment, pictures
+from orchestration.verdict.report.same_users import Paired, paired
 from orchestration.verdict.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -19,18 +22,24 @@ if TYPE_CHECKING:
 
 COLOURS = (INK, JOINT)
 SIDES = ("A", "B")
-RESAMPLES = 1000
+MOST = 12  # rows of a table before the others fold away
 
 
 def compare_page(a: Found, b: Found) -> str:
     """The whole HTML page of A beside B."""
     found = (a, b)
     metrics = [each.material.metrics for each in found]
+    both = same_users(a, b)
+    inputs = [(s, a.made.inputs.get(s), b.made.inputs.get(s)) for s in dict.fromkeys([*a.material.stages, *b.material.stages])]
     context = {
         "css": asset("style.css"),
         "text": text,
         "sides": [side(name, each) for name, each in zip(SIDES, found, strict=True)],
-        "paired": paired(a.material, b.material),
+        "paired": both,
+        "headline": None if both is None else headline(both),
+        "by_target": None if both is None else forest.plot("A", both.where, "Difference in NDCG@10"),
+        "by_model": None if both is None else forest.plot("A", [row.difference for row in both.models], "Difference in NDCG@10"),
+        "most": MOST,
         "metrics": metric_rows(*metrics),
         "columns": figures.headline_metrics(metrics[0]),
         "names": NAMES,
@@ -39,11 +48,27 @@ def compare_page(a: Found, b: Found) -> str:
         "usage": [(name, pictures(usage(each.material), f"usage{name}", **THIRD)) for name, each in zip(SIDES, found, strict=True)],
         "churn": churn(a.material, b.material),
         "params": differing(a.params, b.params),
-        "inputs": [(s, a.made.inputs.get(s), b.made.inputs.get(s)) for s in dict.fromkeys([*a.material.stages, *b.material.stages])],
+        "inputs": [row for row in inputs if row[1] != row[2]],
+        "equal_inputs": sum(row[1] == row[2] for row in inputs),
         "costs": cost_rows(a, b),
         "other_data": other_data(a, b),
     }
     return environment().get_template("compare.html.j2").render(context)
+
+
+def same_users(a: Found, b: Found) -> Paired | None:
+    """The two on the users that they share; head, tail and new are as B's evaluation was set."""
+    keys = ("head_share", "new_item_events")
+    given = {key: b.params[f"evaluation.{key}"] for key in keys if f"evaluation.{key}" in b.params}
+    return paired(a.material, b.material, EvaluationConfig(**given))
+
+
+def headline(both: Paired) -> str:
+    """One sentence: whether B's lists are better, by the interval."""
+    row, gain = both.lists, both.lists.difference
+    words = {"better": "B is better than A", "worse": "B is worse than A", "open": "No difference between A and B is established"}
+    told = f"{words[gain.tone]}: NDCG@10 {row.b:.4f} against {row.a:.4f}, {gain.told.replace('(', '(95% interval ')}"
+    return f"{told}, on the {both.users:,} users whose test target is the same item in both."
 
 
 def other_data(a: Found, b: Found) -> bool:
@@ -88,41 +113,6 @@ def slice_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any
         {"name": name.replace("_", " "), **{key: side.get("slices", {}).get(name, {}).get("lists") for key, side in (("a", a), ("b", b))}}
         for name in names
     ]
-
-
-def paired(a: Material, b: Material) -> dict[str, Any] | None:
-    """B minus A of the released lists on the users whose target is the same item in both; None where there are too few, or ranks were not stored."""
-    from diger_core.evaluation.metrics import ndcg, paired_bootstrap, recall
-
-    if not all(m.has("evaluation", "per_user.parquet") for m in (a, b)):
-        return None
-    left, right = (_targets(material) for material in (a, b))
-    joined = left.join(right, ["user", "target"], join_type="inner", right_suffix="_b").combine_chunks()
-    if joined.num_rows < 30:
-        return None
-    joined = joined.sort_by([("user", "ascending")])
-    ranks = [joined[name].to_numpy() for name in ("rank", "rank_b")]
-    rows = []
-    for label, metric in (("Recall@10", recall), ("NDCG@10", ndcg)):
-        values_a, values_b = (metric(rank, 10) for rank in ranks)
-        mean, low, high = paired_bootstrap(values_b, values_a, RESAMPLES, 0)
-        rows.append({"label": label, "a": float(values_a.mean()), "b": float(values_b.mean()), "mean": mean, "low": low, "high": high})
-    return {"users": joined.num_rows, "rows": rows, "all_a": left.num_rows, "all_b": right.num_rows}
-
-
-def _targets(material: Material) -> Any:
-    """user, target item (as text) and its rank in the released lists."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from diger_core.data.splits import targets
-
-    ranks = material.inputs["evaluation"].table("per_user.parquet", columns=["user_index", "lists"])
-    users_T, _, target_T = targets(material.seq, "test")
-    rows = np.searchsorted(users_T, ranks["user_index"].to_numpy())
-    names = material.inputs["sequences"].table("users.parquet")["user_id"].take(pa.array(users_T[rows]))
-    target = material.item_ids.take(pa.array(target_T[rows]))
-    return pa.table({"user": pc.cast(names, pa.string()), "target": pc.cast(target, pa.string()), "rank": ranks["lists"]})
 
 
 # ---- pictures ----
@@ -206,14 +196,15 @@ def cost_rows(a: Found, b: Found) -> list[dict[str, Any]]:
 
 def summary(a: Found, b: Found) -> dict[str, Any]:
     """The comparison in plain values, for the terminal and for scripts."""
-    both = paired(a.material, b.material)
+    both = same_users(a, b)
     models = [found.material.metrics["models"]["lists"] for found in (a, b)]
     names = figures.headline_metrics(a.material.metrics)
     return {
         "a": a.hash,
         "b": b.hash,
         "metrics": {name: [float(np.float64(model.get(name, np.nan))) for model in models] for name in names},
-        "paired": both,
+        "headline": None if both is None else headline(both),
+        "paired": None if both is None else asdict(both),
         "other_data": other_data(a, b),
         "params": differing(a.params, b.params),
     }

@@ -13,12 +13,9 @@ from orchestration.verdict.report.listens import UNSTABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from markupsafe import Markup
-
     from orchestration.verdict.report.compared import Compared, Tone
     from orchestration.verdict.report.identity import Identity
     from orchestration.verdict.report.material import Material
-    from orchestration.verdict.report.reasons import Forest, Where
     from orchestration.verdict.report.verdict import Verdict
 
 MARKS = {"Accepted": "✔", "Refused": "✘", "Not judged by a gate": "–"}
@@ -45,22 +42,13 @@ class Figure:
     tone: Tone
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A forest plot: its rows with their pictures, and the scale below them."""
-
-    against: str
-    rows: tuple[tuple[Where, Markup | None], ...]
-    axis: Markup
-
-
 def first_screen(material: Material, found: Verdict, identity: Identity) -> dict[str, Any]:
     return {
         "identity": identity,
         "mark": MARKS[found.word],
         "state": identity.state or _state(material, found),
         "figure": figure(found),
-        "plots": [plot(each) for each in found.where],
+        "plots": [forest.plot(each.against, each.rows, "Difference in NDCG@10") for each in found.where],
         "changed": change.summary(material),
         "first": material.gate is None or material.gate["champion"] is None,
         "looks": sorted(looks(material, found), key=lambda look: not look.grave),
@@ -88,10 +76,6 @@ def _figure(row: Compared) -> Figure:
         change, interval = f"{relative[0]:+.1%}", f"{relative[1]:+.1%} to {relative[2]:+.1%}"
     values = f"{row.base:.4f} → {row.value:.4f} against {who}, {row.users:,} users"
     return Figure(metric_label(row.metric), change, interval, values, row.tone)
-
-
-def plot(found: Forest) -> Plot:
-    return Plot(found.against, tuple(zip(found.rows, forest.drawn(found.rows), strict=True)), forest.axis(found.rows, "Difference in NDCG@10"))
 
 
 def looks(material: Material, found: Verdict) -> Iterator[Look]:

@@ -46,6 +46,19 @@ class Scale:
         return EDGE + (WIDTH - 2 * EDGE) * (value - self.least) / (self.most - self.least)
 
 
+@dataclass(frozen=True)
+class Plot:
+    """A forest plot: its rows with their pictures, and the scale below them."""
+
+    against: str
+    rows: tuple[tuple[Interval, Markup | None], ...]
+    axis: Markup
+
+
+def plot(against: str, rows: Sequence[Interval], unit: str) -> Plot:
+    return Plot(against, tuple(zip(rows, drawn(rows), strict=True)), axis(rows, unit))
+
+
 def drawn(rows: Sequence[Interval]) -> list[Markup | None]:
     """An <svg> element for each row; None where it has no interval."""
     scale = Scale.of(rows)

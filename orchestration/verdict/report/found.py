@@ -137,7 +137,6 @@ def _cost(stage: str, record: Record) -> Cost:
 def find_report(index: Index, text: str) -> Found:
     """The report meant by `text`: a hash (of the report, or of anything that a report was made from), a snapshot's key or directory, the path
     of a stored page, `champion`, `champion~1`, or `report` for the newest. The newest report where several answer."""
-    from orchestration.audit.forward import closure
     from orchestration.audit.names import resolve
 
     thing = resolve(index, text)
@@ -149,11 +148,25 @@ def find_report(index: Index, text: str) -> Found:
         fitting = [made for made in reports if judged(index, made) == bundle]
     else:
         own = [made for made in reports if made.artefact == thing.value]
-        reached = closure(index, [thing.value]) if not own else set()
-        fitting = own or [made for made in reports if made.artefact in reached]
+        fitting = own or [made for made in reports if thing.value in _behind(index, made)]
     if not fitting:
         raise DigerError(f"{text!r}: no report in {index.store.url} belongs to it: run the flow for it first, or name the report by its hash")
     return Found(index, fitting[-1])
+
+
+def _behind(index: Index, report: Made) -> set[str]:
+    """Hashes of all that the report's own run made or read; what lies behind the release that it started from or was compared with is another's."""
+    from orchestration.audit.index import EARLIER
+
+    found: set[str] = set()
+    waiting = [report]
+    while waiting:
+        for name, hash_ in waiting.pop().inputs.items():
+            maker = index.maker(hash_, report.snapshot)
+            if name not in EARLIER and hash_ not in found:
+                found.add(hash_)
+                waiting += [] if maker is None else [maker]
+    return found
 
 
 def judged(index: Index, made: Made) -> str | None:

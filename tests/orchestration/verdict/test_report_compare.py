@@ -1,22 +1,24 @@
 """`diger report compare` and `show`: which report is meant, what differs, and what the page claims."""
 
 import json
-import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from diger_core.config import EvaluationConfig
 from diger_core.data.splits import targets
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
 from orchestration.audit.index import Index
 from orchestration.cli import main
 from orchestration.verdict.gate.shown import flat
-from orchestration.verdict.report.compare import churn, compare_page, differing, paired, summary
+from orchestration.verdict.report.compare import churn, compare_page, differing, summary
 from orchestration.verdict.report.found import find_report
 from orchestration.verdict.report.material import Material
+from orchestration.verdict.report.same_users import paired
 from tests.orchestration.verdict.test_report import Reader
 from tests.support.report_material import fake_inputs, fake_verdict
 
@@ -130,17 +132,37 @@ def test_ids_between_the_two_are_counted(world):
 def test_the_paired_difference_takes_users_with_the_same_target_only(tmp_path):
     inputs, store = fake_inputs(tmp_path / "store", users=100), Store(tmp_path / "store")
     a, b = (ranked(inputs, store, np.full(100, rank)) for rank in (3, 1))
-    found = paired(a, b)
+    found = paired(a, b, EvaluationConfig())
     judged = len(targets(a.seq, "test")[0])  # the others have fewer than three events
-    assert found["users"] == judged > 80
-    ndcg = next(row for row in found["rows"] if row["label"] == "NDCG@10")
-    assert (ndcg["a"], ndcg["b"]) == pytest.approx((0.5, 1.0))
-    assert ndcg["low"] == pytest.approx(0.5)
+    assert found.users == judged > 80
+    assert (found.lists.a, found.lists.b) == pytest.approx((0.5, 1.0))
+    assert found.lists.difference.low == pytest.approx(0.5)
+    parts = {row.name: row for row in found.where}
+    assert parts["head"].users + parts["tail"].users == parts["all"].users == judged
+    assert parts["head"].mean == pytest.approx(0.5)
     events, ends = b.seq.events_E.copy(), targets(b.seq, "test")[1][:50]
     events[ends] = (events[ends] + 1) % len(b.item_ids)  # fifty of B's users end elsewhere
     b.__dict__["seq"] = replace(b.seq, events_E=events)
-    assert paired(a, b)["users"] == judged - 50
-    assert paired(Material(inputs), b) is None  # ranks were not stored
+    assert paired(a, b, EvaluationConfig()).users == judged - 50
+    assert paired(Material(inputs), b, EvaluationConfig()) is None  # ranks were not stored
+
+
+def test_two_bundles_lead_to_their_own_reports(tmp_path):
+    """The second run was compared with the first bundle: that makes it no report of the first."""
+    store = Store(tmp_path / "store")
+    inputs, hashes = fake_inputs(tmp_path / "store", items=60, users=40), []
+    bundles = ["a" * 64, "b" * 64]
+    for place, bundle in enumerate(bundles):
+        with store.writer("gate") as out:
+            out.json("verdict.json", {**fake_verdict(None), "candidate": bundle})
+            gate = store.publish(out)
+        champion = {"champion": bundles[0]} if place else {}
+        store.append_record("bundle", f"{place:064d}", {"artefact": bundle, "inputs": {}, "snapshot": "s", "started_at": f"2026-01-0{place + 1}"})
+        judged = {"artefact": gate.hash, "inputs": {"bundle": bundle, **champion}, "snapshot": "s", "started_at": f"2026-01-0{place + 1}1"}
+        store.append_record("gate", f"{place:064d}", judged)
+        hashes.append(publish_run(store, f"s{place}", {**inputs, "gate": gate}, place + 3, f"2026-01-0{place + 1}2"))
+    index = Index(store, cached=False)
+    assert [find_report(index, bundle).hash for bundle in bundles] == hashes
 
 
 def test_the_page_is_whole_self_contained_and_without_users(world):
@@ -174,8 +196,15 @@ def test_the_commands_write_pages_and_name_them(world, tmp_path, monkeypatch, ca
     store, hashes, _ = world
     monkeypatch.chdir(tmp_path)
     main(["report", "compare", "monday", "tuesday", "--store", store.url])
-    assert re.search(rf"Comparison: compare-{hashes[0][:8]}-{hashes[1][:8]}\.html", capsys.readouterr().out)
-    assert (tmp_path / f"compare-{hashes[0][:8]}-{hashes[1][:8]}.html").stat().st_size > 20_000
+    place = Path(store.root.at("reports", f"compare-{hashes[0][:8]}-{hashes[1][:8]}.html"))
+    assert f"Comparison: {place}" in capsys.readouterr().out
+    assert place.stat().st_size > 20_000
+    assert list(tmp_path.iterdir()) == [], "nothing is written into the working directory"
+    with pytest.raises(SystemExit):
+        main(["report", "compare", "monday", hashes[0], "--store", store.url])
+    assert "are the same report" in capsys.readouterr().err
+    main(["report", "show", "monday", "--store", store.url])
+    assert f"reports/report-monday-{hashes[0][:8]}.html" in capsys.readouterr().out
     main(["report", "show", "monday", "--store", store.url, "--out", "page.html"])
     page = (tmp_path / "page.html").read_text()
     assert "A &lt;b&gt;title&lt;/b&gt;" in page

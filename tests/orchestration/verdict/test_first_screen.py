@@ -101,7 +101,7 @@ def test_what_refuses_is_looked_at_first_and_data_warnings_last(tmp_path):
 
 def test_the_number_at_the_top_is_relative_to_the_champion_or_to_the_best_baseline():
     shown = figure(verdict(fake_metrics(), fake_verdict(BETTER)))
-    assert (shown.change, shown.interval) == ("+14.3%", "+2.9 to +25.7")
+    assert (shown.change, shown.interval) == ("+14.3%", "+2.9% to +25.7%")
     assert shown.values == "0.0700 → 0.0800 against the champion, 900 users"
     assert "against item-item + text" in figure(verdict(fake_metrics(), fake_verdict(None))).values
 

@@ -83,15 +83,14 @@ def compare(a: str, b: str, out: str | None, store: str, as_json: bool) -> None:
 def _tell(found: dict[str, Any]) -> None:
     from orchestration.engine.console import print_table
 
-    both = found["paired"]
-    if both is None:
+    if found["headline"] is None:
         rows = [[name, *(f"{value:.4f}" for value in values)] for name, values in found["metrics"].items()]
-        print_table(f"Released lists of A {found['a'][:12]} and B {found['b'][:12]}, each on its own users", ["", "A", "B"], rows)
+        print_table(f"Lists of A {found['a'][:12]} and B {found['b'][:12]}, each on its own users", ["", "A", "B"], rows)
         print("A and B are of different data" if found["other_data"] else "The ranks of a side were not stored, or the two share too few users")
     else:
         print(found["headline"])
-        rows = [[row["name"], f"{row['users']:,}", _interval(row)] for row in both["where"]]
-        print_table(f"Released lists, B {found['b'][:12]} minus A {found['a'][:12]}", ["targets", "users", "NDCG@10 (95% interval)"], rows)
+        rows = [[row["name"], f"{row['users']:,}", _interval(row)] for row in found["where"]]
+        print_table(f"Lists, B {found['b'][:12]} minus A {found['a'][:12]}", ["targets", "users", "NDCG@10 (95% interval)"], rows)
     print(f"{len(found['params'])} parameters differ" + (": " + ", ".join(key for key, *_ in found["params"][:6]) if found["params"] else ""))
 
 

@@ -14,6 +14,7 @@ from orchestration.verdict.report import code_figures, drawing, figures, forest,
 from orchestration.verdict.report.drawing import INK, JOINT, Panel, draw_lines, series, whole_epochs
 from orchestration.verdict.report.found import Found
 from orchestration.verdict.report.pictures import THIRD, asset, environment, pictures
+from orchestration.verdict.report.reasons import Where
 from orchestration.verdict.report.same_users import Paired, paired
 from orchestration.verdict.report.verdict import verdict
 
@@ -36,8 +37,8 @@ def compare_page(a: Found, b: Found) -> str:
         "text": text,
         "sides": [side(name, each) for name, each in zip(SIDES, found, strict=True)],
         "paired": both,
-        "headline": None if both is None else headline(both),
-        "by_target": None if both is None else forest.plot("A", both.where, "Difference in NDCG@10"),
+        "headline": headline(a, b, both),
+        "by_target": forest.plot("A", where, "Difference in NDCG@10") if (where := by_target(a, b, both)) else None,
         "by_model": None if both is None else forest.plot("A", [row.difference for row in both.models], "Difference in NDCG@10"),
         "most": MOST,
         "metrics": metric_rows(*metrics),
@@ -63,12 +64,28 @@ def same_users(a: Found, b: Found) -> Paired | None:
     return paired(a.material, b.material, EvaluationConfig(**given))
 
 
-def headline(both: Paired) -> str:
-    """One sentence: whether B's lists are better, by the interval."""
-    row, gain = both.lists, both.lists.difference
+def by_target(a: Found, b: Found, both: Paired | None) -> tuple[Where, ...]:
+    """B minus A by kind of target: on the users that both judged, or else as B's gate found it, where A is the champion that it ranked beside B."""
+    if both is not None:
+        return both.where
+    return verdict(b.material.metrics, b.material.gate).where[0].rows if _is_champion_of(a, b) else ()
+
+
+def headline(a: Found, b: Found, both: Paired | None) -> str | None:
+    """One sentence: whether B's lists are better, by the interval; None where nothing compares them."""
     words = {"better": "B is better than A", "worse": "B is worse than A", "open": "No difference between A and B is established"}
-    told = f"{words[gain.tone]}: NDCG@10 {row.b:.4f} against {row.a:.4f}, {gain.told.replace('(', '(95% interval ')}"
-    return f"{told}, on the {both.users:,} users whose test target is the same item in both."
+    if both is not None:
+        row, gain = both.lists, both.lists.difference
+        told = f"{words[gain.tone]}: NDCG@10 {row.b:.4f} against {row.a:.4f}, {gain.told.replace('(', '(95% interval ')}"
+        return f"{told}, on the {both.users:,} users whose test target is the same item in both."
+    found = verdict(b.material.metrics, b.material.gate).champion if _is_champion_of(a, b) else None
+    return None if found is None else f"{words[found.tone]}: {found.told}. B's gate ranked A's bundle beside B's, for the users of B's test."
+
+
+def _is_champion_of(a: Found, b: Found) -> bool:
+    """Whether B's gate compared with the bundle that A's judged."""
+    ours, theirs = a.material.gate, b.material.gate
+    return ours is not None and theirs is not None and theirs["champion"] == ours["candidate"]
 
 
 def other_data(a: Found, b: Found) -> bool:
@@ -123,10 +140,10 @@ def curve_panels(a: Material, b: Material) -> list[Panel]:
     rows = [material.curves.get("joint_model", []) for material in (a, b)]
     if not any(rows):
         return []
-    simple = (("validation_ndcg_10", "validation NDCG@10"), ("sigma", "noise scale σ"), ("loss_gen", "training loss (nats per token)"))
+    simple = (("validation_ndcg_10", "validation NDCG@10"), ("sigma", "noise scale σ, mean over items"), ("loss_gen", "training loss (nats per token)"))
     depth = max(drawing.levels(each, "perplexity") for each in rows)
     panels = [_overlaid(rows, key, label, None) for key, label in simple]
-    return panels + [_overlaid(rows, "perplexity", f"perplexity, level {level + 1}", level) for level in range(depth)]
+    return panels + [_overlaid(rows, "perplexity", f"perplexity (codes), level {level + 1}", level) for level in range(depth)]
 
 
 def _overlaid(rows: list[Any], key: str, label: str, level: int | None) -> Panel:
@@ -203,7 +220,8 @@ def summary(a: Found, b: Found) -> dict[str, Any]:
         "a": a.hash,
         "b": b.hash,
         "metrics": {name: [float(np.float64(model.get(name, np.nan))) for model in models] for name in names},
-        "headline": None if both is None else headline(both),
+        "headline": headline(a, b, both),
+        "where": [asdict(row) for row in by_target(a, b, both)],
         "paired": None if both is None else asdict(both),
         "other_data": other_data(a, b),
         "params": differing(a.params, b.params),

@@ -154,7 +154,8 @@ def test_two_bundles_lead_to_their_own_reports(tmp_path):
     bundles = ["a" * 64, "b" * 64]
     for place, bundle in enumerate(bundles):
         with store.writer("gate") as out:
-            out.json("verdict.json", {**fake_verdict(None), "candidate": bundle})
+            stored = fake_verdict((0.01, 0.002, 0.018) if place else None)
+            out.json("verdict.json", {**stored, "candidate": bundle, "champion": bundles[0] if place else None})
             gate = store.publish(out)
         champion = {"champion": bundles[0]} if place else {}
         store.append_record("bundle", f"{place:064d}", {"artefact": bundle, "inputs": {}, "snapshot": "s", "started_at": f"2026-01-0{place + 1}"})
@@ -163,6 +164,13 @@ def test_two_bundles_lead_to_their_own_reports(tmp_path):
         hashes.append(publish_run(store, f"s{place}", {**inputs, "gate": gate}, place + 3, f"2026-01-0{place + 1}2"))
     index = Index(store, cached=False)
     assert [find_report(index, bundle).hash for bundle in bundles] == hashes
+    first, second = (find_report(index, hash_) for hash_ in hashes)
+    told = summary(first, second)
+    assert told["headline"].startswith("B is better than A: NDCG@10 0.0800 against 0.0700"), "B's gate ranked A's bundle beside B's"
+    assert [row["name"] for row in told["where"]] == ["all", "head"]
+    assert summary(second, first)["headline"] is None
+    assert second.previous.artefact == first.hash
+    assert first.previous is None
 
 
 def test_the_page_is_whole_self_contained_and_without_users(world):
@@ -178,7 +186,7 @@ def test_the_page_is_whole_self_contained_and_without_users(world):
     assert len(read.ids) == len(set(read.ids))
     assert "secret-user" not in made
     assert "training.epochs" in read.text
-    assert "compare the intervals below with care" in " ".join(read.text.split())
+    assert "Nothing ranks the two for the same users" in " ".join(read.text.split())
     assert json.dumps(summary(a, b))
 
 

@@ -140,7 +140,11 @@ def curve_panels(a: Material, b: Material) -> list[Panel]:
     rows = [material.curves.get("joint_model", []) for material in (a, b)]
     if not any(rows):
         return []
-    simple = (("validation_ndcg_10", "validation NDCG@10"), ("sigma", "noise scale σ, mean over items"), ("loss_gen", "training loss (nats per token)"))
+    simple = (
+        ("validation_ndcg_10", "validation NDCG@10"),
+        ("sigma", "noise scale σ, mean over items"),
+        ("loss_gen", "training loss (nats per token)"),
+    )
     depth = max(drawing.levels(each, "perplexity") for each in rows)
     panels = [_overlaid(rows, key, label, None) for key, label in simple]
     return panels + [_overlaid(rows, "perplexity", f"perplexity (codes), level {level + 1}", level) for level in range(depth)]

@@ -67,8 +67,8 @@ def paired(a: Material, b: Material, ranking: EvaluationConfig) -> Paired | None
 def _beside(name: str, a_U: np.ndarray, b_U: np.ndarray) -> Beside:
     from diger_core.evaluation.metrics import ndcg, recall
 
-    found = [float(metric(rank, K).mean()) for metric in (ndcg, recall) for rank in (a_U, b_U)]
-    return Beside(name, *found, _where(NAMES[name], a_U, b_U))
+    a, b, recall_a, recall_b = (float(metric(rank, K).mean()) for metric in (ndcg, recall) for rank in (a_U, b_U))
+    return Beside(name, a, b, recall_a, recall_b, _where(NAMES[name], a_U, b_U))
 
 
 def _where(name: str, a_U: np.ndarray, b_U: np.ndarray) -> Where:

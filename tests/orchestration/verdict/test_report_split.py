@@ -58,7 +58,16 @@ def test_a_fallback_is_said_in_words_and_its_weights_are_no_shares():
 
 
 def test_page_and_markdown_have_one_table_in_one_order(tmp_path):
-    names = ["released lists", "generative model alone", "frozen control", "item-item + text", "item-item", "text", "last-item Markov"]
+    names = [
+        "released lists",
+        "generative model alone",
+        "frozen control",
+        "lists with the control's model",
+        "item-item + text",
+        "item-item",
+        "text",
+        "last-item Markov",
+    ]
     names += ["recent popular", "most popular", "lists, to the test", "baseline, to the test"]
     rows = [line.split(" | ") for line in metrics_markdown(fake_metrics()).replace("\\", "").splitlines() if line.startswith("| ")][1:]
     assert [row[0].removeprefix("| ") for row in rows] == names

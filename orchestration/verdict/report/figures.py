@@ -200,13 +200,10 @@ def weights_panel(weights: Mapping[str, float], halves: Sequence[Mapping[str, fl
     def draw(ax: Axes) -> str:
         parts = sorted(weights, key=lambda part: -weights[part])
         ax.barh(range(len(parts)), [weights[part] for part in parts], color=LISTS, height=0.62)
-        for row, part in enumerate(parts):
-            end = max(weights[part], *(half.get(part, 0.0) for half in halves), 0.0)
-            number = f"{weights[part]:.0%}" if shares else f"{weights[part]:g}"
-            ax.annotate(number, (end, row), xytext=(8, 0), textcoords="offset points", va="center", fontweight="bold")
         for half in halves:
             ax.plot([half.get(part, 0.0) for part in parts], range(len(parts)), linestyle="", marker="|", markersize=13, markeredgewidth=2, color=INK)
-        ax.set_yticks(range(len(parts)), [names.get(part, part) for part in parts])
+        told = {part: f"{weights[part]:.0%}" if shares else f"{weights[part]:g}" for part in parts}  # not beside the bar: there the marks are
+        ax.set_yticks(range(len(parts)), [f"{names.get(part, part)}  {told[part]}" for part in parts])
         ax.set_ylim(len(parts) - 0.4, -0.6)
         ax.set_xlim(left=0)
         ax.margins(x=0.15)
@@ -215,8 +212,7 @@ def weights_panel(weights: Mapping[str, float], halves: Sequence[Mapping[str, fl
             percent(ax.xaxis)
         ax.set_xlabel("share of the mixture" if shares else "weight of the part's score")
         first = parts[0]
-        told = f"{weights[first]:.0%}" if shares else f"weight {weights[first]:g}"
-        return f"The lists listen most to {names.get(first, first)}: {told}"
+        return f"The lists listen most to {names.get(first, first)}: {'' if shares else 'weight '}{told[first]}"
 
     return draw
 

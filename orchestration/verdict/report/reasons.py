@@ -125,7 +125,8 @@ def _over_champion(stored: GateVerdict) -> Forest:
 
 def _over_baseline(stored: GateVerdict) -> Forest:
     found = stored["metrics"]["baseline"]
-    rows = (_where(name, row["users"], row.get("difference")) for name, row in found.get("slices", {}).items())
+    slices = found.get("slices", {})
+    rows = (_where(name, slices[name]["users"], slices[name].get("difference")) for name in SHOWN if name in slices)
     return Forest(NAMES.get(found["name"], found["name"]), tuple(rows))
 
 

@@ -13,7 +13,7 @@ from orchestration.verdict.models import NAMES, strongest_baseline
 from orchestration.verdict.report import gate
 from orchestration.verdict.report.compared import Compared, Tone, compared
 from orchestration.verdict.report.figures import judged_metric, metric_label
-from orchestration.verdict.report.reasons import Forest, Rules, Why, forests, rules_of, why
+from orchestration.verdict.report.reasons import FEW, Forest, Rules, Why, forests, rules_of, why
 
 if TYPE_CHECKING:
     from diger_core.evaluation.metrics import Metrics
@@ -82,7 +82,7 @@ def verdict(metrics: Metrics, stored: GateVerdict | None = None) -> Verdict:
         tone=_tone(judged, lists),
         parts=tuple(part for part in (judged, lists, _method(control)) if part is not None),
         failed=() if stored is None else tuple(f"{gate.RULES.get(r['name'], r['name'])}: {r['message']}" for r in stored["rules"] if not r["passed"]),
-        warnings=_warnings(metrics, metric) + (() if stored is None else _excused(stored)),
+        warnings=_warnings(metrics, metric, stored) + (() if stored is None else _excused(stored)),
         champion=champion,
         baseline=baseline,
         control=control,
@@ -150,12 +150,15 @@ def _method(found: Compared | None) -> Part:
     return Part(METHOD, found.tone, "Better in this run" if found.tone == "better" else "Worse in this run", f"{found.told}. One run is one seed.")
 
 
-def _warnings(metrics: Metrics, metric: str) -> tuple[str, ...]:
-    """Slices where a baseline is above the lists beyond both intervals, and slices where the lists find nothing."""
+def _warnings(metrics: Metrics, metric: str, stored: GateVerdict | None) -> tuple[str, ...]:
+    """Slices where a baseline is above the lists, by the gate's paired interval or else beyond both intervals, and slices where they find nothing."""
     told = []
     for name, words in SLICES.items():
         models, users = metrics["slices"].get(name, {}), metrics["slice_users"].get(name, 0)
-        best = strongest_baseline(models, metric)
+        best, loss = strongest_baseline(models, metric), None if stored is None else _loss(stored, name)
+        if loss is not None:
+            told.append(f"On {words} {loss}.")
+            continue
         if best is None or "lists" not in models:
             continue
         ours, theirs = models["lists"], models[best]
@@ -165,6 +168,17 @@ def _warnings(metrics: Metrics, metric: str) -> tuple[str, ...]:
         elif ours[metric] == 0:
             told.append(f"On {words} the lists find nothing ({users:,} users).")
     return tuple(told)
+
+
+def _loss(stored: GateVerdict, name: str) -> str | None:
+    """What the gate's best baseline is above the lists on a slice, user by user; None where the interval reaches zero or the users are few."""
+    best = stored["metrics"]["baseline"]
+    row = best.get("slices", {}).get(name)
+    gain = None if row is None or row["users"] < FEW else row.get("difference")
+    if row is None or gain is None or gain["high"] >= 0:
+        return None
+    interval = f"95% interval {gain['low']:+.4f} to {gain['high']:+.4f}, {row['users']:,} users"
+    return f"{NAMES[best['name']]} is above the lists: {metric_label(NDCG)} {gain['mean']:+.4f}, {interval}"
 
 
 def facts(found: Verdict, stored: GateVerdict | None) -> dict[str, str | float]:

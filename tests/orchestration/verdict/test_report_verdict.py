@@ -83,6 +83,16 @@ def test_a_slice_on_which_a_baseline_is_above_the_lists_is_something_to_look_at(
     assert verdict(metrics).warnings == (), "the intervals overlap"
 
 
+def test_a_paired_loss_on_a_slice_is_seen_where_the_two_intervals_overlap():
+    stored = fake_verdict((0.01, 0.002, 0.018))
+    stored["metrics"]["baseline"]["slices"]["tail"] = {"users": 400, "difference": {"mean": -0.0037, "low": -0.0057, "high": -0.0008}}
+    assert verdict(fake_metrics(), stored).warnings == (
+        "On rare targets item-item + text is above the lists: NDCG@10 -0.0037, 95% interval -0.0057 to -0.0008, 400 users.",
+    )
+    stored["metrics"]["baseline"]["slices"]["tail"]["users"] = 12
+    assert verdict(fake_metrics(), stored).warnings == (), "too few users"
+
+
 def test_a_page_of_lists_that_counting_beats_says_so_before_anything_else(tmp_path):
     beaten = {**MODELS, "lists": 0.11}
     refused = fake_verdict((0.01, 0.002, 0.018), refused="best_baseline")

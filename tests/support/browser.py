@@ -43,7 +43,7 @@ def browser_page(profile: Path) -> Iterator[Any]:
         )
         try:
             page = context.pages[0]
-            page.set_default_timeout(30_000)
+            page.set_default_timeout(90_000)  # two cores may be busy with other tests
             yield page
         finally:
             context.close()

@@ -109,7 +109,7 @@ def running_ui(home: Path) -> Iterator[Ui]:
 
 
 def wait_for(ui: Ui) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and ui.process.poll() is None:
         try:
             urllib.request.urlopen(f"{ui.url}/server_info", timeout=5).close()

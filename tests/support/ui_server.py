@@ -93,8 +93,18 @@ def started(home: Path) -> Ui:
     """`diger ui` in the directory, on a free port, once it answers."""
     port = free_port()
     ui = Ui(start(home, port), f"http://127.0.0.1:{port}", home)
-    wait_for(ui)
+    try:
+        wait_for(ui)
+    except BaseException:
+        stop(ui)
+        raise
     return ui
+
+
+def stop(ui: Ui) -> None:
+    if ui.process.poll() is None:
+        ui.process.send_signal(signal.SIGTERM)
+        ui.process.wait(60)
 
 
 @contextmanager
@@ -103,9 +113,7 @@ def running_ui(home: Path) -> Iterator[Ui]:
     try:
         yield ui
     finally:
-        if ui.process.poll() is None:
-            ui.process.send_signal(signal.SIGTERM)
-            ui.process.wait(60)
+        stop(ui)
 
 
 def wait_for(ui: Ui) -> None:

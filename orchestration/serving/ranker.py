@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from diger_core.data.sequences import Bool, Float32, Int32, Int64, Sequences
+from diger_core.data.sequences import Bool, Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import to_the_end
 from diger_core.errors import DigerError
 from diger_core.evaluation.fusion import HISTORY, LISTED
@@ -52,10 +52,9 @@ def projected(seq: Sequences, own_N: np.ndarray, items: int) -> tuple[Sequences,
 
 def taken(seq: Sequences, user_Q: Int64) -> Sequences:
     """The histories of these users in this order, all their events; -1 (an unknown user) has none."""
-    many_Q = np.append(np.diff(seq.offsets_U1), 0)[user_Q]
-    offsets_Q1 = np.r_[0, np.cumsum(many_Q)]
-    place = np.repeat(seq.offsets_U1[user_Q] - offsets_Q1[:-1], many_Q) + np.arange(offsets_Q1[-1])
-    return Sequences(seq.events_E[place], offsets_Q1, seq.items)
+    begin_Q = seq.offsets_U1[np.maximum(user_Q, 0)]
+    events_e, offsets_Q1 = gathered(seq, begin_Q, np.where(user_Q < 0, begin_Q, seq.offsets_U1[user_Q + 1]))
+    return Sequences(events_e, offsets_Q1, seq.items)
 
 
 def serving_table(bundle: Bundle, child: Artefact | None) -> tuple[Model, bool]:

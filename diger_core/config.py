@@ -47,7 +47,7 @@ class TokenizerConfig:
     __pydantic_config__: ClassVar = STRICT
     levels: int = 3  # M
     codes: int | None = None  # K; None: 256, or fewer where the catalogue is small
-    suffixes: int | None = None  # S; None: max(K, 256)
+    suffixes: int | None = None  # S; None: max(K, 256), or more where more items have equal text and factors, or none
     code_dim: int = 32  # d_e
     hidden: tuple[int, ...] = (512, 256, 128)
     beta: float = 0.25
@@ -311,7 +311,7 @@ class EvaluationConfig:
     recall_at: tuple[int, ...] = (1, 5, 10, 20)
     ndcg_at: tuple[int, ...] = (5, 10, 20)
     constrained: bool = True
-    remove_seen: bool = False
+    remove_seen: bool = False  # judge lists without what the user had before; `recommendations.seen` decides what the lists that ship hold
     batch_size: int = 512
     head_share: float = 0.2  # the most popular items of training events that form the head slice
     new_item_events: int = 0  # a target with at most this many training events is a new item

@@ -122,7 +122,10 @@ class CollapseAlarm:
         """None, or what collapsed in one line. `monitors`: of `table_monitors` on the argmin table; "overflow" (optional): items that found no free
         suffix."""
         if overflow := monitors.get("overflow", 0):
-            return f"codebooks collapsed: {overflow} items have no semantic ID of their own, their prefixes hold more items than there are suffixes"
+            return (
+                f"{overflow} items have no semantic ID of their own: more items share a prefix (equal texts, or none and no events) than there are "
+                "suffixes: raise tokenizer.suffixes (beside a champion with retraining.start=scratch), or give them texts that tell them apart"
+            )
         before, now, share = self.initial["unique_prefixes"], monitors["unique_prefixes"], self.config.collapse_unique_prefixes
         if now < share * before:
             return f"codebooks collapsed: {now} unique prefixes, {before} after the warm-up (alarm below {share:.0%})"

@@ -15,10 +15,12 @@ from diger_core.training.inputs import TrainingInputs
 from diger_core.training.joint_step import ItemTensors
 from diger_core.training.monitors import CollapseAlarm, table_monitors
 
+USUAL_SUFFIXES = 256
+
 
 def suffix_values(tokenizer: Tokenizer) -> int:
     """S: the configured number, else max(K, 256)."""
-    return tokenizer.config.suffixes or max(tokenizer.codes, 256)
+    return tokenizer.config.suffixes or max(tokenizer.codes, USUAL_SUFFIXES)
 
 
 class TableRefresh:

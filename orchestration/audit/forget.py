@@ -275,12 +275,16 @@ def _holds(url: str, user: str) -> bool:
 
     from orchestration.audit.rewriting import matching
     from orchestration.snapshot.files import open_root
+    from orchestration.snapshot.parts import parts
 
     try:
         root = open_root(url)
         if not root.exists("interactions.parquet"):
             return False
-        with root.faults("interactions.parquet"), root.fs.open(root.at("interactions.parquet"), "rb") as f:
-            return bool(matching(pq.read_table(f, columns=["user_id"])["user_id"], user).any())
+        for part in parts(root, "interactions.parquet"):
+            with root.faults(part), root.fs.open(root.at(part), "rb") as f:
+                if matching(pq.read_table(f, columns=["user_id"])["user_id"], user).any():
+                    return True
+        return False
     except DigerError:
         return False

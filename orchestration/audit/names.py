@@ -166,13 +166,13 @@ def _by_path(index: Index, text: str) -> Thing | None:
 
 def _snapshot_at(index: Index, path: Path) -> Thing | None:
     """The registered snapshot whose bytes lie in a directory."""
-    from diger_core.store.canonical import bytes_sha256
+    from orchestration.snapshot.files import describe
 
-    if not os.path.isfile(path / "interactions.parquet"):
+    if not os.path.exists(path / "interactions.parquet"):
         return None
+    here = describe(path).content_hash
     for key, entry in reversed(index.snapshots.items()):
-        names = entry.get("files", {})
-        if all(os.path.isfile(path / name) and bytes_sha256(path / name) == file.get("sha256") for name, file in names.items()):
+        if entry.get("content_hash") == here:
             return Thing("snapshot", key)
     raise DigerError(f"{path}: a snapshot that {index.store.url} does not know, or whose bytes changed since: register it with `diger snapshot add`")
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from diger_core.store.artefacts import Artefact, Store
+from diger_core.training.table_refresh import suffix_values
 from orchestration.champion.baseline import BASELINE, champion_at_arrival
 from orchestration.champion.bundle import load_bundle
 from orchestration.champion.model_artefact import with_assignment
@@ -57,9 +58,20 @@ def cold_start(run: StageRun) -> None:
         run.out.tensors(ENCODED, {"z": child.z_Ne})
     new = int(child.new_N.sum())
     document = {"parent": champion.hash, "parent_assignment": bundle.assignment_hash, "assignment_hash": hash_, "new_items": new}
+    document["without_id"] = child.no_room
     run.out.json(DOCUMENT, {**document, "kept_items": len(child.item_ids) - new})
-    run.facts(new_items=new, kept_items=len(child.item_ids) - new, assignment_hash=hash_, parent=champion.hash)
+    run.facts(new_items=new, without_id=child.no_room, kept_items=len(child.item_ids) - new, assignment_hash=hash_, parent=champion.hash)
     run.progress.message(f"cold_start: {new:,} new items have IDs under champion {champion.hash[:12]}; {len(child.item_ids) - new:,} are unchanged")
+    if child.no_room:
+        run.progress.message(f"cold_start: {no_room(child, bundle)}")
+
+
+def no_room(child: Child, bundle: Bundle) -> str:
+    """What is to be said of the new items that got no ID."""
+    return (
+        f"{child.no_room:,} new items get no ID, because more items have one text, or none, than a prefix has suffixes "
+        f"({suffix_values(bundle.tokenizer):,}): give them other texts, or retrain with retraining.start=scratch and more tokenizer.suffixes"
+    )
 
 
 def _unreadable(run: StageRun, bundle: Bundle) -> str | None:

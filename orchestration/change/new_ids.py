@@ -24,15 +24,19 @@ if TYPE_CHECKING:
     from orchestration.features.encoders import EmbeddingsConfig
 
 
+_NO_LIMIT = 1 << 30
+
+
 @dataclass(frozen=True)
 class Child:
     """The bundle's whole table with the new items behind it. `item_ids` [N] are in canonical order, `new_N` marks the new ones; `z_Ne`: the encoded
-    items, where the bundle's model reads them."""
+    items, where the bundle's model reads them; `no_room`: new items that got no ID, because their prefix has no suffix left."""
 
     item_ids: pa.Array
     table: IdTable
     new_N: np.ndarray
     z_Ne: Tensor | None = None
+    no_room: int = 0
 
     @property
     def assignment(self) -> str:
@@ -51,9 +55,10 @@ def new_item_mask(bundle: Bundle, item_ids: Ids) -> np.ndarray:
 
 def child_assignment(bundle: Bundle, item_ids: Ids, vectors_ND: np.ndarray) -> Child:
     """The child of the bundle's assignment: codes of the items that it lacks by plain argmin, each with the lowest suffix of its prefix that no
-    item holds and no released table has used, in the order of SHA-256(item id). Nobody bought a new item yet: its factors are zeros.
+    item holds and no released table has used, in the order of SHA-256(item id). Nobody bought a new item yet: its factors are zeros. Items beyond
+    the suffixes of their prefix (equal texts, or none at all) get no ID: they wait for a retraining, and the others do not wait for them.
 
-    item_ids [n] may name known items; vectors_ND float32 [n, D] of the bundle's encoder. Raises DigerError where a prefix has no suffix left.
+    item_ids [n] may name known items; vectors_ND float32 [n, D] of the bundle's encoder.
     """
     import torch
 
@@ -68,14 +73,17 @@ def child_assignment(bundle: Bundle, item_ids: Ids, vectors_ND: np.ndarray) -> C
     inputs = torch.cat([torch.from_numpy(np.ascontiguousarray(vectors_ND[mask], dtype=np.float32)), torch.zeros((len(new_ids), factors))], dim=1)
     codes = argmin_codes(tok, inputs) if len(new_ids) else torch.empty((0, tok.levels), dtype=torch.int32)
     ids = pa.concat_arrays([bundle.item_ids.combine_chunks(), new_ids])
-    order = pc.sort_indices(ids)
-    rows = torch.from_numpy(order.to_numpy().astype(np.int64))
-    known = torch.cat([bundle.table.suffix_N, torch.full((len(new_ids),), -1, dtype=torch.int32)])[rows]
-    codes_NM = torch.cat([bundle.table.codes_NM, codes])[rows]
-    ids = ids.take(order)
-    reserved = torch.from_numpy(bundle.reserved_RQ.astype(np.int64))
-    suffix_N, _ = stable_suffixes(codes_NM, item_hash_order(ids), (codes_NM, known), reserved, suffixes=suffix_values(tok), on_overflow="error")
-    child = Child(ids, IdTable(codes_NM, suffix_N), (known < 0).numpy(), _encoded(bundle, inputs, rows))
+    rows = torch.from_numpy(pc.sort_indices(ids).to_numpy().astype(np.int64))
+    known = torch.cat([bundle.table.suffix_N, torch.full((len(new_ids),), -1, dtype=torch.int32)])
+    codes_NM = torch.cat([bundle.table.codes_NM, codes])
+    reserved, order_N = torch.from_numpy(bundle.reserved_RQ.astype(np.int64)), item_hash_order(ids)
+    suffix_N, _ = stable_suffixes(codes_NM, order_N, (codes_NM, known), reserved, suffixes=_NO_LIMIT)
+    room_N = suffix_N < suffix_values(tok)
+    rows = rows[room_N[rows]]  # in the order of hashes the last ones lack room: who has some is the same without them
+    table = IdTable(codes_NM[rows], suffix_N[rows])
+    new_N = (known[rows] < 0).numpy()
+    child = Child(ids.take(pa.array(rows.numpy())), table, new_N, _encoded(bundle, inputs, rows), int((~room_N).sum()))
+    known = known[rows]
     _assert_kept(bundle, child, known)
     return child
 

@@ -13,7 +13,6 @@ from orchestration.verdict.gate.document import NDCG, VERDICT, GateVerdict
 if TYPE_CHECKING:
     from diger_core.store.artefacts import Store
 
-DIRECTORY = "data/snapshots"
 # The control of the method was trained beside the first snapshot, and a gate of fewer users is faster. Nothing here may change the keys of the stages
 # up to the ID table: `diger lookup`, `diger recommend` and a plain `diger run` find them with params.yaml alone.
 LATER = ("frozen_model.enabled=false", "gate.users=3000")
@@ -30,6 +29,8 @@ def demo(params_file: str | None, overrides: tuple[str, ...], store: str, first_
     from orchestration.cli.run import run_snapshot, show
     from orchestration.engine.console import console_progress, print_json
 
+    if not demo_may_come(open_store(store)):
+        raise DigerError(f"{store}: holds a shop of your own, which the demo's would be compared with: give the demo another, --store demo-store")
     with console_progress() as progress:
         first, second = demo_snapshots(progress)
         summary = run_snapshot(first, params_file, overrides, store, progress, [])
@@ -90,21 +91,20 @@ def show_cycle(later: dict[str, Any]) -> None:
 def demo_may_come(store: Store) -> bool:
     """Whether the demo's snapshots belong in this store: it is empty, or holds only them. Beside a shop of one's own they would be a previous
     snapshot that it is compared with."""
-    from orchestration.engine.registry import readable
-    from orchestration.snapshot.demo_shop import SNAPSHOTS
+    from orchestration.engine.registry import is_demo, readable
 
     entries, damaged = readable(store)
-    own = {Path(DIRECTORY, name).absolute() for name in SNAPSHOTS}
-    return not damaged and all("://" not in entry.url and Path(entry.url).absolute() in own for entry in entries)
+    return not damaged and all(is_demo(entry.url) for entry in entries)
 
 
 def demo_snapshots(progress: object) -> list[str]:
     """Writes the two demo snapshots where they are missing, tracked by DVC where the project is a repository."""
+    from orchestration.engine.registry import DEMO
     from orchestration.on_dvc import track
-    from orchestration.snapshot.demo_shop import SNAPSHOTS, write_demo_snapshots
+    from orchestration.snapshot.demo_shop import write_demo_snapshots
 
-    paths = [Path(DIRECTORY) / name for name in SNAPSHOTS]
+    paths = [Path(each) for each in DEMO]
     if not all((path / "_SUCCESS").exists() for path in paths):
-        write_demo_snapshots(Path(DIRECTORY))
+        write_demo_snapshots(paths[0].parent)
         track(*paths)
     return [str(path) for path in paths]

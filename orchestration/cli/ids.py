@@ -39,6 +39,7 @@ def assign(
     SNAPSHOT_OR_PARQUET is a snapshot (directory or s3:// URL) or one Parquet file with item_id and the text columns.
     """
     from orchestration.champion.bundle import load_bundle
+    from orchestration.change.cold_start import no_room
     from orchestration.change.new_ids import child_assignment, encode_new
     from orchestration.engine.console import print_json, print_table
     from orchestration.params.load import load_params
@@ -53,10 +54,13 @@ def assign(
         _write(child.arrow(), child.assignment, out)
     rows = child.arrow(new_only=True).to_pylist()
     if as_json:
-        print_json({"bundle": bundle.hash, "assignment_hash": child.assignment, "kept": len(child.item_ids) - len(rows), "new": rows})
+        found = {"bundle": bundle.hash, "assignment_hash": child.assignment, "kept": len(child.item_ids) - len(rows), "new": rows}
+        print_json({**found, "without_id": child.no_room})
         return
     title = f"{len(rows):,} new items under bundle {bundle.hash[:12]}; {len(child.item_ids) - len(rows):,} IDs unchanged"
     print_table(title, child.arrow().column_names, [[str(value) for value in row.values()] for row in rows[:limit]])
+    if child.no_room:
+        print(no_room(child, bundle))
 
 
 @click.group()
@@ -193,18 +197,17 @@ def _read_items(source: str) -> tuple[pa.Table, pa.Table | None]:
     import pyarrow.parquet as pq
 
     from diger_core.errors import DigerError
-    from diger_core.store.files import Root
+    from orchestration.snapshot.files import fetch, open_root
 
     folder, name = (source.rpartition("/")[0] or ".", source.rpartition("/")[2]) if source.endswith(".parquet") else (source, "items.parquet")
-    root = Root(folder)
+    root = open_root(folder)
     if not root.exists(name):
         raise DigerError(f"{source}: holds no {name}: give a snapshot's directory or URL, or a Parquet file of items")
     with tempfile.TemporaryDirectory() as scratch:
         tables = []
         for file in dict.fromkeys((name, "vectors.parquet")):
             if root.exists(file):
-                root.download(Path(scratch) / file, file)
-                tables.append(pq.read_table(Path(scratch) / file))
+                tables.append(pq.read_table(fetch(folder, file, Path(scratch) / file)))
     if "item_id" not in tables[0].column_names:
         raise DigerError(f"{source}: column item_id is missing (there are: {', '.join(tables[0].column_names)}): rename or add it")
     return tables[0], tables[1] if len(tables) > 1 else None

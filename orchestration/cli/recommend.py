@@ -97,7 +97,7 @@ def to_directory(
             refuse_failed(session.materialise(stage).artefact)
     sequences, config = session.find(BY_NAME["sequences"]), params.recommendations
     kinds = {name: sequences.table(f"{name}s.parquet")[f"{name}_id"].type for name in ("user", "item")}
-    remove_seen, why = removes_seen(store, champion.hash, seen or config.seen)
+    remove_seen, why = removes_seen(store, champion.hash, seen or config.seen, params.evaluation.remove_seen)
     progress.message(f"recommendations: {why}")
     request = Request(
         url=store.url,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestration.snapshot.files import SnapshotFiles
 
 _SECTION, _PLACE = "snapshots", "place"
+DEMO = ("data/snapshots/demo-1", "data/snapshots/demo-2")
 # Stage -> the files of a snapshot that it takes
 FILES_OF = {stage.name: stage.snapshot_files for stage in STAGES if stage.snapshot_files}
 
@@ -89,11 +90,26 @@ def register(store: Store, url: str, described: SnapshotFiles | None = None) -> 
         raise Damaged(damaged[0])
     files = {name: {"sha256": f.sha256, "bytes": f.bytes, "rows": f.rows} for name, f in described.files.items()}
     number = max((entry.number for entry in known), default=0) + 1
-    before, compared = known[-1] if known else None, _accepted(store, known)
+    alike = _of_one_shop(store, known, described.url)
+    before, compared = alike[-1] if alike else None, _accepted(store, alike)
     now = datetime.now(UTC).isoformat()
     entry = Registered(key, described.url, described.content_hash, files, _volumes(before), now, number, _volumes(compared))
     store.root.create(json.dumps(jsonable(entry.__dict__), indent=1, sort_keys=True).encode(), _SECTION, f"{key}.json")
     return _here(store, lookup(store, key), described.url)
+
+
+def is_demo(url: str) -> bool:
+    """Whether a snapshot is one of the embedded shop's, by where `diger demo` and `diger ui` write them."""
+    return url.rstrip("/").endswith(DEMO)
+
+
+def _of_one_shop(store: Store, known: list[Registered], url: str) -> list[Registered]:
+    """The snapshots of the same shop, the demo's or one's own: of another shop nothing is a measure. DigerError where the champion is another's."""
+    alike = [entry for entry in known if is_demo(entry.url) == is_demo(url)]
+    if known and not alike and store.root.list("champion"):
+        whose, other = ("a shop of your own", "the demo") if is_demo(url) else ("the demo's shop", "yours")
+        raise DigerError(f"{store.url}: what serves there is {whose}: give {other} a store of its own (--store DIR), or remove that store")
+    return alike
 
 
 def _volumes(entry: Registered | None) -> dict[str, Any] | None:

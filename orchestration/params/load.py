@@ -19,6 +19,7 @@ from orchestration.params.sections import Params
 
 DEFAULT_FILE = "params.yaml"
 INFINITE = {(ScheduleConfig, "r"), (StabilityConfig, "anchor")}  # keys whose limit has a meaning
+_KINDS = {list: "list", tuple: "list", bool: "truth value", int: "number", float: "number"}
 _KEYS = re.compile(r"""^[ {"']*([A-Za-z_]+)["']?[ ]*:""", re.MULTILINE)
 
 
@@ -84,6 +85,7 @@ def build_params(data: Mapping[str, Any], source: str = DEFAULT_FILE) -> Params:
     from pydantic import TypeAdapter, ValidationError
 
     _refuse_credentials(data, source, "")
+    _refuse_empty(data, source, Params(), "")
     try:
         params = TypeAdapter(Params).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
@@ -114,6 +116,21 @@ def _refuse_credentials(node: Any, source: str, where: str) -> None:
             _refuse_credentials(value, source, f"{where}[{number}]")
     elif isinstance(node, str) and holds_credentials(node):
         raise DigerError(f"{source}: {where} holds credentials in an address: take them out, and give them by the environment")
+
+
+def _refuse_empty(data: Any, source: str, default: Any, where: str) -> None:
+    """A section is keys and values: `training:` with nothing behind it, a list or a text is none."""
+    for key, value in data.items() if isinstance(data, Mapping) else ():
+        known = getattr(default, str(key), None)
+        if not dataclasses.is_dataclass(known):
+            continue
+        name = f"{where}{key}"
+        if value is None:
+            raise DigerError(f"{source}: {name} holds nothing: remove the line, or write its keys below it, indented")
+        if not isinstance(value, Mapping):
+            example = next(iter(dataclasses.fields(known))).name
+            raise DigerError(f"{source}: {name} must hold keys ({example}: …), not a {_KINDS.get(type(value), 'text')}")
+        _refuse_empty(value, source, known, f"{name}.")
 
 
 def _explain(fault: Any) -> str:

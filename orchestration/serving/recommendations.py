@@ -26,7 +26,7 @@ def recommendations(run: StageRun) -> None:
     from orchestration.serving.shards import DOCUMENT, Shards, recommend
 
     config = run.params.recommendations
-    remove_seen, why = removes_seen(run.store, run.inputs["champion"].hash, config.seen)
+    remove_seen, why = removes_seen(run.store, run.inputs["champion"].hash, config.seen, run.params.evaluation.remove_seen)
     run.progress.message(f"recommendations: {why}")
     request = Request(
         url=run.store.url,

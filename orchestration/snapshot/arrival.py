@@ -10,7 +10,7 @@ among those that wait: one event in the future, or times in milliseconds, holds 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cmp_to_key
@@ -19,10 +19,12 @@ from typing import Any
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
 from diger_core.store.canonical import canonical_json, digest
+from diger_core.store.files import Root
 from orchestration.engine.registry import Registered, register, registered, snapshot_key
 from orchestration.graph import BY_NAME
 from orchestration.params.arrival import ArrivalConfig
 from orchestration.snapshot.files import SnapshotFiles, describe, open_root
+from orchestration.snapshot.parts import listed, parts
 
 MARKERS = ("_SUCCESS", "manifest.json")
 PLACES, CONTENTS = "arrival", "arrival_content"  # kinds of pointers
@@ -111,23 +113,42 @@ def scan(config: ArrivalConfig) -> tuple[list[Place], list[str]]:
             if marker is None:
                 said.append(f"{name}: not complete yet ({' or '.join(MARKERS)} is missing)")
                 continue
-            print_ = sorted(f"{file} {entry['size']} {entry.get('ETag') or entry.get('mtime')}" for file, entry in files.items())
+            try:
+                print_ = sorted(f"{file} {each['size']} {each.get('ETag') or each.get('mtime')}" for file, each in _contents(root, name, files))
+            except DigerError as error:
+                said.append(str(error))
+                continue
             places.append(Place(name, f"{root.url}/{name}", digest("arrival place", root.url, name, *print_), _time(marker)))
     return places, said
 
 
+def _contents(root: Root, name: str, files: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The files of a place, and those in a directory of part files."""
+    for file, entry in files.items():
+        if file.endswith(".parquet") and entry["type"] == "directory":
+            yield from listed(root, f"{name}/{file}")
+        else:
+            yield file, entry
+
+
 def newest_event(url: str) -> int | None:
     """The largest timestamp by the Parquet footer's statistics: no row is read. None where there is none, or no number says it."""
-    root = open_root(url)
-    with root.faults("interactions.parquet"), root.fs.open(root.at("interactions.parquet"), "rb") as file:
-        return _newest_of(file)
-
-
-def _newest_of(file: Any) -> int | None:
-    """Of the top-level column alone: the footer lists leaves, and a nested one may be called timestamp, too."""
     import pyarrow.parquet as pq
 
-    metadata = pq.ParquetFile(file).metadata
+    root, found = open_root(url), list[int]()
+    for part in parts(root, "interactions.parquet"):
+        with root.faults(part), root.fs.open(root.at(part), "rb") as file:
+            metadata = pq.ParquetFile(file).metadata
+        if metadata.num_rows:  # an empty part, as Spark writes them, says nothing
+            newest = _newest_of(metadata)
+            if newest is None:
+                return None
+            found.append(newest)
+    return max(found, default=None)
+
+
+def _newest_of(metadata: Any) -> int | None:
+    """Of the top-level column alone: the footer lists leaves, and a nested one may be called timestamp, too."""
     leaves = [index for index in range(metadata.num_columns) if metadata.schema.column(index).path == "timestamp"]
     if len(leaves) != 1:
         return None
@@ -142,6 +163,8 @@ def _newest_of(file: Any) -> int | None:
 
 def accepted(store: Store) -> dict[str, int | None]:
     """Snapshot key -> the newest event that validation accepted, in Unix seconds (None: its events have no times); refused snapshots are left out."""
+    import pyarrow.parquet as pq
+
     stage, found = BY_NAME["validated_interactions"], dict[str, int | None]()
     assert stage.refuse is not None
     for key in store.root.list("records", stage.name):
@@ -149,7 +172,7 @@ def accepted(store: Store) -> dict[str, int | None]:
             for record in store.records(stage.name, key):
                 artefact = store.artefact(stage.name, record["artefact"])
                 stage.refuse(artefact)
-                found[record["snapshot"]] = _newest_of(str(artefact.path("interactions.parquet")))
+                found[record["snapshot"]] = _newest_of(pq.read_metadata(artefact.path("interactions.parquet")))
     return found
 
 

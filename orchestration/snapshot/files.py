@@ -1,4 +1,5 @@
-"""A snapshot: a directory, local or s3://, with interactions.parquet, items.parquet and, where the user brings vectors, vectors.parquet.
+"""A snapshot: a directory, local or s3://, with interactions.parquet, items.parquet and, where the user brings vectors, vectors.parquet. Each is one
+file or a directory of part files.
 
 Opening one reads every byte once (for its SHA-256) and the Parquet footers, so that a missing, empty or truncated file, a wrong address or
 refused credentials are one clear line before any work begins.
@@ -7,7 +8,7 @@ refused credentials are one clear line before any work begins.
 from __future__ import annotations
 
 import difflib
-import hashlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diger_core.errors import DigerError
-from diger_core.store.canonical import digest
+from diger_core.store.canonical import bytes_sha256, digest
 from diger_core.store.files import Root
-from diger_core.store.regular import require_regular
+from orchestration.snapshot.parts import described, join, not_parquet, parts
 
 REQUIRED = ("interactions.parquet", "items.parquet")
 OPTIONAL = ("vectors.parquet",)
-_BLOCK = 1 << 22
 MAX_ROWS = 2**31 - 1  # what a row number and an index can hold
 MAX_COLUMNS = 10_000
 
@@ -76,12 +76,24 @@ def fetch(url: str | Path, name: str, target: Path, sha256: str | None = None) -
     root = open_root(url)
     if name not in _names(root):
         raise DigerError(_missing(root, name, _names(root)))
-    root.download(target, name)
-    with open(target, "rb") as f:
-        found = hashlib.file_digest(f, "sha256").hexdigest()
+    found = _copied(root, name, target)
     if sha256 is not None and found != sha256:
         raise DigerError(f"{root.url}/{name}: its bytes changed since the snapshot was registered: register the directory again as a new snapshot")
     return target
+
+
+def _copied(root: Root, name: str, target: Path) -> str:
+    """Copies the file, or its parts as one, to `target`; returns the SHA-256 of what was read."""
+    found = parts(root, name)
+    if found == [name]:
+        root.download(target, name)
+        return bytes_sha256(target)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        copies = {part.removeprefix(f"{name}/"): Path(folder) / str(number) for number, part in enumerate(found)}
+        for part, copy in zip(found, copies.values(), strict=True):
+            root.download(copy, part)
+        join(copies, f"{root.url}/{name}", target)
+        return digest("parts", *(text for part, copy in copies.items() for text in (part, bytes_sha256(copy))))
 
 
 def fetch_from(urls: Sequence[str], name: str, target: Path, sha256: str) -> Path:
@@ -105,7 +117,7 @@ def read_table(path: Path, wanted: Callable[[pa.Field], bool]) -> pa.Table:
             schema, rows = file.schema_arrow, file.metadata.num_rows
             read = file.read(columns=[field.name for field in schema if wanted(field)])
     except (pa.ArrowException, OSError) as error:
-        raise DigerError(_not_parquet(path.name, error)) from error
+        raise DigerError(not_parquet(path.name, error)) from error
     return pa.table([read[field.name] if wanted(field) else pa.nulls(rows) for field in schema], names=schema.names)
 
 
@@ -135,53 +147,15 @@ def _missing(root: Root, name: str, names: list[str]) -> str:
 
 
 def _describe_file(root: Root, name: str) -> SnapshotFile:
-    path, where = root.at(name), f"{root.url}/{name}"
-    _require_file(root, path, where, name)
-    with root.faults(name):
-        size, sha = 0, hashlib.sha256()
-        with root.fs.open(path, "rb", block_size=_BLOCK) as f:
-            while block := f.read(_BLOCK):
-                sha.update(block)
-                size += len(block)
-        if size == 0:
-            raise DigerError(f"{where}: is empty (0 bytes); write it again")
-        with root.fs.open(path, "rb") as f:
-            try:
-                parquet = pq.ParquetFile(f)
-                rows, columns, schema = parquet.metadata.num_rows, parquet.metadata.num_columns, parquet.schema_arrow
-            except pa.ArrowException as error:
-                raise DigerError(_not_parquet(where, error)) from error
-    _check_shape(where, rows, columns, schema)
-    return SnapshotFile(name, size, sha.hexdigest(), rows, {field.name: str(field.type) for field in schema})
+    found = described(root, name)
+    _check_shape(f"{root.url}/{name}", found.rows, found.leaves)
+    return SnapshotFile(name, found.bytes, found.sha256, found.rows, {field.name: str(field.type) for field in found.schema})
 
 
-def _require_file(root: Root, path: str, where: str, name: str) -> None:
-    """One regular file: not a pipe that blocks, nor the directory of part files that Spark, Dask and Polars write."""
-    with root.faults(name):
-        kind = root.fs.info(path)["type"]
-    if kind == "directory":
-        raise DigerError(
-            f"{where}: is a directory of part files; make a snapshot of one file each with diger ingest table --interactions "
-            f"{root.url}/interactions.parquet --items {root.url}/items.parquet --out DIR"
-        )
-    if root.is_local:
-        require_regular(path, where)
-
-
-def _check_shape(where: str, rows: int, columns: int, schema: pa.Schema) -> None:
+def _check_shape(where: str, rows: int, columns: int) -> None:
     if rows == 0:
         raise DigerError(f"{where}: has no rows; write at least one")
     if rows > MAX_ROWS:
         raise DigerError(f"{where}: has {rows:,} rows, at most {MAX_ROWS:,} are read; leave out the oldest events (diger ingest table --since)")
     if columns > MAX_COLUMNS:
         raise DigerError(f"{where}: has {columns:,} columns (nested ones counted), at most {MAX_COLUMNS:,} are read; leave out what is not needed")
-    for field in schema:
-        if (times := schema.names.count(field.name)) > 1:
-            raise DigerError(f"{where}: column {field.name} exists {times} times; keep one of them")
-
-
-def _not_parquet(where: str, error: BaseException) -> str:
-    reason = " ".join(str(error).split())[:160].rstrip(". ")
-    if isinstance(error, pa.ArrowNotImplementedError):
-        return f"{where}: has a column whose type cannot be read ({reason}); write it again without that column, or as text or numbers"
-    return f"{where}: not a complete Parquet file ({reason}): truncated, damaged or of another format; write or copy it again"

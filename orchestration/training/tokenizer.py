@@ -9,6 +9,8 @@ scratch beside a baseline, the new codes are called by the names of the old ones
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +23,24 @@ from diger_core.errors import DigerError
 from diger_core.ids.alignment import align, rename_codebooks, rename_codes
 from diger_core.ids.id_table import argmin_codes
 from diger_core.store.artefacts import Artefact
-from diger_core.tokenizer.rqvae import Tokenizer, tokenizer_from_state, tokenizer_state
+from diger_core.tokenizer.rqvae import Tokenizer, choose_codes, tokenizer_from_state, tokenizer_state
 from diger_core.tokenizer.rqvae import tokenizer as warm_up
 from diger_core.training.monitors import table_monitors
+from diger_core.training.table_refresh import USUAL_SUFFIXES
 from orchestration.champion.baseline import BASELINE, extra_inputs, released_table
 from orchestration.champion.bundle import load_bundle
 from orchestration.change.differences import refuse_remapped
 from orchestration.training.warm_start import check_fits, factors
 
 if TYPE_CHECKING:
+    from diger_core.config import TokenizerConfig
+    from diger_core.progress import Progress
     from orchestration.champion.bundle import Bundle
     from orchestration.engine.stage_run import StageRun
 
 __all__ = ["check_items", "extra_inputs", "input_vectors", "load_tokenizer", "tokenizer"]
+
+MOST_SUFFIXES = 1 << 14  # each is a token that the recommender learns
 
 
 def tokenizer(run: StageRun) -> None:
@@ -71,12 +78,27 @@ def _train(run: StageRun, bundle: Bundle | None, vectors_ND: Tensor) -> None:
             "tokenizer: items have neither text nor factors, so nothing tells them apart: add a text column to items.parquet, or set "
             f"tokenizer.item_factors (now {config.item_factors}) and bring users with at least two training events"
         )
+    config = replace(config, suffixes=_enough_suffixes(inputs_NX, config, run.progress))
     trained, curves = warm_up(inputs_NX, config, run.progress, weight_D=weight_D)
     codes_NM = argmin_codes(trained, inputs_NX, run.params.semantic_ids.chunk)
     facts: dict[str, Any] = {}
     if bundle is not None:
         trained, codes_NM, facts = _aligned(run, bundle, trained, codes_NM)
     _write(run, trained, curves, factors_NF, codes_NM, facts)
+
+
+def _enough_suffixes(inputs_NX: Tensor, config: TokenizerConfig, progress: Progress) -> int | None:
+    """The configured number. Where none is: None (the usual one) unless more items than that have equal inputs, such as items that have neither
+    text nor training events: no tokenizer tells those apart, so there are suffixes for all of them and as many to come."""
+    if config.suffixes is not None:
+        return config.suffixes
+    usual = max(choose_codes(len(inputs_NX), config), USUAL_SUFFIXES)
+    largest = max(Counter(hashlib.blake2b(row, digest_size=16).digest() for row in inputs_NX.contiguous().numpy()).values())
+    if 2 * largest <= usual:
+        return None
+    enough = min(MOST_SUFFIXES, 1 << (2 * largest - 1).bit_length())
+    progress.message(f"tokenizer: {largest:,} items have equal text and factors, or none: {enough:,} suffixes instead of {usual:,} tell them apart")
+    return enough
 
 
 def _aligned(run: StageRun, bundle: Bundle, trained: Tokenizer, codes_NM: Tensor) -> tuple[Tokenizer, Tensor, dict[str, Any]]:

@@ -73,13 +73,19 @@ def snapshot_size(url: str) -> SnapshotSize:
 
 def _events(url: str, folder: Path, columns: Mapping[str, str]) -> tuple[pa.Table, pa.Schema]:
     """(user_id, item_id and, where it is there, timestamp, without nulls; the schema of items.parquet)."""
-    root = open_root(url)
-    paths = [Path(root.at(name)) if root.is_local else fetch(url, name, folder / name) for name in ("interactions.parquet", "items.parquet")]
+    events, items = (_local(url, name, folder) for name in ("interactions.parquet", "items.parquet"))
     wanted = [name for name in ("user_id", "item_id", "timestamp") if name != "timestamp" or name in columns]
-    empty = pq.read_schema(paths[0]).empty_table()
+    empty = pq.read_schema(events).empty_table()
     for name in wanted:
         column_of(empty, "interactions.parquet", name)
-    return read_table(paths[0], lambda field: field.name in wanted).select(wanted).drop_null(), pq.read_schema(paths[1])
+    return read_table(events, lambda field: field.name in wanted).select(wanted).drop_null(), pq.read_schema(items)
+
+
+def _local(url: str, name: str, folder: Path) -> Path:
+    """The file itself where it is one on this disk, otherwise a copy."""
+    root = open_root(url)
+    here = Path(root.at(name)) if root.is_local else None
+    return here if here is not None and here.is_file() else fetch(url, name, folder / name)
 
 
 def _test_users(user_E: np.ndarray, time_E: np.ndarray, users: int) -> int:

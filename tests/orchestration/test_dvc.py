@@ -14,9 +14,8 @@ import yaml
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
 from orchestration import on_dvc as bridge
-from orchestration.cli.demo import DIRECTORY
 from orchestration.engine import removal
-from orchestration.engine.registry import lookup, register
+from orchestration.engine.registry import DEMO, lookup, register
 from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME, FLOW
 from orchestration.params.load import build_params
@@ -181,7 +180,7 @@ def test_the_committed_demo_snapshots_are_what_the_generator_writes(tmp_path):
     from orchestration.snapshot.demo_shop import write_demo_snapshots
 
     for written in write_demo_snapshots(tmp_path):
-        tracked = yaml.safe_load((PROJECT / DIRECTORY / f"{written.name}.dvc").read_text())["outs"][0]
+        tracked = yaml.safe_load((PROJECT / Path(DEMO[0]).parent / f"{written.name}.dvc").read_text())["outs"][0]
         assert tracked["path"] == written.name
         assert tracked["md5"] == _dvc_hash(written)
 

@@ -23,6 +23,7 @@ HEADER_BYTES = 1 << 20
 MAX_COLUMNS = 10_000
 _DELIMITERS = (",", ";", "\t", "|")
 _LOOKS_LIKE_A_VALUE = re.compile(r"[+-]?\d+([.,:/-]\d+)*([T ][\d:.]+Z?)?")
+_READ = ("user_id", "item_id", "timestamp", "pos", "rating", "weight", "event_type")  # whatever the file maps them from
 _USUAL = {3: "user_id,item_id,timestamp", 4: "user_id,item_id,rating,timestamp"}
 
 
@@ -77,6 +78,7 @@ def read_header(path: Path, text: TextFormat, notes: Notes | None = None) -> Hea
         first = part_files(path)[0] if path.is_dir() else path
         with open_parquet(first) as file:
             names = tuple(file.schema_arrow.names)
+        _in_directory_names(path, first, names, notes)
         return _limited(path, Header(names, names, parquet=True))
     cells = _first_line(path, text)
     stripped = tuple(cell.strip() for cell in cells)
@@ -90,6 +92,17 @@ def read_header(path: Path, text: TextFormat, notes: Notes | None = None) -> Hea
             + _other_delimiter(cells, text)
         )
     return _limited(path, Header(tuple(names), stripped, trim))
+
+
+def _in_directory_names(path: Path, part: Path, names: tuple[str, ...], notes: Notes | None) -> None:
+    """A table that is partitioned (event_type=view/part-0.parquet) has columns in its directories' names alone: one that means something here is
+    refused, another one is told."""
+    for folder in part.relative_to(path).parts[:-1] if path.is_dir() else ():
+        column = folder.partition("=")[0]
+        if "=" in folder and column in _READ and column not in names:
+            raise DigerError(f"{path.name}: column {column} stands in its directories' names alone ({folder}); write it into the files")
+        if "=" in folder and column not in names and notes is not None:
+            notes.say(f"{path.name}: column {column} stands in its directories' names alone and is not read")
 
 
 def header_cells(path: Path, text: TextFormat) -> tuple[str, ...]:

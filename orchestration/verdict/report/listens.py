@@ -75,4 +75,6 @@ def _repeats(fitted: Fitted) -> str:
     told = f"{fitted.repeat_share:.1%} of the validation targets are items that the user had before"
     if "repeat" in fitted.baselines:
         return f"{told}: people repeat, so the repeat rule stands among the baselines."
-    return f"{told}, {'so' if fitted.repeat_share < REPEATS else 'but seen items are left out, and'} the repeat rule is no baseline here."
+    if fitted.repeat_share >= REPEATS:
+        return f"{told}, but these figures are of lists without seen items, and the repeat rule is no baseline here."
+    return f"{told}, so the repeat rule is no baseline here, and lists that ship leave such items out unless recommendations.seen says otherwise."

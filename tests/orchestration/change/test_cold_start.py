@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from diger_core.config import TokenizerConfig
 from diger_core.errors import DigerError
 from diger_core.ids.id_diff import id_diff, migration
 from diger_core.ids.id_table import argmin_codes, from_arrow, to_arrow
+from diger_core.progress import Silent
 from orchestration.champion.model_artefact import ASSIGNMENT
+from orchestration.change.cold_start import no_room
 from orchestration.change.new_ids import child_assignment
 from orchestration.cli import main
+from orchestration.training.tokenizer import _enough_suffixes
 from tests.support.retraining_world import SECOND, SMALL, UNTIL_EMBEDDINGS, RetrainingWorld, shop
 
 
@@ -96,10 +101,37 @@ def test_reserved_tuples_stay_reserved(world):
     assert child_assignment(kept, pa.array([777]), vectors).arrow(new_only=True)["suffix"].to_pylist()[0] != first
 
 
-def test_a_brand_with_ten_thousand_equal_texts_is_a_clear_error_that_names_prefix_and_count(world):
+def test_of_ten_thousand_equal_texts_those_get_ids_that_have_room_and_the_others_are_counted(world):
     ids = pa.array(range(1000, 11_000))
-    with pytest.raises(DigerError, match=r"ID table: 100\d\d items share the prefix \(\d, \d\).*only 32 suffixes: raise tokenizer.suffixes"):
-        child_assignment(world.champion, ids, np.ones((10_000, width(world.champion)), np.float32))
+    vectors = np.ones((10_000, width(world.champion)), np.float32)
+    child = child_assignment(world.champion, ids, vectors)
+    assert child.new_N.sum() + child.no_room == 10_000
+    assert 0 < child.new_N.sum() <= 32
+    assert child.table.duplicates() == 0
+    assert id_diff(migration(to_arrow(world.champion.item_ids, world.champion.table), child.arrow()))["counts"]["kept"] == 60
+    rows = np.random.default_rng(0).permutation(10_000)
+    assert child_assignment(world.champion, ids.take(pa.array(rows)), vectors).assignment == child.assignment
+    assert f"{child.no_room:,} new items get no ID" in no_room(child, world.champion)
+
+
+def test_items_that_nothing_tells_apart_get_enough_suffixes_at_a_first_training():
+    told = Messages()
+    inputs = torch.zeros(700, 4)
+    inputs[:100] = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    config = TokenizerConfig()
+    assert _enough_suffixes(inputs, config, told) == 2048, "600 items are equal: as many again may come"
+    assert "600 items have equal text and factors" in told.lines[0]
+    assert _enough_suffixes(inputs, replace(config, suffixes=32), told) == 32, "what a person sets is kept"
+    assert _enough_suffixes(inputs[:200], config, told) is None
+    assert len(told.lines) == 1
+
+
+class Messages(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def message(self, text):
+        self.lines.append(text)
 
 
 def test_a_training_with_more_equal_texts_than_suffixes_stops_with_the_count(world):

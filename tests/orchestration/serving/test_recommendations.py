@@ -159,9 +159,11 @@ def test_seen_items_can_be_left_out(world, made, tmp_path):
 def test_the_data_say_whether_items_come_back_unless_a_person_does(world, share, seen, removed, told):
     recipe = world.publish("fusion", lambda out: out.json("fusion.json", dataclasses.replace(MODEL_ALONE, repeat_share=share).document()))
     bundle = world.candidate(seed=1, fusion=recipe)["bundle"]
-    found, why = removes_seen(world.store, bundle.hash, seen)
+    found, why = removes_seen(world.store, bundle.hash, seen, False)
     assert found is removed
     assert told in why
+    assert ("evaluation.remove_seen: true judges these" in why) is removed, "the figures are of other lists than these"
+    assert "judges these" not in removes_seen(world.store, bundle.hash, seen, removed)[1]
 
 
 def test_what_the_mixture_leaves_empty_is_filled_with_popular_items_without_a_score(world, tmp_path):

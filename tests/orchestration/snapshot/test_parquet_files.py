@@ -6,11 +6,13 @@ import datetime
 import decimal
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from diger_core.errors import DigerError
@@ -19,7 +21,9 @@ from orchestration.engine.registry import register
 from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME
 from orchestration.params.load import build_params
+from orchestration.snapshot.arrival import newest_event
 from orchestration.snapshot.files import describe
+from orchestration.snapshot.ingest.table import TableOptions, table_source
 from tests.support.snapshot_material import interactions, items, vectors, write
 
 N = 40
@@ -92,20 +96,85 @@ def test_a_column_that_is_there_twice_is_one_line_before_any_work(tmp_path: Path
         describe(tmp_path / "snap")
 
 
-def test_a_directory_of_parts_names_the_command_that_reads_it(tmp_path: Path) -> None:
-    from tests.orchestration.snapshot.test_ingest import call, rows
+def in_parts(snap: Path, name: str, *tables: pa.Table) -> Path:
+    """The file as a directory of parts, with the marks that the writing tools leave beside them."""
+    folder = snap / name
+    folder.unlink(missing_ok=True)
+    folder.mkdir()
+    for number, table in enumerate(tables):
+        pq.write_table(table, folder / f"part-{number:05d}.snappy.parquet")
+    (folder / "_SUCCESS").touch()
+    (folder / ".part-00000.snappy.parquet.crc").write_bytes(b"crc")
+    return folder
 
+
+def test_part_directories_are_read_as_one_file(tmp_path: Path) -> None:
+    events, catalogue = interactions(), items()
+    whole = validated(tmp_path, events, catalogue)
+    snap = tmp_path / "snap"
+    in_parts(snap, "interactions.parquet", events.slice(0, 70), events.slice(0, 0), events.slice(70))
+    in_parts(snap, "items.parquet", *(catalogue.slice(n, 10) for n in range(0, N, 10)))
+    found = describe(snap)
+    assert (found.files["interactions.parquet"].rows, found.files["items.parquet"].rows) == (len(events), N)
+    session = Session(Store(tmp_path / "store"), build_params({}), register(Store(tmp_path / "store"), str(snap)))
+    for stage in ("raw_items", "raw_interactions"):  # the same rows in the same order are the same artefact
+        assert session.materialise(BY_NAME[stage]).artefact.hash == whole[stage].hash
+    assert newest_event(str(snap)) == max(events["timestamp"].to_pylist())
+
+
+def test_a_changed_part_is_another_snapshot_and_is_not_read_as_the_old_one(tmp_path: Path) -> None:
+    catalogue = items()
+    snap = write(tmp_path / "snap", interactions(), catalogue)
+    folder = in_parts(snap, "items.parquet", catalogue.slice(0, 20), catalogue.slice(20))
+    store = Store(tmp_path / "store")
+    first = register(store, str(snap))
+    (folder / "part-00001.snappy.parquet").rename(folder / "part-2.parquet")
+    assert describe(snap).content_hash != first.content_hash
+    with pytest.raises(DigerError, match=r"items\.parquet: its bytes changed since the snapshot was registered"):
+        Session(store, build_params({}), first).materialise(BY_NAME["raw_items"])
+
+
+def test_integers_of_two_widths_in_two_parts_are_the_wider_ones(tmp_path: Path) -> None:
+    catalogue = items()
+    snap = write(tmp_path / "snap", interactions(), catalogue)
+    narrow = catalogue.slice(0, 20)
+    in_parts(snap, "items.parquet", narrow.set_column(0, "item_id", narrow["item_id"].cast(pa.int32())), catalogue.slice(20))
+    assert describe(snap).files["items.parquet"].columns["item_id"] == "int64"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        (lambda folder: (folder / "part-1.parquet").touch(), r"items\.parquet/part-1\.parquet: is empty \(0 bytes\)"),
+        (lambda folder: (folder / "part-1.parquet").write_bytes(b"PAR1"), r"items\.parquet/part-1\.parquet: not a complete Parquet file"),
+        (lambda folder: (folder / "000001_0").write_bytes(b"x"), r"items\.parquet/000001_0: is no Parquet file .* take it out"),
+        (
+            lambda folder: pq.write_table(items().drop(["title"]), folder / "part-1.parquet"),
+            r"part-1\.parquet: column title is missing",
+        ),
+        (
+            lambda folder: pq.write_table(items().set_column(0, "item_id", pa.array(["x"] * N)), folder / "part-1.parquet"),
+            r"part-1\.parquet: column item_id has type string, in .* it has int64; write all parts alike",
+        ),
+        (lambda folder: (folder / "kind=lamp").mkdir(), r"column kind stands in the directory's name alone; write it into the files"),
+        (lambda folder: os.mkfifo(folder / "part-1.parquet"), r"part-1\.parquet: is a pipe, not a regular file"),
+        (lambda folder: (folder / "part-00000.snappy.parquet").unlink(), r"items\.parquet: is a directory without Parquet files"),
+    ],
+    ids=["0 bytes", "cut", "no Parquet", "a column less", "another type", "partitioned", "pipe", "nothing"],
+)
+def test_a_part_that_is_not_like_the_others_is_named(tmp_path: Path, break_it: Callable[[Path], Any], told: str) -> None:
     snap = write(tmp_path / "snap", interactions(), items())
-    for name in ("interactions", "items"):
-        (snap / f"{name}.parquet").rename(snap / "part-0.parquet")
-        (snap / f"{name}.parquet").mkdir()
-        (snap / "part-0.parquet").rename(snap / f"{name}.parquet" / "part-0.parquet")
-    with pytest.raises(DigerError, match="is a directory of part files") as refused:
+    break_it(in_parts(snap, "items.parquet", items()))
+    with pytest.raises(DigerError, match=told):
         describe(snap)
-    arguments = str(refused.value).split("diger ingest ")[1].replace("DIR", str(tmp_path / "one")).split()
-    call(*arguments)
-    assert len(rows(tmp_path / "one", "items")) == N
-    describe(tmp_path / "one")
+
+
+def test_ingest_refuses_a_column_that_stands_in_directory_names(tmp_path: Path) -> None:
+    folder = tmp_path / "events" / "event_type=view"
+    folder.mkdir(parents=True)
+    pq.write_table(interactions(), folder / "part-0.parquet")
+    with pytest.raises(DigerError, match="events: column event_type stands in its directories' names alone"):
+        table_source(tmp_path / "events", None, TableOptions({}, {}))
 
 
 def test_a_pipe_in_a_snapshot_is_refused_at_once(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def link_artefact(store: Store, result: Result, directory: str | Path) -> None:
     target.mkdir(parents=True)
     record = [r for r in store.records(result.stage.name, result.key) if r["artefact"] == result.artefact.hash][-1]
     _write(target / RECORD, record)
-    _write(target / SNAPSHOT, _portable(json.loads(store.root.read("snapshots", f"{record['snapshot']}.json"))))
+    _write(target / SNAPSHOT, _portable(store.document("snapshots", f"{record['snapshot']}.json")))
     arrived = store.pointer("baseline", record["snapshot"])
     if arrived is not None:  # also where it says that there was no champion: another clone must not find another one
         _write(target / BASELINE, {"snapshot": record["snapshot"], "pointer": arrived})
@@ -45,7 +45,7 @@ def link_artefact(store: Store, result: Result, directory: str | Path) -> None:
         fitted = store.artefact("bundle" if name in BUNDLES else name, record["inputs"][name])
         inner = target / name
         inner.mkdir()
-        pointers = {n: json.loads(store.root.read("pointers", name, n)) for n in store.root.list("pointers", name) if n.endswith(".json")}
+        pointers = {n: store.document("pointers", name, n) for n in store.root.list("pointers", name) if n.endswith(".json")}
         _write(inner / POINTERS, {n: p for n, p in pointers.items() if fitted.hash in (p.get("artefact"), p.get("bundle"))})
         made = _maker(store, fitted)
         if made is not None:

@@ -134,7 +134,8 @@ class Artefact:
         self._verified[name] = local
 
     def _fetch(self, local: Path, location: tuple[str, ...]) -> None:
-        temporary = local.parent / f".{uuid.uuid4().hex}.tmp"
+        _sweep_copies(local.parent)
+        temporary = local.parent / f"{_copying(os.getpid())}{uuid.uuid4().hex}.tmp"
         place = "/".join([self.root.url, *location])
         try:
             if not self.root.exists(*location):
@@ -173,6 +174,20 @@ class Artefact:
             except DigerError as error:
                 faults.append(str(error))
         return faults
+
+
+def _copying(pid: int) -> str:
+    """How the name of a copy begins that the process has begun and not ended."""
+    owner = identity(pid)
+    return f".{owner['host']}-{pid}-{owner['started']}-"
+
+
+def _sweep_copies(folder: Path) -> None:
+    """Removes what downloads of this machine that were killed have left in a directory of the cache."""
+    for path in folder.glob(f".{os.uname().nodename}-*.tmp"):
+        pid = path.name.removeprefix(f".{os.uname().nodename}-").partition("-")[0]
+        if pid.isascii() and pid.isdigit() and not path.name.startswith(_copying(int(pid))):
+            path.unlink(missing_ok=True)
 
 
 class ArtefactWriter:

@@ -8,7 +8,7 @@ from importlib import import_module
 import click
 
 from diger_core.errors import DigerError
-from orchestration.engine.console import forgive_output
+from orchestration.engine.console import forgive_output, visible_lines
 from orchestration.engine.threads import quiet
 
 forgive_output()  # whatever is imported from here writes to a terminal
@@ -121,11 +121,11 @@ def main(arguments: list[str] | None = None) -> None:
     except DigerError as error:
         if debug:
             raise
-        print(f"diger: {error}", file=sys.stderr)
+        print(f"diger: {visible_lines(str(error))}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if debug:
             raise
         text = " ".join(str(error).split())[:300]
-        print(f"diger: unexpected {type(error).__name__}: {text} (run again with --debug for the traceback)", file=sys.stderr)
+        print(f"diger: unexpected {type(error).__name__}: {visible_lines(text)} (run again with --debug for the traceback)", file=sys.stderr)
         sys.exit(1)

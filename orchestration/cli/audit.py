@@ -21,7 +21,7 @@ def item(item_id: str, past: bool, released: bool, as_json: bool, store: str) ->
     from orchestration.audit.index import Index, plain
     from orchestration.audit.items import history
     from orchestration.audit.names import current_assignment
-    from orchestration.engine.console import print_json
+    from orchestration.engine.console import print_json, say
 
     index = Index(open_store(store))
     episodes = history(index, item_id, every=not released)
@@ -34,9 +34,9 @@ def item(item_id: str, past: bool, released: bool, as_json: bool, store: str) ->
     for episode in episodes:
         name = "-" if episode.id is None else "(" + ", ".join(str(code) for code in episode.id) + ")"
         champion = f"  champion #{', #'.join(str(n) for n in episode.released)}" if episode.released else ""
-        print(f"{episode.at[:19].replace('T', ' ')}  {name:<22} assignment {episode.assignment[:12]}  {', '.join(episode.snapshots)}{champion}")
+        say(f"{episode.at[:19].replace('T', ' ')}  {name:<22} assignment {episode.assignment[:12]}  {', '.join(episode.snapshots)}{champion}")
         if past:
-            print(f"{'':21}{episode.why}")
+            say(f"{'':21}{episode.why}")
 
 
 @click.command(cls=VerifyCommand)

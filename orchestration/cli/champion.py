@@ -68,9 +68,11 @@ def rollback(to: int | None, reason: str, store: str) -> None:
 
 def show(entry: Entry) -> None:
     """The entry in a few lines."""
+    from orchestration.engine.console import say
+
     forced = ", forced without an accepting verdict" if entry.forced else ""
     print(f"Champion: bundle {entry.bundle}")
-    print(f"  entry {entry.number}, {entry.action}{forced}, {entry.at[:19]} UTC by {entry.by}")
-    print(f"  reason: {entry.reason}")
+    say(f"  entry {entry.number}, {entry.action}{forced}, {entry.at[:19]} UTC by {entry.by}")
+    say(f"  reason: {entry.reason}")
     print(f"  before: {'bundle ' + entry.previous if entry.previous else 'none, the first one'}")
     print(f"  verdict: {entry.verdict or 'none'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,7 @@ def by_codes(table: pa.Table, codes: str) -> list[dict[str, Any]]:
 
     levels = [name for name in table.column_names if name.startswith("code_")] + ["suffix"]
     parts = codes.replace("-", ",").split(",")
-    if len(parts) > len(levels) or not all(p.strip().isdigit() for p in parts):
+    if len(parts) > len(levels) or not all(re.fullmatch(r" *[0-9]{1,9} *", part) for part in parts):
         raise click.BadParameter(f"{codes!r}: give at most {len(levels)} whole numbers, separated by commas or dashes", param_hint="--codes")
     mask = None
     for name, part in zip(levels, parts, strict=False):

@@ -97,9 +97,11 @@ def open_tables(params: Params, snapshot: str, store_url: str, progress: Progres
 
 
 def named(answer: Answer) -> str:
-    """The item's id with its title behind it."""
-    title = short(answer["title"])
-    return f"{answer['item_id']} ({title})" if title else str(answer["item_id"])
+    """The item's id with its title behind it; what a terminal would obey is escaped."""
+    from orchestration.engine.console import visible
+
+    title, item = short(answer["title"]), visible(str(answer["item_id"]))
+    return f"{item} ({title})" if title else item
 
 
 def short(title: str | None) -> str:

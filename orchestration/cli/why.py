@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestration.cli.options import json_option, open_store, store_option
+from orchestration.engine.console import print_json, say
 
 if TYPE_CHECKING:
     from orchestration.audit.chain import Chain
@@ -73,7 +74,6 @@ def _verified(index: Index, found: Chain, verify: str | None) -> Outcome | None:
 
 def _print_json(index: Index, thing: Thing, found: Chain, outcome: Outcome | None, whole: bool) -> None:
     from orchestration.audit import subject, tree
-    from orchestration.engine.console import print_json
 
     value: dict[str, Any] = {"subject": subject.as_json(index, thing), **tree.as_json(index, found), "releases": subject.releases_json(index, thing)}
     if outcome is not None:
@@ -85,21 +85,21 @@ def _print(index: Index, thing: Thing, found: Chain, outcome: Outcome | None, wh
     from orchestration.audit import subject, tree
 
     for line in subject.text(index, thing):
-        print(line)
+        say(line)
     for line in tree.text(index, found, whole):
-        print(line)
+        say(line)
     for line in subject.released(index, thing):
-        print(line)
+        say(line)
     if outcome is not None:
         print_outcome(outcome)
 
 
 def print_outcome(outcome: Outcome) -> None:
     for note in outcome.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     for fault in outcome.faults:
-        print(f"FAULT {fault}")
-    print(outcome.summary)
+        say(f"FAULT {fault}")
+    say(outcome.summary)
 
 
 @click.command(name="where-used")
@@ -112,7 +112,6 @@ def where_used(what: str, item: str | None, as_json: bool, store: str) -> None:
     from orchestration.audit import forward
     from orchestration.audit.index import Index
     from orchestration.audit.names import resolve
-    from orchestration.engine.console import print_json
 
     index = Index(open_store(store))
     uses = forward.where_used(index, resolve(index, what))
@@ -123,9 +122,9 @@ def where_used(what: str, item: str | None, as_json: bool, store: str) -> None:
         return
     _print_uses(index, uses)
     if nobody:
-        print(nobody)
+        say(nobody)
     for hash_, users in customers.items():
-        print(f"item {item} was recommended to {len(users):,} users in {hash_[:12]}" + (f": {', '.join(users[:20])}" if users else ""))
+        say(f"item {item} was recommended to {len(users):,} users in {hash_[:12]}" + (f": {', '.join(users[:20])}" if users else ""))
 
 
 def _customers(index: Index, uses: Uses, item: str | None) -> dict[str, list[str]]:

@@ -76,7 +76,7 @@ class Bars:
             self._progress.remove_task(self._tasks.pop(what))
 
     def message(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False, markup=False)
+        self._progress.console.print(visible_lines(text), highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def console_progress(stream: TextIO | None = None, quiet: bool = False) -> Itera
         yield Silent()
         return
     if not stream.isatty():
-        yield Lines(lambda text: print(text, file=stream, flush=True))
+        yield Lines(lambda text: print(visible_lines(text), file=stream, flush=True))
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -96,13 +96,13 @@ def console_progress(stream: TextIO | None = None, quiet: bool = False) -> Itera
 
     console = Console(file=stream)
     columns = (
-        "[bold]{task.description}",
+        TextColumn("{task.description}", style="bold", markup=False),  # may name a file of the user's
         BarColumn(max(6, console.width // 8)),
         MofNCompleteColumn(table_column=Column(min_width=9)),
         TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
-        "{task.fields[values]}",
+        TextColumn("{task.fields[values]}", markup=False),
     )
-    with Rich(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=console, transient=True) as progress:
+    with Rich(*columns, console=console, transient=True) as progress:
         yield Bars(progress)
 
 
@@ -116,6 +116,16 @@ def visible(text: str) -> str:
         return text
     hidden = {c for c in text if c not in _JOINERS and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
     return "".join(c.encode("unicode_escape").decode() if c in hidden else c for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """The lines of a message, each `visible`: it may quote an id or a name of the user's data."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def say(text: str) -> None:
+    """Lines on standard output that may quote a person's words, an id or a name."""
+    print(visible_lines(text))
 
 
 def forgive_output() -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from diger_core.config import STRICT
 
-_SECRETISH = re.compile(r"(?i)key|secret|token|password|credential")
+_SECRETISH = re.compile(r"(?i)key|secret|token|pass|pwd|credential|auth(?!or)")
 
 
 @dataclass(frozen=True)

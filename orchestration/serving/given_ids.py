@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from diger_core.errors import DigerError
 from diger_core.store.regular import require_regular
 
+_ID_FILE_BYTES = 1 << 30  # a larger one goes into a Parquet file
 _FILES = (".txt", ".csv", ".tsv", ".parquet", ".json", ".gz")
 
 
@@ -45,14 +46,15 @@ def _is_there(path: Path) -> bool:
 
 def _lines(path: Path, option: str) -> list[str]:
     """The lines that hold something, without a byte order mark and the spaces around."""
-    require_regular(path, f"{option} {path}")
+    require_regular(path, f"{option} {path}", at_most=_ID_FILE_BYTES)
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DigerError(f"{option} {path}, line {line}: not UTF-8 text: save it as UTF-8") from error
-    return [stripped for line in text.splitlines() if (stripped := line.strip())]
+    # Only line ends end a line: an id may hold what str.splitlines takes for one (U+2028, a form feed).
+    return [stripped for line in text.replace("\r", "\n").split("\n") if (stripped := line.strip(" \t"))]
 
 
 def _column(path: Path, column: str, option: str) -> pa.Array:

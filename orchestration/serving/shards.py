@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diger_core.errors import DigerError
+from diger_core.errors import Damaged, DigerError
 from diger_core.progress import Progress
 from diger_core.store.files import Root
 from orchestration.params.cluster import ClusterConfig
@@ -36,8 +36,12 @@ class Shards:
         """Binds an empty place to the request, or continues with the same one; DigerError where it holds another one's."""
         if self.root.create(json.dumps({"key": request.key}).encode(), *self.prefix, REQUEST):
             return
-        found = json.loads(self.root.read(*self.prefix, REQUEST))
-        if found.get("key") != request.key:
+        try:
+            found = json.loads(self.root.read(*self.prefix, REQUEST))["key"]
+        except (ValueError, KeyError, TypeError) as error:
+            place = "/".join([self.root.url, *self.prefix, REQUEST])
+            raise Damaged(f"{place}: damaged, it names no request: remove it and the shards beside it, and run again") from error
+        if found != request.key:
             raise DigerError(
                 f"{self.root.url}: holds recommendations for another request (another champion, snapshot, k, users or items): give an empty directory"
             )

@@ -1,7 +1,7 @@
 """One graph: dvc.yaml, the Dagster assets, params.yaml, the stage modules and the report's sections agree."""
 
+import ast
 import dataclasses
-import re
 from pathlib import Path
 
 import pytest
@@ -106,10 +106,71 @@ def test_params_yaml_names_every_section_and_loads():
     assert load_params(PROJECT / "params.yaml").snapshot == Params().snapshot
 
 
-def test_every_stage_has_a_test():
-    texts = "\n".join(p.read_text() for p in (PROJECT / "tests").rglob("test_*.py"))
-    for name in BY_NAME:
-        assert re.search(rf"\b{name}\b", texts)
+READS = (
+    "publish",
+    "artefact",
+    "find",
+    "lookup",
+    "records",
+    "list",
+    "create",
+    "append_record",
+    "read",
+    "at",
+    "exists",
+)  # nothing is computed
+
+
+def run_by(source: str) -> set[str]:
+    """Stages that a test's code hands to something (`world.run(made, ("neighbours",))`, `BY_NAME["gate"]`) or whose function it calls. What only
+    stands in a comment, a docstring or a comparison is not run."""
+    tree, found = ast.parse(source), set()
+    functions = {stage.compute.target.replace(":", "."): stage.name for stage in STAGES}
+    imported = {
+        alias.asname or alias.name: functions[f"{node.module}.{alias.name}"]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if f"{node.module}.{alias.name}" in functions
+    }
+    tuples = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple | ast.List)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            found |= {imported[node.func.id]} if node.func.id in imported else set()
+        called = isinstance(node, ast.Call) and not (isinstance(node.func, ast.Attribute) and node.func.attr in READS)
+        handed = [*node.args, *(each.value for each in node.keywords)] if called else []
+        handed += [node.slice] if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "BY_NAME" else []
+        handed = [tuples.get(each.id, each) if isinstance(each, ast.Name) else each for each in handed]
+        found |= {each.value for value in handed for each in ast.walk(value) if isinstance(each, ast.Constant) and each.value in BY_NAME}
+    return found
+
+
+def test_every_stage_is_run_by_a_test():
+    files = [path for folder in ("tests/orchestration", "tests/flow") for path in (PROJECT / folder).rglob("test_*.py")]
+    texts = [path.read_text() for path in files if path.name != Path(__file__).name]
+    assert set().union(*map(run_by, texts)) == set(BY_NAME)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("# gate", set()),
+        ('store.artefact("gate", hash_)', set()),
+        ('def test_gate():\n    """The gate."""\n    assert name == "gate"', set()),
+        ('world.run(made, ("gate", "neighbours"))', {"gate", "neighbours"}),
+        ('session.materialise(BY_NAME["gate"])', {"gate"}),
+        ('RAW = ("raw_items",)\nrun(RAW)', {"raw_items"}),
+        ("from orchestration.verdict.gate.gate import gate\ngate(run)", {"gate"}),
+    ],
+)
+def test_a_stage_that_is_only_mentioned_is_not_run(source, found):
+    assert run_by(source) == found
 
 
 def test_upstream_of_the_release_is_the_report_and_all_that_it_reads():

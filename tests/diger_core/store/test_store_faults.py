@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefacts import Artefact, Store, _copying
 from diger_core.store.files import Root
 from diger_core.training import checkpoint as checkpoints
 from diger_core.training.checkpoint import Checkpoint, newest_valid
@@ -196,6 +197,9 @@ def test_a_refusal_names_its_cause_whatever_the_request(faulty: FaultyS3, kind: 
 def test_a_damaged_cached_copy_is_fetched_again_and_nothing_remote_is_deleted_for_it(faulty: FaultyS3, tmp_path: Path) -> None:
     artefact = written("s3://bucket/store")
     (copy,) = (tmp_path / "cache" / "files").glob("*/a.json")
+    killed, running = copy.parent / f".{os.uname().nodename}-999999999-5-x.tmp", copy.parent / f"{_copying(os.getpid())}x.tmp"
+    killed.touch()
+    running.touch()
     for damaged in (b"", b'{"a', b"x" * 5000):
         copy.write_bytes(damaged)
         assert Store("s3://bucket/store").artefact("stage", artefact.hash).json("a.json") == {"value": 1}
@@ -203,6 +207,7 @@ def test_a_damaged_cached_copy_is_fetched_again_and_nothing_remote_is_deleted_fo
         faulty.requests.clear()
         assert written("s3://bucket/store").hash == artefact.hash
         assert [request for request in faulty.requests if request[0] in ("DELETE", "POST")] == []
+    assert (killed.exists(), running.exists()) == (False, True), "what a killed download has left goes, another one's stays"
 
 
 def test_an_artefact_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(faulty: FaultyS3, tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ import os
 import subprocess
 import sys
 
+import click
+import pyarrow as pa
 import pytest
 
-from orchestration.engine.console import print_table, visible
+from orchestration.cli import main
+from orchestration.cli.lookup import by_codes
+from orchestration.engine.console import console_progress, print_table, visible
 
 
 @pytest.mark.parametrize("item", ["kit[/5]", "[red]shoe[/red]", "[new]lamp", ":cat:", "a\\[x]", "[link=http://x]y[/link]", "né ü", "%s {0}"])
@@ -25,6 +29,33 @@ def test_what_a_terminal_would_obey_is_shown_as_an_escape() -> None:
     out = io.StringIO()
     print_table("t", ["id"], [["\x1b]0;owned\x07"]], stream=out)
     assert "\x1b" not in out.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_progress_quotes_names_and_ids_as_they_are_and_nothing_that_a_terminal_obeys(stream: type[io.StringIO]) -> None:
+    out = stream()
+    with console_progress(out) as progress:
+        progress.update("reading kit[/5]:cat:.csv", 1, 3)
+        progress.message("item 'a\x1b]0;owned\x07' of [red]:cat:\nsecond line")
+    assert "a\\x1b]0;owned\\x07' of [red]:cat:\nsecond line" in out.getvalue().replace("\r", "")
+    assert "\x1b]0;" not in out.getvalue()
+
+
+def test_a_fault_quotes_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["snapshot", "add", "nowhere\x1b]0;owned\x07"])
+    assert "nowhere\\x1b]0;owned\\x07" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("codes", ["²", "1,²", "9" * 40, "-1", "1,2,3,4,5"])
+def test_what_is_no_code_is_refused_by_name(codes: str) -> None:
+    with pytest.raises(click.BadParameter, match="give at most 3 whole numbers"):
+        by_codes(pa.table({"code_1": [1], "code_2": [1], "suffix": [1], "item_id": ["a"]}), codes)
 
 
 SHOW = """

@@ -42,6 +42,8 @@ def test_only_stages_that_use_ray_are_submitted_and_only_to_a_job_server(monkeyp
 def test_secrets_in_a_runtime_environment_are_refused_by_name() -> None:
     with pytest.raises(DigerError, match=r"runtime_env\.env_vars\.AWS_SECRET_ACCESS_KEY"):
         build_params({"cluster": {"runtime_env": {"env_vars": {"AWS_SECRET_ACCESS_KEY": "x"}}}})
+    with pytest.raises(DigerError, match=r"runtime_env\.env_vars\.DB_PWD"):
+        build_params({"cluster": {"runtime_env": {"env_vars": {"DB_PWD": "x"}}}})
     build_params({"cluster": {"runtime_env": {"working_dir": ".", "env_vars": {"NCCL_DEBUG": "WARN"}}}})
 
 

@@ -37,6 +37,10 @@ def test_values_and_overrides_are_typed(tmp_path):
         ("joint_model: {schedule: {name: magic}}", "joint_model.schedule.name = 'magic'"),
         ("a: [", "not valid YAML"),
         ("- 1", "must hold sections"),
+        ("training:\ntokenizer: {epochs: 3}", "training holds nothing: remove the line, or write its keys below it"),
+        ("joint_model: {schedule: }", "joint_model.schedule holds nothing"),
+        ("training: 5", "training must hold keys ("),
+        ("training: [epochs, 5]", "not a list"),
     ],
 )
 def test_faults_are_named(tmp_path, text, message):

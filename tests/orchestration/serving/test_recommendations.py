@@ -32,7 +32,7 @@ from orchestration.params.cluster import ClusterConfig
 from orchestration.serving import shards as recommendation_shards
 from orchestration.serving.given_ids import read_ids
 from orchestration.serving.lists import Recommender, Request, removes_seen
-from orchestration.serving.shards import Shards, recommend
+from orchestration.serving.shards import REQUEST, Shards, recommend
 from tests.support.release_world import COUNTED, MODEL_ALONE, USERS, ReleaseWorld, item_name, launched, released
 from tests.support.snapshot_material import interactions, items, write
 from tests.support.training_world import Recorder
@@ -336,6 +336,10 @@ def test_a_directory_of_another_request_is_refused(world, made, tmp_path):
     computed(request(world, made), tmp_path)
     with pytest.raises(DigerError, match="another request"):
         computed(request(world, made, k=5), tmp_path)
+    (tmp_path / REQUEST).unlink()
+    (tmp_path / REQUEST).touch()
+    with pytest.raises(DigerError, match=r"request\.json: damaged, it names no request: remove it"):
+        computed(request(world, made), tmp_path)
 
 
 # The stage
@@ -404,6 +408,8 @@ def test_ids_of_another_type_are_named(tmp_path):
 def test_a_user_file_is_read_whatever_wrote_it_and_a_misspelt_one_is_no_user(tmp_path):
     (tmp_path / "users.txt").write_bytes(b"\xef\xbb\xbfanna\r\n\r\n ben \r\n")
     assert read_ids((str(tmp_path / "users.txt"),), "user_id", pa.string(), "--users").to_pylist() == ["anna", "ben"]
+    (tmp_path / "odd.txt").write_bytes("a\u2028b\r\nc\x0cd\x1ce\u00a0\n".encode())
+    assert read_ids((str(tmp_path / "odd.txt"),), "user_id", pa.string(), "--users").to_pylist() == ["a\u2028b", "c\x0cd\x1ce\u00a0"]
     for name in ("user.txt", f"{tmp_path}/users", "Users.PARQUET"):
         with pytest.raises(DigerError, match="no such file"):
             read_ids((name,), "user_id", pa.string(), "--users")

@@ -287,6 +287,23 @@ def test_a_refused_snapshot_and_one_that_nobody_ran_are_no_measure(shop, message
     assert "0.95 times the 200 of snapshot shop-" in next(check["message"] for check in found if check["name"] == "volume")
 
 
+def test_the_demo_is_no_measure_for_a_shop_of_ones_own_and_shares_no_store_with_it_once_something_serves(tmp_path):
+    store = Store(tmp_path / "store")
+    demo = [
+        material.write(tmp_path / "data/snapshots" / name, material.interactions(users), material.items())
+        for name, users in (("demo-1", 25), ("demo-2", 26))
+    ]
+    register(store, str(demo[0]))
+    own = register(store, str(material.write(tmp_path / "monday", material.interactions(7), material.items())))
+    assert own.previous is None, "what a look at the UI has registered"
+    again = Store(tmp_path / "again")
+    register(again, str(demo[0]))
+    again.root.create(b"{}", "champion", "000001.json")
+    with pytest.raises(DigerError, match="what serves there is the demo's shop: give yours a store of its own"):
+        register(again, str(tmp_path / "monday"))
+    assert register(again, str(demo[1])).previous["key"].startswith("demo-1-")
+
+
 def test_earlier_artefacts_survive_a_bad_snapshot(shop, message):
     good = shop()
     message(items=changed(material.items(), "item_id", pa.array(np.arange(40.0))))

@@ -25,7 +25,7 @@ from safetensors import safe_open
 from diger_core.errors import Damaged, DigerError
 from diger_core.store.canonical import bytes_sha256, canonical_json, digest, file_hash, jsonable, sort_table
 from diger_core.store.files import Root, describe_os_error, make_directories, safe_name
-from diger_core.store.owner import ended, identity
+from diger_core.store.owner import abandoned, ended, identity, signature
 from diger_core.store.record import Record
 
 if TYPE_CHECKING:
@@ -134,8 +134,10 @@ class Artefact:
         self._verified[name] = local
 
     def _fetch(self, local: Path, location: tuple[str, ...]) -> None:
-        _sweep_copies(local.parent)
-        temporary = local.parent / f"{_copying(os.getpid())}{uuid.uuid4().hex}.tmp"
+        for left in local.parent.glob(".*.tmp"):  # by a download that was killed
+            if abandoned(left.name):
+                left.unlink(missing_ok=True)
+        temporary = local.parent / f".{signature()}.{uuid.uuid4().hex}.tmp"
         place = "/".join([self.root.url, *location])
         try:
             if not self.root.exists(*location):
@@ -174,20 +176,6 @@ class Artefact:
             except DigerError as error:
                 faults.append(str(error))
         return faults
-
-
-def _copying(pid: int) -> str:
-    """How the name of a copy begins that the process has begun and not ended."""
-    owner = identity(pid)
-    return f".{owner['host']}-{pid}-{owner['started']}-"
-
-
-def _sweep_copies(folder: Path) -> None:
-    """Removes what downloads of this machine that were killed have left in a directory of the cache."""
-    for path in folder.glob(f".{os.uname().nodename}-*.tmp"):
-        pid = path.name.removeprefix(f".{os.uname().nodename}-").partition("-")[0]
-        if pid.isascii() and pid.isdigit() and not path.name.startswith(_copying(int(pid))):
-            path.unlink(missing_ok=True)
 
 
 class ArtefactWriter:

@@ -170,7 +170,7 @@ class Root:
                     os.link(temporary, path)
                 except FileExistsError:
                     return False
-                _sync(os.path.dirname(path))
+                sync(os.path.dirname(path))
                 return True
             finally:
                 with contextlib.suppress(FileNotFoundError):
@@ -213,14 +213,14 @@ class Root:
         """Copies one file to a local path, where it is on the disk when this returns."""
         with self.faults(*names):
             self.fs.get_file(self.at(*names), str(local))
-            _sync(str(local))
+            sync(str(local))
 
     def adopt_directory(self, local: Path, *names: str) -> bool:
         """Moves a finished local directory into place in one step (local roots only); `False` where the place is taken."""
         path = self.at(*names)
         with self.faults(*names):
             make_directories(os.path.dirname(path))
-            _sync_tree(str(local))
+            sync_tree(str(local))
             try:
                 os.rename(local, path)
             except OSError as error:
@@ -230,7 +230,7 @@ class Root:
                     raise
                 staged = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.tmp"
                 shutil.copytree(local, staged)
-                _sync_tree(staged)
+                sync_tree(staged)
                 try:
                     os.rename(staged, path)
                 except OSError as taken:
@@ -238,7 +238,7 @@ class Root:
                     if taken.errno in (errno.ENOTEMPTY, errno.EEXIST):
                         return False
                     raise
-            _sync(os.path.dirname(path))
+            sync(os.path.dirname(path))
         return True
 
     def remove(self, *names: str) -> None:
@@ -320,18 +320,18 @@ def make_directories(path: str) -> None:
         path = os.path.dirname(path)
     for each in reversed(missing):
         os.makedirs(each, exist_ok=True)
-        _sync(os.path.dirname(each))
+        sync(os.path.dirname(each))
 
 
-def _sync_tree(path: str) -> None:
+def sync_tree(path: str) -> None:
     """Every file and directory below `path`, and itself, on the disk."""
     for folder, _, names in os.walk(path):
         for name in names:
-            _sync(os.path.join(folder, name))
-        _sync(folder)
+            sync(os.path.join(folder, name))
+        sync(folder)
 
 
-def _sync(path: str) -> None:
+def sync(path: str) -> None:
     """A file or a directory on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

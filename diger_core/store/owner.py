@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -41,6 +42,18 @@ def near(owner: Mapping[str, Any]) -> bool:
     """Whether the process runs, or ran, in this boot of this machine and in this container, so that `ended` is as good as seeing it."""
     here = identity()
     return bool(here["started"]) and all(owner.get(name) == here[name] for name in ("host", "namespace", "boot"))
+
+
+def signature(pid: int | None = None) -> str:
+    """A process in a file's name: host, process id, start time."""
+    owner = identity(pid)
+    return f"{owner['host']}-{owner['pid']}-{owner['started']}"
+
+
+def abandoned(name: str) -> bool:
+    """Whether a file's name holds the `signature` of a process of this machine that has ended."""
+    found = re.search(rf"{re.escape(os.uname().nodename)}-(\d{{1,9}})-\d+", name)
+    return found is not None and found[0] != signature(int(found[1]))
 
 
 def _namespace() -> str:

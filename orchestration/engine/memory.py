@@ -1,8 +1,9 @@
-"""The most memory that a piece of work held: provenance for its record, never part of a result."""
+"""How much memory there is, and the most that a piece of work held: provenance for its record, never part of a result."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sys
 from pathlib import Path
@@ -10,6 +11,15 @@ from typing import Any
 
 MIB = 2**20
 MARKS = Path("/proc/self/clear_refs")
+
+
+def installed() -> int:
+    """Bytes of memory that this process may use at most: the machine's, or what its container is given."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such container, or no limit ("max")
+            found.append(int(Path(limit).read_text(encoding="ascii")))
+    return min(found)
 
 
 class PeakMemory:

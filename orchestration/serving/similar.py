@@ -6,6 +6,7 @@ at once.
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from diger_core.errors import DigerError
 from diger_core.item_ids import index_of
 from diger_core.progress import Progress
 from diger_core.store.artefacts import Artefact
+from diger_core.store.owner import abandoned, signature
 from orchestration.features.neighbours import read_table
 from orchestration.validation.columns import title_column
 
@@ -106,7 +108,10 @@ class SimilarItems:
         if not path.parent.is_dir():
             raise DigerError(f"--out {path}: no directory {path.parent}: make it first")
         items, pairs, having, done = len(self.item_ids), 0, 0, 0
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            if abandoned(left.name):
+                left.unlink(missing_ok=True)
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{signature()}.")
         os.close(handle)
         try:
             writer = None

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from diger_core.errors import DigerError
 from diger_core.store.canonical import bytes_sha256, digest
 from diger_core.store.files import Root
+from orchestration.engine.memory import installed
 from orchestration.snapshot.parts import described, join, not_parquet, parts
 
 REQUIRED = ("interactions.parquet", "items.parquet")
@@ -148,14 +149,19 @@ def _missing(root: Root, name: str, names: list[str]) -> str:
 
 def _describe_file(root: Root, name: str) -> SnapshotFile:
     found = described(root, name)
-    _check_shape(f"{root.url}/{name}", found.rows, found.leaves)
+    _check_shape(f"{root.url}/{name}", found.rows, found.leaves, found.memory)
     return SnapshotFile(name, found.bytes, found.sha256, found.rows, {field.name: str(field.type) for field in found.schema})
 
 
-def _check_shape(where: str, rows: int, columns: int) -> None:
+def _check_shape(where: str, rows: int, columns: int, memory: int) -> None:
     if rows == 0:
         raise DigerError(f"{where}: has no rows; write at least one")
     if rows > MAX_ROWS:
         raise DigerError(f"{where}: has {rows:,} rows, at most {MAX_ROWS:,} are read; leave out the oldest events (diger ingest table --since)")
     if columns > MAX_COLUMNS:
         raise DigerError(f"{where}: has {columns:,} columns (nested ones counted), at most {MAX_COLUMNS:,} are read; leave out what is not needed")
+    if memory > (there := installed()):
+        raise DigerError(
+            f"{where}: {rows:,} rows take {memory / 2**30:,.1f} GiB in memory at least, this machine has {there / 2**30:,.1f}; take a larger one, or "
+            "leave out the oldest events (diger ingest table --since) and the columns that nothing reads"
+        )

@@ -25,12 +25,14 @@ _BATCH_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class Described:
-    """Size and SHA-256 of the bytes (of a directory: over its parts' names and bytes), rows, columns (nested ones counted), the Arrow schema."""
+    """Size and SHA-256 of the bytes (of a directory: over its parts' names and bytes), rows, columns (nested ones counted), what it takes in
+    memory at least, in bytes, and the Arrow schema."""
 
     bytes: int
     sha256: str
     rows: int
     leaves: int
+    memory: int
     schema: pa.Schema
 
 
@@ -88,8 +90,8 @@ def described(root: Root, name: str) -> Described:
         return found[name]
     schema = _together(root.url, {part: each.schema for part, each in found.items()})
     sha = digest("parts", *(text for part, each in found.items() for text in (part.removeprefix(f"{name}/"), each.sha256)))
-    some = next(iter(found.values()))
-    return Described(sum(each.bytes for each in found.values()), sha, sum(each.rows for each in found.values()), some.leaves, schema)
+    size, rows, memory = (sum(getattr(each, name) for each in found.values()) for name in ("bytes", "rows", "memory"))
+    return Described(size, sha, rows, next(iter(found.values())).leaves, memory, schema)
 
 
 def _describe_part(root: Root, name: str) -> Described:
@@ -106,12 +108,19 @@ def _describe_part(root: Root, name: str) -> Described:
             try:
                 parquet = pq.ParquetFile(f)
                 rows, leaves, schema = parquet.metadata.num_rows, parquet.metadata.num_columns, parquet.schema_arrow
+                memory = _in_memory(parquet.metadata)
             except pa.ArrowException as error:
                 raise DigerError(not_parquet(where, error)) from error
     for field in schema:
         if (times := schema.names.count(field.name)) > 1:
             raise DigerError(f"{where}: column {field.name} exists {times} times; keep one of them")
-    return Described(size, sha.hexdigest(), rows, leaves, schema)
+    return Described(size, sha.hexdigest(), rows, leaves, memory, schema)
+
+
+def _in_memory(metadata: Any) -> int:
+    """Of equal values a file holds one and a count, memory holds each: by the footer, 4 bytes a value, or what the pages say where that is more."""
+    chunks = (metadata.row_group(group).column(leaf) for group in range(metadata.num_row_groups) for leaf in range(metadata.num_columns))
+    return sum(max(int(chunk.total_uncompressed_size), 4 * int(chunk.num_values)) for chunk in chunks)
 
 
 def _together(url: str, schemas: Mapping[str, pa.Schema]) -> pa.Schema:

@@ -15,10 +15,12 @@ import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
+from orchestration.engine.memory import installed
 from orchestration.snapshot.ingest.kcore import Codes, k_core
 from orchestration.validation.columns import INT64_MAX
 
 MILLISECONDS = 10**11  # as seconds: the year 5138
+_BYTES = 50  # of memory for an interaction, about, beside the distinct ids
 _VALUES = ("pos", "timestamp", "rating", "weight")
 
 
@@ -63,6 +65,8 @@ def collect(batches: Iterator[pa.Table], filters: Filters) -> Events:
         read += len(batch)
         batch = _filtered(batch, filters)
         kept += len(batch)
+        if kept * _BYTES > installed():
+            raise DigerError(f"more than {kept:,} interactions do not fit into this machine's memory; keep fewer: --since, --until")
         for name in coded:
             if name in batch.column_names:
                 coded[name].append(batch.column(name).combine_chunks().dictionary_encode())

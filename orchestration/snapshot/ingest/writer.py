@@ -5,6 +5,7 @@ Everything is written beside the target and renamed at the end, so that the targ
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ import pyarrow.parquet as pq
 from diger_core.errors import DigerError
 from diger_core.item_ids import index_of
 from diger_core.progress import Progress, Silent
+from diger_core.store.files import make_directories, sync, sync_tree
+from diger_core.store.owner import abandoned, signature
 from orchestration.snapshot.ingest.events import Events, Filters, as_integers, collect, refuse_milliseconds, take_core
 from orchestration.snapshot.ingest.source import Source, file_facts
 from orchestration.validation.columns import id_kind
@@ -39,6 +42,7 @@ def write_snapshot(
     that cannot be written; then `out` is as it was.
     """
     filters, progress = filters or Filters(), progress or Silent()
+    _sweep(out)
     if out.exists() and not overwrite:
         raise DigerError(f"{out}: exists already; pass --overwrite to replace it, or choose another --out")
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]) and not (out / "_SUCCESS").exists():
@@ -164,17 +168,35 @@ def _write_json(path: Path, source: Source, filters: Filters, keep_rating: bool,
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
     """A new directory beside `out` that takes its place when the block ends well, and disappears when it does not."""
-    partial, old = (out.parent / f".{out.name}.{kind}-{os.getpid()}" for kind in ("partial", "replaced"))
+    partial, old = (out.parent / f".{out.name}.{kind}.{signature()}" for kind in ("partial", "replaced"))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_directories(os.path.abspath(out.parent))
         partial.mkdir()
         yield partial
         (partial / "_SUCCESS").write_bytes(b"")
+        sync_tree(str(partial))
         if out.exists():
             out.rename(old)
-        partial.rename(out)
+        try:
+            partial.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+        sync(os.path.abspath(out.parent))
     except OSError as error:
         raise DigerError(f"{out}: cannot be written ({error.strerror or error}); free some space, or choose another --out") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Removes what runs that were killed have left beside `out`; a snapshot that one had moved aside and not yet replaced goes back."""
+    for left in sorted(out.parent.glob(f".{glob.escape(out.name)}.*")):
+        if abandoned(left.name):
+            if ".replaced." in left.name and not out.exists():
+                left.rename(out)
+            else:
+                shutil.rmtree(left, ignore_errors=True)

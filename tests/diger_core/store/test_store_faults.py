@@ -12,8 +12,9 @@ import torch
 
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
-from diger_core.store.artefacts import Artefact, Store, _copying
+from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.files import Root
+from diger_core.store.owner import signature
 from diger_core.training import checkpoint as checkpoints
 from diger_core.training.checkpoint import Checkpoint, newest_valid
 from tests.support.s3_faults import FAULTS, FaultyS3, faulty_s3
@@ -197,7 +198,7 @@ def test_a_refusal_names_its_cause_whatever_the_request(faulty: FaultyS3, kind: 
 def test_a_damaged_cached_copy_is_fetched_again_and_nothing_remote_is_deleted_for_it(faulty: FaultyS3, tmp_path: Path) -> None:
     artefact = written("s3://bucket/store")
     (copy,) = (tmp_path / "cache" / "files").glob("*/a.json")
-    killed, running = copy.parent / f".{os.uname().nodename}-999999999-5-x.tmp", copy.parent / f"{_copying(os.getpid())}x.tmp"
+    killed, running = copy.parent / f".{os.uname().nodename}-999999999-5.x.tmp", copy.parent / f".{signature()}.x.tmp"
     killed.touch()
     running.touch()
     for damaged in (b"", b'{"a', b"x" * 5000):

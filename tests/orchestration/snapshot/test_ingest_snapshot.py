@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +140,31 @@ def test_a_million_rows_stay_under_400_bytes_a_row(tmp_path: Path, out: Path) ->
     peak_kib = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert pq.ParquetFile(out / "interactions.parquet").metadata.num_rows > 500_000
     assert peak_kib * 1024 < 400 * total
+
+
+def test_what_a_killed_run_left_beside_the_snapshot_goes_and_what_it_had_moved_aside_comes_back(tmp_path: Path) -> None:
+    path = csv(tmp_path / "e.csv", "who,what,at\na,b,1\n")
+    out, dead = tmp_path / "shop", f"{os.uname().nodename}-999999999-5"
+    call("table", "--interactions", path, *MAP, "--out", out)
+    (tmp_path / f".shop.partial.{dead}").mkdir()
+    out.rename(tmp_path / f".shop.replaced.{dead}")
+    assert "exists already" in refused("table", "--interactions", path, *MAP, "--out", out), "killed between the two moves of --overwrite"
+    assert (out / "_SUCCESS").exists()
+    assert not [name for name in os.listdir(tmp_path) if dead in name]
+
+
+def test_a_replacement_that_cannot_be_moved_into_place_leaves_the_old_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = csv(tmp_path / "e.csv", "who,what,at\na,b,1\n")
+    out = tmp_path / "shop"
+    call("table", "--interactions", path, *MAP, "--out", out)
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if ".partial." in self.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    assert "cannot be written" in refused("table", "--interactions", path, *MAP, "--out", out, "--overwrite")
+    assert (out / "_SUCCESS").exists()
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".shop")] == []

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diger_core.errors import DigerError
+from diger_core.progress import Silent
 from diger_core.store.artefacts import Store
 from orchestration.engine.registry import register
 from orchestration.engine.runner import Session
@@ -23,6 +24,7 @@ from orchestration.graph import BY_NAME
 from orchestration.params.load import build_params
 from orchestration.snapshot.arrival import newest_event
 from orchestration.snapshot.files import describe
+from orchestration.snapshot.ingest.events import Filters, collect
 from orchestration.snapshot.ingest.table import TableOptions, table_source
 from tests.support.snapshot_material import interactions, items, vectors, write
 
@@ -183,6 +185,20 @@ def test_a_pipe_in_a_snapshot_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(snap / "items.parquet")
     with pytest.raises(DigerError, match=r"items\.parquet: is a pipe, not a regular file"):
         describe(snap)
+
+
+def test_a_small_file_of_countless_equal_values_is_refused_before_it_takes_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snap = write(tmp_path / "snap", interactions(), items())
+    column = pa.array(np.zeros(2_000_000, np.int64))
+    pq.write_table(pa.table({"user_id": column, "item_id": column, "timestamp": column}), snap / "interactions.parquet")
+    assert (snap / "interactions.parquet").stat().st_size < 100_000
+    monkeypatch.setattr("orchestration.snapshot.files.installed", lambda: 20 << 20)
+    with pytest.raises(DigerError, match=r"interactions\.parquet: 2,000,000 rows take 0\.0 GiB in memory at least, this machine has 0\.0"):
+        describe(snap)
+    monkeypatch.setattr("orchestration.snapshot.ingest.events.installed", lambda: 20 << 20)
+    source = table_source(snap / "interactions.parquet", None, TableOptions({}, {}))
+    with pytest.raises(DigerError, match="interactions do not fit into this machine's memory"):
+        collect(source.interactions(Silent()), Filters())
 
 
 def test_rows_and_columns_have_a_limit_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

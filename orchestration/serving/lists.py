@@ -50,18 +50,18 @@ class Request:
         return digest("recommendations", canonical_json(plain), *ids)
 
 
-def removes_seen(store: Store, bundle: str, seen: Literal["auto", "keep", "remove"], judged: bool) -> tuple[bool, str]:
+def removes_seen(store: Store, bundle: str, seen: Literal["auto", "keep", "remove"], judged: bool | None = None) -> tuple[bool, str]:
     """(whether lists leave out what the user's history holds, the reason in one line).
 
     auto: by the repeat share that the champion's fusion stage measured, the share of validation targets that their user had before. judged: whether
-    the lists that the gate and the report judge leave such items out (evaluation.remove_seen); a difference is told.
+    the lists that the gate and the report judge leave such items out (evaluation.remove_seen); a difference is told. None: not asked.
     """
     share = Fitted.from_document(store.artefact("bundle", bundle).json(FUSION)).repeat_share
     remove = seen == "remove" or (seen == "auto" and share < REPEATS)
     what, other = ("are left out", "keep") if remove else ("stay in the lists", "remove")
     why = f"as recommendations.seen={seen} says" if seen != "auto" else f"as people {'seldom' if remove else 'often'} come back to one"
     told = f"items that a user had before {what}, {why} ({share:.1%} of validation targets are such items; --seen {other} changes that)"
-    if judged != remove:
+    if judged is not None and judged != remove:
         lists = "leave them out" if judged else "may hold them"
         told += f"; the figures of gate and report are of lists that {lists} (evaluation.remove_seen: {_word(remove)} judges these)"
     return remove, told

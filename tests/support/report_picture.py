@@ -1,6 +1,7 @@
-"""The README's picture, docs/pictures/report.png: the first screen of a store's newest report, after `make demo`.
+"""The README's picture, docs/pictures/report.png: the first screen of a store's newest report, after `make demo` and `diger report show champion`.
 
-`python -m tests.support.report_picture --store store` (seconds, Debian's chromium).
+`python -m tests.support.report_picture --store store` (seconds, Debian's chromium). Without `report show` it is
+the stored page, which has no times. `--page FILE --out FILE`: of another page, such as docs/pictures/compare.png of `diger report compare`'s.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from pathlib import Path
 
 from PIL import Image
 
+from orchestration.verdict.report.found import PAGES
 from tests.support.browser import browser_page
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "report.png"
-SIZE = {"width": 1080, "height": 780}
+SIZE = {"width": 1300, "height": 700}
 COLOURS = 48  # text and three colours: more would only make the file larger
 
 
 def newest(store: Path) -> Path:
-    """The report.html that was written last. ValueError where the store has none."""
-    found = sorted((store / "artefacts" / "report").glob("*/report.html"), key=lambda path: path.stat().st_mtime)
+    """The page that was written last, of those with what the records say, or else of the stored ones. ValueError where the store has none."""
+    shown, stored = (store / PAGES).glob("report-*.html"), (store / "artefacts" / "report").glob("*/report.html")
+    found = next((pages for pages in (sorted(each, key=lambda path: path.stat().st_mtime) for each in (shown, stored)) if pages), [])
     if not found:
         raise ValueError(f"{store}: no report in it; run `make demo` first")
     return found[-1]
@@ -41,6 +44,7 @@ def picture(report: Path, place: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--page", type=Path, help="the page to take instead of the newest report")
     parser.add_argument("--out", type=Path, default=PICTURE)
     given = parser.parse_args()
-    picture(newest(given.store), given.out)
+    picture(given.page or newest(given.store), given.out)

@@ -1,6 +1,7 @@
 """Report, comparison and study as a browser shows them: readable in light and dark, wide, narrow and printed; by keyboard; with no request."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,21 @@ def test_the_first_tab_offers_to_skip_to_the_report(browser, pages):
     assert page.evaluate("location.hash") == "#content"
 
 
+def test_the_first_screen_needs_no_scrolling_on_a_laptop(browser, pages):
+    page = opened(browser, pages["report"], "light", 1366)
+    assert page.evaluate("document.querySelector('#verdict').getBoundingClientRect().bottom") <= 768
+    assert page.evaluate("getComputedStyle(document.querySelector('.cells')).gridTemplateColumns.split(' ').length") == 2
+
+
+@pytest.mark.parametrize(("media", "width"), [("screen", 390), ("print", 720)])
+def test_no_part_of_the_first_screen_sticks_out_of_its_cell(browser, pages, media, width):
+    page = opened(browser, pages["report"], "light", width)
+    page.emulate_media(media=media)
+    sticks_out = "e.scrollWidth > e.parentElement.clientWidth + 1"
+    wide = f"[...document.querySelectorAll('.cell > *')].filter((e) => {sticks_out}).map((e) => e.outerHTML.slice(0, 80))"
+    assert page.evaluate(wide) == []
+
+
 def test_it_prints_without_navigation_and_within_the_paper(browser, pages, tmp_path):
     page = opened(browser, pages["report"], "dark", 720)  # A4 between margins of a centimetre
     page.emulate_media(media="print", color_scheme="dark")
@@ -140,7 +156,9 @@ def test_it_prints_without_navigation_and_within_the_paper(browser, pages, tmp_p
     white = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert white == "rgb(255, 255, 255)"  # ink on paper, whatever the screen's scheme
     page.pdf(path=str(tmp_path / "page.pdf"), format="A4")
-    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    printed = (tmp_path / "page.pdf").read_bytes()
+    assert printed.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page[^s]", printed)) <= 5, "about four pages"
     if SCREENSHOTS:
         page.screenshot(path=str(Path(SCREENSHOTS) / "report-print.png"), full_page=True)
 
@@ -154,4 +172,4 @@ def test_the_readmes_picture_is_the_first_screen_of_a_stores_newest_report(pages
     command = [sys.executable, "-m", "tests.support.report_picture", "--store", str(tmp_path), "--out", str(tmp_path / "report.png")]
     subprocess.run(command, check=True, cwd=PICTURE.parents[2], timeout=120)  # a browser is open in this process already
     assert (tmp_path / "report.png").read_bytes()[16:24] == PICTURE.read_bytes()[16:24]  # width and height
-    assert 10_000 < (tmp_path / "report.png").stat().st_size < 60_000
+    assert 10_000 < (tmp_path / "report.png").stat().st_size < 120_000

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; any other than loopback is reachable from the network.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one, which is printed.")
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name under which the service may be asked; may be repeated.")
-@click.option("--snapshot", metavar="DIR_OR_URL", help="Its events are the histories [default: the data that the champion was made from].")
+@click.option("--snapshot", metavar="DIR_OR_URL", help="Its events are the histories [default: the newest that was prepared for the champion].")
 @params_options
 @store_option
 def serve(
@@ -54,20 +54,32 @@ def serve(
 
 
 def following(store: Store, params: Params, snapshot: str | None) -> Follower:
-    """Follows the store's champion log, over the champion's own data or over those of a snapshot, which is brought as far as cold start."""
+    """Follows the store: its champion log, the files of the rules and, unless a snapshot is named, the snapshots that are prepared for the champion.
+
+    A snapshot that is named is brought as far as cold start first.
+    """
     from diger_core.store.artefacts import Store
     from orchestration.champion.log import current
     from orchestration.serving.online.follow import Follower
     from orchestration.serving.online.live import LiveChampion, Sources
+    from orchestration.serving.online.newest import newest_sources, store_stamp
 
     pinned = None if snapshot is None else prepared(store, params, snapshot)
+    made: list[tuple[LiveChampion, str]] = []  # the last one that was opened, and of which state of the rules' files
 
     def opened(entry: Entry) -> LiveChampion:
-        fresh = Store(store.url)
-        sources = Sources.own(fresh, entry.bundle) if pinned is None else Sources(entry.bundle, **pinned)
-        return LiveChampion(fresh, entry, sources, params.recommendations, params.rules, params.training.teacher.text)
+        fresh, files = Store(store.url), stamp(params.rules)
+        sources = newest_sources(fresh, params, entry.bundle) if pinned is None else Sources(entry.bundle, **pinned)
+        if made and (made[0][0].entry, made[0][0].sources, made[0][1]) == (entry, sources, files):
+            return made[0][0]
+        live = LiveChampion(fresh, entry, sources, params.recommendations, params.rules, params.training.teacher.text)
+        made[:] = [(live, files)]
+        return live
 
-    return Follower(lambda: current(Store(store.url)), opened, params.serve, lambda: stamp(params.rules))
+    def state() -> str:
+        return stamp(params.rules) + ("" if pinned is not None else f"; {store_stamp(Store(store.url))}")
+
+    return Follower(lambda: current(Store(store.url)), opened, params.serve, state)
 
 
 def stamp(rules: RulesConfig) -> str:

@@ -13,6 +13,7 @@ from orchestration.serving.http.app import LOOPBACK, create_app
 from orchestration.serving.http.logs import configure
 from orchestration.serving.online.follow import Follower
 
+BACKLOG = 2048
 SPARE = 64  # connections beside those whose requests wait: health checks, metrics, refusals
 
 
@@ -45,6 +46,7 @@ def _bound(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)  # whoever asks while the champion is loaded waits, and is not turned away
     except OSError as error:
         listening.close()
         raise DigerError(f"--host {host} --port {port}: cannot listen there ({error.strerror}): choose another port, or 0 for a free one") from error

@@ -21,7 +21,7 @@ LONGEST_PAUSE = 300.0  # seconds between two attempts at a bundle that does not 
 
 class Follower:
     """`newest`: the log's newest entry, read at this moment. `open_`: loads what an entry names; whatever it raises is told and changes nothing.
-    `stamp`: of the files that rules name; when it changes, the same entry is opened again."""
+    `stamp`: of what else the lists depend on (files of rules, prepared snapshots); when it changes, the same entry is opened again."""
 
     def __init__(
         self,
@@ -63,11 +63,14 @@ class Follower:
         if self._failed == wanted and time.monotonic() < self._again:
             return False
         try:
-            self._live = self._open(entry)
+            opened = self._open(entry)
         except Exception as error:  # noqa: BLE001 - whatever it is, the champion before serves on and /health says why
             self._not_loaded(entry, wanted, error)
             return False
         self.problem, self._failed, self._loaded = None, None, wanted
+        if opened is self._live:
+            return False
+        self._live = opened
         self.changes += 1
         LOG.info("champion", extra={"told": {"entry": entry.number, "bundle": entry.bundle[:12], "action": entry.action}})
         return True

@@ -1,4 +1,4 @@
-"""`diger serve` under load: requests/s and latencies of the champion's lists, beside exact item_item lists from the same service.
+"""`diger serve` under load: requests/s, latencies and CPU time of the champion's lists, beside exact item_item lists from the same service.
 
     python -m benchmarks.serve --store store [--clients 1 8 64] [--seconds 10]
 
@@ -75,16 +75,24 @@ async def client(port: int, users: list[Any], until: float, taken: list[float]) 
     return refused
 
 
-async def loaded(port: int, users: list[Any], clients: int, seconds: float) -> dict[str, Any]:
-    """One load, after a second of warm-up."""
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far: what a request costs, however busy the machine is."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def loaded(port: int, users: list[Any], clients: int, seconds: float, pid: int) -> dict[str, Any]:
+    """One load, after a second of warm-up; `pid`: the service."""
     for length, warm in ((1.0, True), (seconds, False)):
         taken: list[float] = []
-        begun = time.perf_counter()
+        begun, spent = time.perf_counter(), cpu_seconds(pid)
         refused = sum(await asyncio.gather(*(client(port, users, begun + length, taken) for _ in range(clients))))
         if not warm:
             rate = len(taken) / (time.perf_counter() - begun)
             p50, p99 = np.percentile(taken, (50, 99)) * 1000
-    return {"clients": clients, "requests_per_second": round(rate, 1), "p50_ms": round(p50, 2), "p99_ms": round(p99, 2), "refused": refused}
+            cpu = 1000 * (cpu_seconds(pid) - spent) / len(taken)
+    figures = {"requests_per_second": rate, "p50_ms": p50, "p99_ms": p99, "cpu_ms": cpu}
+    return {"clients": clients, **{name: round(value, 2) for name, value in figures.items()}, "refused": refused}
 
 
 def known_users(store: str) -> tuple[list[Any], int]:
@@ -122,7 +130,7 @@ def main() -> None:
             try:
                 for clients in given.clients:
                     load = os.getloadavg()[0]
-                    found = asyncio.run(loaded(port, users, clients, given.seconds))
+                    found = asyncio.run(loaded(port, users, clients, given.seconds, child.pid))
                     record("serve", {"side": side, **found, "items": items, "users": len(users), "load_before": round(load, 1)}, given.out)
             finally:
                 child.terminate()

@@ -116,7 +116,8 @@ def recommended(
     order_T = np.argsort(end_T - begin_T, kind="stable")
     on_device = [torch.from_numpy(array[order_T]).to(device) for array in (offsets_T1[:-1], offsets_T1[1:], np.arange(len(order_T)))]
     training = recommender.training
-    recommender.eval()
+    if training:  # a walk through all modules, which one request a call would pay twice
+        recommender.eval()
     used = fast_recommender(recommender, device) if fused else recommender
     batches = []
     try:
@@ -130,7 +131,8 @@ def recommended(
             batches.append((items_BW[:, :top].int(), scores_BW[:, :top].float()))
             progress.update(what, min(start + batch_size, len(order_T)), len(order_T))
     finally:
-        recommender.train(training)
+        if training:
+            recommender.train()
     items_Tk, scores_Tk = np.full((len(order_T), top), -1, dtype=np.int32), np.full((len(order_T), top), -np.inf, dtype=np.float32)
     if batches:
         items_Tk[order_T] = torch.cat([items for items, _ in batches]).cpu().numpy()

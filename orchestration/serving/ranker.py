@@ -91,6 +91,7 @@ class Ranker:
             raise DigerError(f"none of the snapshot's items has an ID under champion {bundle.hash[:12]}: were all ids re-mapped? Retrain first")
         codes_NM = np.where(self.own_N[:, None] >= 0, self.model.table.codes_NM.numpy()[self.own_N], -1)
         self.rules = rules.on(self.item_ids, data["validated_items"], codes_NM, items)
+        self._device: str | None = None  # where the model lies, once somebody has asked
         self._trie: Any = None
         self._tokens: Any = None
 
@@ -185,8 +186,10 @@ class Ranker:
 
         from diger_core.recommender.trie import Trie
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model, table = self.model.recommender.to(device), self.model.table
+        if self._device is None:
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.model.recommender.to(self._device)
+        model, table, device = self.model.recommender, self.model.table, self._device
         trie = self._trie if keep else None
         if trie is None:
             chosen = torch.from_numpy(np.flatnonzero(may_C))

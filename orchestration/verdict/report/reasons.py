@@ -144,10 +144,11 @@ def why(over_champion: Compared | None, over_control: Compared | None) -> Why:
 
 
 def _steps(champion: Compared | None, control: Compared | None) -> Iterator[Step]:
-    if champion is not None and (control is None or champion.users == control.users):
-        yield Step("champion", "as it serves", champion.base)
+    first = champion if champion is not None and (control is None or champion.users == control.users) else None
+    if first is not None:
+        yield Step("champion", "as it serves", first.base)
     if control is not None:
-        yield Step("control", "trained, IDs frozen" if champion is None else "+ new training", control.base)
+        yield Step("control", "trained, IDs frozen" if first is None else "+ new training", control.base)
     ours = control or champion
     if ours is not None:
         yield Step("joint" if control else "this run", "+ IDs trained, too" if control else "as it would serve", ours.value)
@@ -155,7 +156,7 @@ def _steps(champion: Compared | None, control: Compared | None) -> Iterator[Step
 
 def _says(champion: Compared | None, control: Compared | None, together: bool) -> str:
     if control is None:
-        return "No frozen control was trained (frozen_model.enabled), so nothing says how much of this is joint training."
+        return "The lists were not ranked with a frozen control (frozen_model.enabled), so nothing says how much of this is joint training."
     joint = f"Training the IDs, too, {_adds(control)}."
     if champion is None:
         return joint

@@ -84,7 +84,8 @@ def test_models_that_were_ranked_for_other_users_stand_in_no_chain():
     found = why(row("champion", 0.0845, 0.0767, 0.004, 0.012, users=500), row("lists_frozen", 0.0845, 0.0836, 0.0004, 0.002))
     assert [step.name for step in found.steps] == ["control", "joint"]
     assert "500 users and the evaluation 900" in found.sentence
-    assert "No frozen control" in why(row("champion", 0.0845, 0.0767, 0.004, 0.012), None).sentence
+    assert found.steps[0].what == "trained, IDs frozen"
+    assert "not ranked with a frozen control" in why(row("champion", 0.0845, 0.0767, 0.004, 0.012), None).sentence
 
 
 def test_what_refuses_is_looked_at_first_and_data_warnings_last(tmp_path):

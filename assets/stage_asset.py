@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from diger_core.errors import DigerError
+from diger_core.errors import DigerError, Refused
 from orchestration.engine.runner import refuse_failed
 from orchestration.graph import Stage
-from orchestration.on_dagster.checks import check_results, check_specs, remedies
+from orchestration.on_dagster.checks import AFTER_REFUSAL, check_results, check_specs, remedies
 from orchestration.on_dagster.partitions import SNAPSHOTS
 from orchestration.on_dagster.presentation import described, group_label, present
 from orchestration.on_dagster.resources import Pipeline
@@ -37,6 +37,9 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         except dg.DagsterExecutionInterruptedError:
             context.log.warning(f"{stage.name} was interrupted. What the run has finished is kept: Re-execute continues from there.")
             raise
+        except Refused as refusal:
+            context.log.warning(str(refusal))
+            raise verdict_failure(refusal) from None
         except DigerError as error:
             context.log.error(str(error))  # the line that says what to do; Dagster's failure has it behind a stack trace
             raise
@@ -50,3 +53,8 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         return dg.MaterializeResult(data_version=dg.DataVersion(result.artefact.hash), metadata=present(result), check_results=checks)
 
     return asset
+
+
+def verdict_failure(refusal: Refused) -> dg.Failure:
+    """A refusal as the UI shows it: the verdict and what to do, without the stack of a fault."""
+    return dg.Failure(description=str(refusal), metadata={"verdict": "refused", "next": AFTER_REFUSAL}, allow_retries=False)

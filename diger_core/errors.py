@@ -24,12 +24,20 @@ class DigerError(Exception):
     It never carries user data beyond an id, and never a secret: credentials in an address are masked here.
     """
 
+    exit_code = 1
+
     def __init__(self, message: object = ""):
         super().__init__(masked(str(message)))
 
 
 class Damaged(DigerError):
     """Bytes that were read in full are not those that were stored, or are missing. An address that does not answer is no such thing."""
+
+
+class Refused(DigerError):
+    """A verdict, not a fault: everything ran, and the gate does not let the candidate serve."""
+
+    exit_code = 3
 
 
 class CollapseError(DigerError):

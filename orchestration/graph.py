@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Literal
 
+PIPELINE = "pipeline"  # the directory that holds the outs of dvc.yaml
 GROUPS = ("snapshot", "validation", "features", "change", "training", "ids", "verdict", "serving", "search")
 Group = Literal["snapshot", "validation", "features", "change", "training", "ids", "verdict", "serving", "search"]
 
@@ -398,6 +399,7 @@ STAGES: tuple[Stage, ...] = (
         kinds=("json",),
         description="Makes an accepted candidate the champion: a new entry of the append-only log. Without an accepting verdict it refuses.",
         published=Hook("orchestration.serving.release:published"),
+        presented=Hook(_PRESENT + "release"),
     ),
     Stage(
         name="recommendations",

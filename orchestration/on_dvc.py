@@ -21,9 +21,8 @@ from diger_core.store.canonical import bytes_sha256, canonical_json
 from diger_core.store.record import Record
 from orchestration.engine.removal import was_forgotten
 from orchestration.engine.runner import Result
-from orchestration.graph import STAGES, Stage
+from orchestration.graph import PIPELINE, STAGES, Stage
 
-PIPELINE = "pipeline"  # where dvc.yaml's outs lie
 RECORD, SNAPSHOT, POINTERS, BASELINE, LOG = "record.json", "snapshot.json", "pointers.json", "baseline.json", "champion"
 BUNDLES = ("baseline", "champion", "anchor")  # inputs that are artefacts of stage bundle
 _AGAIN = "remove {} and run dvc checkout or dvc pull (with verify = true on the remote)"
@@ -199,7 +198,7 @@ def dvc_yaml(name: str) -> str:
 
 def _entry(stage: Stage, on_demand: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {"wdir": ".."} if on_demand else {}
-    entry["cmd"] = f"diger stage {stage.name} --link pipeline/{stage.name}"
+    entry["cmd"] = f"diger stage {stage.name} --link {PIPELINE}/{stage.name}"
     entry["deps"] = [f"pipeline/{name}" for name in stage.inputs] or ["${snapshot}"]
     if stage.params:
         entry["params"] = list(stage.params)

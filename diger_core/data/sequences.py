@@ -8,16 +8,20 @@ a model that counts directed pairs would learn it. The rows' order never matters
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from diger_core.errors import DigerError
 from diger_core.item_ids import index_of, one_type, plain, require_all, require_unique
+
+if TYPE_CHECKING:
+    import torch  # seconds of start-up that questions about a store need not wait for
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -46,7 +50,9 @@ class Sequences:
         return len(self.offsets_U1) - 1
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
-        """Tensors for safetensors; `from_tensors` inverts it exactly."""
+        """Tensors for safetensors; `from_tensors` and `from_arrays` invert it exactly."""
+        import torch
+
         arrays = {
             "events": self.events_E,
             "offsets": self.offsets_U1,
@@ -58,12 +64,16 @@ class Sequences:
         return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items() if array is not None}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> Sequences:
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> Sequences:
         """The sequences that `to_tensors` wrote; DigerError where a tensor is missing."""
-        missing = [name for name in ("events", "offsets", "items") if name not in tensors]
+        return cls.from_arrays({name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Sequences:
+        """The same from numpy arrays, as `Artefact.arrays` reads them without torch."""
+        missing = [name for name in ("events", "offsets", "items") if name not in arrays]
         if missing:
             raise DigerError(f"sequences: tensor {missing[0]!r} is missing: the file was not written by the stage `sequences`; run that stage again")
-        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
         boundaries = (int(arrays["boundaries"][0]), int(arrays["boundaries"][1])) if "boundaries" in arrays else None
         return cls(arrays["events"], arrays["offsets"], int(arrays["items"][0]), arrays.get("timestamps"), arrays.get("weights"), boundaries)
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from diger_core.data.sequences import Sequences
 from diger_core.errors import DigerError
-from diger_core.ids.id_table import from_arrow
+from diger_core.ids.notation import checked, code_columns
 from diger_core.item_ids import Ids, index_of, one_type
 
 _CLASH = "item_id: {0} in the old table, {1} in the new one: these are other ids, not other IDs of one catalogue; compare tables of one catalogue"
@@ -53,7 +53,7 @@ def compose(first: pa.Table, second: pa.Table) -> pa.Table:
 def apply(change: pa.Table, table: pa.Table) -> pa.Table:
     """The new ID table that a migration makes of its old one. DigerError where `table` is not the one that it starts from."""
     start = _side(change, "old")
-    ids, _ = from_arrow(table)
+    ids, _, _ = checked(table)
     ordered = table.select(start.column_names).take(pc.sort_indices(ids))
     if not ordered.cast(start.schema).equals(start):
         raise DigerError("migration: the given ID table is not the one that it starts from: use the table named by its assignment hash")
@@ -124,9 +124,8 @@ def _matrix(change: pa.Table, side: str) -> npt.NDArray[np.int64]:
 
 
 def _prefixed(table: pa.Table, side: str) -> pa.Table:
-    ids, ids_table = from_arrow(table)
-    levels = ids_table.codes_NM.shape[1]
-    names = [*(f"code_{j + 1}" for j in range(levels)), "suffix"]
+    ids, _, _ = checked(table)
+    names = [*code_columns(table.column_names), "suffix"]
     columns = {f"{side}_{name}": table[name].cast(pa.int32()) for name in names}
     return pa.table({"item_id": ids, **columns})
 

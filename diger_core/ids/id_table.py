@@ -25,8 +25,9 @@ from torch import Tensor
 
 from diger_core.config import TableConfig
 from diger_core.errors import DigerError
+from diger_core.ids.notation import checked
 from diger_core.ids.stability import Hold, held_codes
-from diger_core.item_ids import Ids, require_unique
+from diger_core.item_ids import Ids
 from diger_core.store.canonical import table_hash
 from diger_core.tokenizer.rqvae import Tokenizer
 
@@ -295,14 +296,8 @@ def to_arrow(item_ids: Ids | Sequence[int | str], table: IdTable) -> pa.Table:
 def from_arrow(table: pa.Table) -> tuple[pa.ChunkedArray, IdTable]:
     """(item ids, table) of what `to_arrow` wrote, rows in the file's order. Verified here, once: DigerError where a column is
     missing or holds a null, and for an item that stands in it twice."""
-    levels = sum(name.startswith("code_") for name in table.column_names)
-    names = ["item_id", *(f"code_{j + 1}" for j in range(levels)), "suffix"]
-    for name in names:
-        if name not in table.column_names or table.column(name).null_count or not levels:
-            raise DigerError(f"ID table: column {name} is missing or holds nulls: make the table again with the stage semantic_ids")
-    require_unique(table.column("item_id"), what="ID table", remedy="make the table again with the stage semantic_ids")
-    codes = np.stack([table.column(name).to_numpy() for name in names[1:-1]], 1).astype(np.int32)
-    return table.column("item_id"), IdTable(torch.from_numpy(codes), torch.from_numpy(table.column("suffix").to_numpy().astype(np.int32)))
+    item_ids, codes_NM, suffix_N = checked(table)
+    return item_ids, IdTable(torch.from_numpy(codes_NM), torch.from_numpy(suffix_N))
 
 
 def assignment_hash(item_ids: Ids | Sequence[int | str], table: IdTable) -> str:

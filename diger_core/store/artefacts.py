@@ -29,6 +29,7 @@ from diger_core.store.owner import abandoned, ended, identity, signature
 from diger_core.store.record import Record
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch  # a second of start-up that questions about the store need not wait for
 
 MANIFEST = "manifest.json"
@@ -154,6 +155,12 @@ class Artefact:
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
+
+        return load_file(self.path(name))
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The tensors of a file as numpy arrays, without torch: for questions that must not wait for its import. No bfloat16."""
+        from safetensors.numpy import load_file
 
         return load_file(self.path(name))
 

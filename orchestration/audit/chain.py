@@ -82,7 +82,7 @@ def _start(index: Index, thing: Thing) -> str:
     if thing.kind == "assignment":
         holders = with_assignment(index, thing.value)
         if not holders:
-            raise DigerError(f"assignment {thing.value[:16]}: no artefact of {index.store.url} holds it any more")
+            raise DigerError(f"assignment {thing.value[:12]}: no artefact of {index.store.url} holds it any more")
         made = [hash_ for hash_ in holders if index.stage_of(hash_) != "bundle"]
         return (made or holders)[-1]  # the table, which knows the model
     if thing.kind == "commit":
@@ -137,7 +137,7 @@ def _artefact_node(index: Index, hash_: str, name: str, snapshot: str | None) ->
         node.problem = f"{index.store.url}/artefacts/{stage}/{hash_}: missing: restore it (dvc pull), or run stage {stage} again"
     elif made is None:
         node.problem = (
-            f"{index.store.url}/records/{stage}: no record says what made {hash_[:16]}: restore the records from a copy of the store (dvc pull)"
+            f"{index.store.url}/records/{stage}: no record says what made {hash_[:12]}: restore the records from a copy of the store (dvc pull)"
         )
     return node
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diger_core.errors import DigerError
+from orchestration.audit.id_rows import id_in, row_of
 from orchestration.audit.index import Index
 from orchestration.audit.names import WITH_ASSIGNMENT, assignment_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from diger_core.store.artefacts import Artefact
-
-TABLES = ("semantic_ids.parquet", "id_table.parquet")
 
 
 @dataclass(frozen=True)
@@ -28,43 +25,6 @@ class Episode:
     snapshots: list[str]
     released: list[int]  # numbers of log entries
     why: str
-
-
-def id_in(artefact: Artefact, item: str) -> tuple[int, ...] | None:
-    """(code_1, .., code_M, suffix) of the item, or None."""
-    name = next((name for name in (*TABLES, *artefact.names) if name in artefact.names and name.endswith(".parquet")), None)
-    if name is None:
-        return None
-    row = row_of(artefact, name, item)
-    if row is None or "suffix" not in row:
-        return None
-    levels = sum(column.startswith("code_") for column in row)
-    return (*(int(row[f"code_{level + 1}"]) for level in range(levels)), int(row["suffix"]))
-
-
-def row_of(artefact: Artefact, name: str, item: str) -> dict[str, Any] | None:
-    """The item's row of a table with a column item_id; the item is given as text."""
-    import pyarrow.parquet as pq
-
-    path = artefact.path(name)
-    value = _typed(pq.read_schema(path), item)
-    if value is None:
-        return None
-    rows = pq.read_table(path, filters=[("item_id", "=", value)]).to_pylist()
-    return rows[0] if rows else None
-
-
-def _typed(schema: pa.Schema, item: str) -> int | str | None:
-    import pyarrow as pa
-
-    if "item_id" not in schema.names:
-        return None
-    if not pa.types.is_integer(schema.field("item_id").type):
-        return item
-    try:
-        return int(item) if str(int(item)) == item else None
-    except ValueError:
-        return None
 
 
 def history(index: Index, item: str, every: bool = True) -> list[Episode]:

@@ -30,8 +30,8 @@ def manifest(index: Index, found: Artefact) -> list[str]:
             said.append(str(index.record(made).get("manifest") or ""))
     if not makers or found.manifest_hash in said:
         return []
-    where = f"{manifest_path(index.store, found.stage, found.hash)}: edited or replaced: it hashes to {found.manifest_hash[:16]}"
-    names = ", ".join(sorted({value[:16] for value in said if value})) or "nothing about it"
+    where = f"{manifest_path(index.store, found.stage, found.hash)}: edited or replaced: it hashes to {found.manifest_hash[:12]}"
+    names = ", ".join(sorted({value[:12] for value in said if value})) or "nothing about it"
     return [f"{where}, its records say {names}: restore it (dvc pull), or remove {found.directory} and run stage {found.stage} again"]
 
 
@@ -83,7 +83,7 @@ def _assignment(found: Artefact) -> list[str]:
             said[f"{name} (rows)"] = held
     if len(set(said.values())) < 2:
         return []
-    parts = ", ".join(f"{where} says {value[:16]}" for where, value in said.items())
+    parts = ", ".join(f"{where} says {value[:12]}" for where, value in said.items())
     return [f"{found.directory}: its parts name different ID assignments: {parts}: a mix of two models; remove it and run stage {found.stage} again"]
 
 
@@ -103,7 +103,7 @@ def _bundle(index: Index, found: Artefact) -> list[str]:
     document: BundleDocument = found.json("bundle.json")
     faults = []
     if document["assignment_hash"] != found.facts.get("assignment_hash"):
-        faults.append(f"bundle.json names assignment {document['assignment_hash'][:16]}, the manifest {str(found.facts.get('assignment_hash'))[:16]}")
+        faults.append(f"bundle.json names assignment {document['assignment_hash'][:12]}, the manifest {str(found.facts.get('assignment_hash'))[:12]}")
     copies = {
         "refit": {"model.safetensors": "model.safetensors", "id_table.parquet": "id_table.parquet"},
         "joint_model": {"judged.safetensors": "model.safetensors"},
@@ -115,7 +115,7 @@ def _bundle(index: Index, found: Artefact) -> list[str]:
         for name, original in names.items() if source is not None else ():
             theirs, ours = ({} if a is None else a.files.get(of, {}) for a, of in ((source, original), (found, name)))
             if theirs.get("canonical") != ours.get("canonical"):
-                faults.append(f"{name} is not that of {stage} {document['components'][stage][:16]}, which bundle.json names")
+                faults.append(f"{name} is not that of {stage} {document['components'][stage][:12]}, which bundle.json names")
     return [f"{found.directory}: mixed parts: {fault}: roll back to a sound bundle and run bundle again" for fault in faults]
 
 
@@ -148,7 +148,7 @@ def snapshot(index: Index, key: str) -> list[str]:
     if sound:
         return []
     return [
-        f"{where}: edited or damaged: its files hash to {content[:16]}, its key ends in {key[-8:]}: restore it from a copy of the store (dvc pull)"
+        f"{where}: edited or damaged: its files hash to {content[:12]}, its key ends in {key[-8:]}: restore it from a copy of the store (dvc pull)"
     ]
 
 
@@ -162,12 +162,12 @@ def release(index: Index, number: int) -> list[str]:
     before = {e.number: e.bundle for e in index.releases}.get(number - 1)
     if entry.previous != before:
         faults.append(
-            f"{where}: names {str(entry.previous)[:16]} as the champion before it, the log says {str(before)[:16]}: restore the missing entry"
+            f"{where}: names {str(entry.previous)[:12]} as the champion before it, the log says {str(before)[:12]}: restore the missing entry"
         )
     named: list[tuple[str, str | None]] = [("bundle", entry.bundle), ("verdict", entry.verdict), ("release", entry.release)]
     for what, hash_ in named:
         if hash_ and hash_ not in index.present and hash_ not in index.removed:
-            faults.append(f"{where}: its {what} {hash_[:16]} is not in the store: restore it (dvc pull)")
+            faults.append(f"{where}: its {what} {hash_[:12]} is not in the store: restore it (dvc pull)")
     document = None
     with contextlib.suppress(DigerError, ValueError):  # a damaged verdict is named among the artefacts
         verdict = index.artefact(entry.verdict) if entry.verdict else None
@@ -175,8 +175,8 @@ def release(index: Index, number: int) -> list[str]:
     said = (document.get("verdict"), document.get("candidate")) if isinstance(document, dict) else None
     if said is not None and said != ("accept", entry.bundle):
         faults.append(
-            f"{where}: its verdict {str(entry.verdict)[:16]} is {said[0]} for bundle {str(said[1])[:16]}, "
-            f"the entry makes {entry.bundle[:16]} champion: roll back to an accepted bundle"
+            f"{where}: its verdict {str(entry.verdict)[:12]} is {said[0]} for bundle {str(said[1])[:12]}, "
+            f"the entry makes {entry.bundle[:12]} champion: roll back to an accepted bundle"
         )
     return faults
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from diger_core.errors import DigerError
+from diger_core.ids import notation
 from diger_core.store.artefacts import MANIFEST
+from orchestration.audit.id_rows import id_in, item_of
 from orchestration.audit.index import Index, Release
 from orchestration.graph import BY_NAME, STAGES
 
@@ -40,7 +42,7 @@ class Thing:
 def resolve(index: Index, text: str) -> Thing:
     """The thing meant by `text`; `DigerError` with the candidates where there is none or more than one."""
     if text.startswith("item:"):
-        return Thing("assignment", current_assignment(index), item=text.removeprefix("item:"))
+        return Thing("assignment", current_assignment(index), item=item_meant(index, text.removeprefix("item:")))
     path, separator, row = text.rpartition("#")
     if separator and row.isdigit():
         holder = _by_path(index, path) or resolve(index, path)
@@ -54,6 +56,8 @@ def resolve(index: Index, text: str) -> Thing:
         return Thing("artefact", newest(index, text))
     if _HASH.fullmatch(text):
         return _by_hash(index, text)
+    if (numbers := notation.read(text)) is not None and len(numbers) > 1 and (item := _by_id(index, numbers)) is not None:
+        return Thing("assignment", current_assignment(index), item=item)
     found = _by_path(index, text)
     if found is not None:
         return found
@@ -62,8 +66,29 @@ def resolve(index: Index, text: str) -> Thing:
         return Thing("snapshot", keys[0])
     raise DigerError(
         f"{text!r}: nothing in {index.store.url} has this name: give a hash (4 digits or more), a path, a stage, `champion`, `champion~1`, "
-        f"`item:ID`, FILE#ROW or a snapshot ({', '.join(list(index.snapshots)[-5:]) or 'none is registered'})"
+        f"`item:ITEM`, an ID such as 17-203-88-0, FILE#ROW or a snapshot ({', '.join(list(index.snapshots)[-5:]) or 'none is registered'})"
     )
+
+
+def item_meant(index: Index, text: str) -> str:
+    """The item that `text` names: by its own id or, where it has the form of a semantic ID that the current assignment gave to an item, by that."""
+    numbers = notation.read(text)
+    if numbers is None or len(numbers) < 2 or any(id_in(artefact, text) is not None for artefact in _current(index)):
+        return text
+    return _by_id(index, numbers) or text
+
+
+def _by_id(index: Index, numbers: tuple[int, ...]) -> str | None:
+    """The item that has this ID in the current assignment, as text."""
+    return next((str(item) for artefact in _current(index) if (item := item_of(artefact, numbers)) is not None), None)
+
+
+def _current(index: Index) -> list[Artefact]:
+    """Artefacts with the current assignment; none in a store without IDs."""
+    if not index.releases and not any(made.stage == "semantic_ids" and made.artefact in index.present for made in index.made):
+        return []
+    holders = with_assignment(index, current_assignment(index))
+    return [artefact for hash_ in holders[:1] if (artefact := index.artefact(hash_)) is not None]
 
 
 def newest(index: Index, stage: str) -> str:
@@ -139,7 +164,7 @@ def current_assignment(index: Index) -> str:
     hash_ = index.releases[-1].bundle if index.releases else newest(index, "semantic_ids")
     artefact = index.artefact(hash_)
     if artefact is None:
-        raise DigerError(f"{index.store.url}: {hash_[:16]}, which holds the current IDs, is missing: restore it (dvc pull), or release again")
+        raise DigerError(f"{index.store.url}: {hash_[:12]}, which holds the current IDs, is missing: restore it (dvc pull), or release again")
     return assignment_of(artefact)
 
 
@@ -199,7 +224,7 @@ def _recommended(index: Index, path: Path) -> Thing | None:
         raise DigerError(f"{path}: changed since `diger recommend` wrote it (SHA-256 differs from {DOCUMENT} beside it): write it again")
     if champion not in index.present and champion not in index.makers and champion not in index.removed:
         raise DigerError(
-            f"{path}: made by champion {champion[:16]}, which {index.store.url} does not know: give the --store that it was written from"
+            f"{path}: made by champion {champion[:12]}, which {index.store.url} does not know: give the --store that it was written from"
         )
     return Thing("artefact", champion, path=str(path))
 
@@ -212,7 +237,7 @@ def _by_bytes(index: Index, path: Path) -> Thing:
     found = [(artefact, entry["name"]) for artefact in index.artefacts() for entry in artefact.manifest["files"] if entry["sha256"] == sha256]
     if not found:
         raise DigerError(
-            f"{path}: no artefact of {index.store.url} holds a file with its bytes (SHA-256 {sha256[:16]}): changed since, or another store's"
+            f"{path}: no artefact of {index.store.url} holds a file with its bytes (SHA-256 {sha256[:12]}): changed since, or another store's"
         )
     artefact, name = max(found, key=lambda pair: (index.made_at(pair[0].hash), pair[1]))
     return Thing("artefact", artefact.hash, file=name)

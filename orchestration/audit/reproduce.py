@@ -157,7 +157,7 @@ def _notes(target: Node, built: list[Node], how: How) -> Iterator[str]:
     if code.get("lock") != provenance.code()["lock"]:
         yield "requirements.lock is not that of the recorded run"
     if code.get("dirty_diff") and not how.here:
-        yield f"the recorded run had uncommitted changes (SHA-256 of their diff: {str(code['dirty_diff'])[:16]}), which are not in its commit"
+        yield f"the recorded run had uncommitted changes (SHA-256 of their diff: {str(code['dirty_diff'])[:12]}), which are not in its commit"
     if how.here and (provenance.code()["commit"], provenance.code()["dirty_diff"]) != (code["commit"], code.get("dirty_diff")):
         yield f"this checkout is not the code of the recorded run (commit {str(code['commit'])[:12]})"
     others = [n.stage for n in built if (n.record.get("code") or {}).get("commit") != code["commit"]]

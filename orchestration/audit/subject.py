@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
+from diger_core.ids.notation import written
 from orchestration.audit.forward import closure, period
+from orchestration.audit.id_rows import id_in, title_in
 from orchestration.audit.index import Index
 from orchestration.audit.names import Thing, with_assignment
+from orchestration.serving.titles import named
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +29,7 @@ def text(index: Index, thing: Thing) -> Iterator[str]:
         yield f"{thing.path}: written by `diger recommend` with champion {thing.value[:12]}"
     if thing.item is not None:
         found = _item(index, thing)
-        yield f"item {thing.item}: ID {tuple(found['id'])}, assignment {thing.value[:12]}"
+        yield f"item {named(thing.item, title_in(index, thing.item))}: ID {written(found['id'])}, assignment {thing.value[:12]}"
 
 
 def _row(index: Index, thing: Thing) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def _row(index: Index, thing: Thing) -> dict[str, Any]:
         return _at(pq.read_table(thing.path), thing, thing.path)
     artefact = index.artefact(thing.value)
     if artefact is None:
-        raise DigerError(f"{thing.value[:16]}: not in the store any more")
+        raise DigerError(f"{thing.value[:12]}: not in the store any more")
     tables = [name for name in artefact.names if name.endswith(".parquet")]
     file = thing.file if thing.file in tables else next((name for name in ("recommendations.parquet", *tables) if name in tables), None)
     if file is None:
@@ -56,8 +59,6 @@ def _at(table: pa.Table, thing: Thing, where: str) -> dict[str, Any]:
 def _item(index: Index, thing: Thing) -> dict[str, Any]:
     if thing.item is None:
         return {}
-    from orchestration.audit.items import id_in
-
     for hash_ in with_assignment(index, thing.value):
         artefact = index.artefact(hash_)
         found = id_in(artefact, thing.item) if artefact is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,35 +15,51 @@ from orchestration.graph import BY_NAME
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 SHORT = 12
+WIDTH = 80
+_TOGETHER = "\u00a0"  # a space at which no line breaks
+
+Edges = dict[str, list[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
 class Line:
     """A node where it is shown first: `branch` is what stands before it, `elsewhere` are inputs that have their own line in another place."""
 
+    depth: int
     branch: str
     below: str
     name: str
     node: Node
     children: bool
     elsewhere: list[tuple[str, Node]]
-    folded: int  # nodes behind an earlier bundle that are not shown
+    folded: int  # nodes behind it that are not shown
 
 
-def lines(chain: Chain, whole: bool = False) -> Iterator[Line]:
-    """Depth first; each node once. Without `whole`, an earlier release that a run started from is named and its own past is folded."""
+def lines(chain: Chain, whole: bool = False, deepest: int | None = None) -> Iterator[Line]:
+    """Depth first; each node once. Without `whole`, an earlier release that a run started from is named and its own past is folded; so is what lies
+    deeper than `deepest` steps."""
     children, elsewhere, folded = _spanning(chain, whole)
-    waiting = [(chain.root, "", "", "")]
+    waiting = [(chain.root, "", "", "", 0)]
     while waiting:
-        id_, name, branch, below = waiting.pop()
+        id_, name, branch, below, depth = waiting.pop()
         others = [(n, chain.nodes[i]) for n, i in elsewhere[id_]]
-        yield Line(branch, below, name, chain.nodes[id_], bool(children[id_]), others, folded.get(id_, 0))
-        for position, (input_name, input_id) in reversed(list(enumerate(children[id_]))):
-            last = position == len(children[id_]) - 1
-            waiting.append((input_id, input_name, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")))
+        inner, hidden = children[id_], folded.get(id_, 0)
+        if depth == deepest and inner:
+            inner, hidden = [], _below(children, id_)
+        yield Line(depth, branch, below, name, chain.nodes[id_], bool(inner), others, hidden)
+        for position, (input_name, input_id) in reversed(list(enumerate(inner))):
+            last = position == len(inner) - 1
+            waiting.append((input_id, input_name, below + ("└ " if last else "├ "), below + ("  " if last else "│ "), depth + 1))
 
 
-Edges = dict[str, list[tuple[str, str]]]
+def _below(children: Edges, id_: str) -> int:
+    """Nodes that hang below one in the tree."""
+    waiting, count = [id_], 0
+    while waiting:
+        inner = children[waiting.pop()]
+        waiting += [input_id for _, input_id in inner]
+        count += len(inner)
+    return count
 
 
 def _spanning(chain: Chain, whole: bool) -> tuple[Edges, Edges, dict[str, int]]:
@@ -80,10 +97,10 @@ def _behind(chain: Chain, id_: str) -> int:
     return len(seen) - 1
 
 
-def text(index: Index, chain: Chain, whole: bool = False) -> Iterator[str]:
-    """The tree. Code, machine, run and each parameter that is not its default stand where they differ from what was said before."""
+def text(index: Index, chain: Chain, whole: bool = False, deepest: int | None = None) -> Iterator[str]:
+    """The tree in 80 columns. Code, machine, run and each parameter that is not its default stand where they differ from what was said before."""
     context: dict[str, str] = {}
-    shown_lines = list(lines(chain, whole))
+    shown_lines = list(lines(chain, whole, deepest))
     load(index, [line.node for line in shown_lines])
     for line in shown_lines:
         node = line.node
@@ -91,16 +108,34 @@ def text(index: Index, chain: Chain, whole: bool = False) -> Iterator[str]:
         context.update(shown)
         params = {name: value for name, value in changed_params(node.record.get("params") or {}).items() if context.get(name) != str(value)}
         context.update({name: str(value) for name, value in params.items()})
-        yield f"{line.branch}{headline(line.name, node)}" + ("  " + "  ".join(shown.values()) if shown else "")
-        bar = line.below + ("│  " if line.children else "   ")
+        bar = line.below + ("│ " if line.children else "  ")
+        yield from wrapped(headline(line.name, node), line.branch, bar)
+        if shown:
+            yield from wrapped("  ".join(shown.values()), bar)
         for remark in remarks(index, node):
-            yield bar + remark
+            yield from wrapped(remark, bar)
         if params:
-            yield bar + "params: " + ", ".join(f"{name}={value}" for name, value in params.items())
+            yield from wrapped("params: " + ", ".join(f"{name}={_said(value)}" for name, value in params.items()), bar)
         if line.elsewhere:
-            yield bar + "also from: " + ", ".join(headline(n, other, short=True) for n, other in line.elsewhere)
+            others = ", ".join(headline(n, other, short=True).replace(" ", _TOGETHER) for n, other in line.elsewhere)
+            yield from wrapped(f"also from: {others}", bar)
         if line.folded:
-            yield f"{bar}{line.folded} nodes further back: diger why {node.hash[:SHORT]} (or --all)"
+            option = "--all" if node.stage == "bundle" else "a larger --depth"
+            yield from wrapped(f"{line.folded} nodes further back: diger why {node.hash[:SHORT]} (or {option})", bar)
+
+
+def wrapped(told: str, branch: str, bar: str | None = None) -> list[str]:
+    """The text behind its branch, broken where it would go beyond the width; what follows stands behind `bar`. A word longer than that stays whole:
+    paths and commands are copied."""
+    bar = branch if bar is None else bar
+    width = max(WIDTH, len(branch) + 30)
+    rows = textwrap.wrap(told, width, initial_indent=branch, subsequent_indent=f"{bar}  ", break_long_words=False, break_on_hyphens=False)
+    return [row.replace(_TOGETHER, " ") for row in rows] or [branch]
+
+
+def _said(value: Any) -> str:
+    """A parameter's value as params.yaml writes it."""
+    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if isinstance(value, bool | None) else str(value)
 
 
 def headline(name: str, node: Node, short: bool = False) -> str:
@@ -115,7 +150,7 @@ def headline(name: str, node: Node, short: bool = False) -> str:
 
 
 def when(node: Node) -> str:
-    return str(node.record.get("started_at", ""))[:19].replace("T", " ")
+    return str(node.record.get("started_at", ""))[:16].replace("T", " ")
 
 
 def origin(node: Node) -> dict[str, str]:
@@ -140,7 +175,7 @@ def remarks(index: Index, node: Node) -> Iterator[str]:
     if node.kind == "snapshot" and node.status == "present":
         yield f"{node.detail['url']}"
         for name, file in sorted(node.detail["files"].items()):
-            yield f"{name}  sha256 {file['sha256']}  {file['rows']:,} rows"
+            yield f"{name}  sha256 {file['sha256'][:SHORT]}  {file['rows']:,} rows"
     if node.kind == "artefact":
         if "assignment" in node.detail:
             yield f"ID assignment {node.detail['assignment'][:SHORT]}"

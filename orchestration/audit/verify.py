@@ -246,7 +246,7 @@ def _file(artefact: Artefact, entry: Mapping[str, Any], content: bool) -> _File:
         return _File(size, wrong)
     if canonical == entry["canonical"]:
         _known_good(artefact, entry, names)
-        return _File(size, note=f"{where}: re-encoded: other bytes (SHA-256 {found[:16]}), equal content (canonical {canonical[:16]}): passes")
+        return _File(size, note=f"{where}: re-encoded: other bytes (SHA-256 {found[:12]}), equal content (canonical {canonical[:12]}): passes")
     cut = f" ({size:,} bytes, expected {entry['bytes']:,})" if size != entry["bytes"] else ""
     other = f", and so does its content: {canonical}" if content else "; --verify=content says whether the content is equal"
     return _File(size, f"{where}: its bytes differ{cut}: expected SHA-256 {entry['sha256']}, found {found}{other}: {remedy}")

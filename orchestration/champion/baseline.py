@@ -37,6 +37,18 @@ def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], s
     return champion_at_arrival(store, snapshot, fit)
 
 
+def continues(params: Params, store: Store, snapshot: Registered) -> bool:
+    """Whether a training on this snapshot starts warm, from a bundle that is there now."""
+    if params.retraining.start != "warm":
+        return False
+    found = extra_inputs(params, store, {}, snapshot, fit=False)
+    if found is not None:
+        return bool(found)
+    from orchestration.champion.log import current
+
+    return current(store) is not None
+
+
 def champion_at_arrival(store: Store, snapshot: Registered, fit: bool) -> dict[str, Artefact] | None:
     """The champion that the snapshot found: kept by its pointer, which is made here where `fit` is on."""
     pointer = store.pointer(BASELINE, snapshot.key)

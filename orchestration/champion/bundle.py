@@ -170,7 +170,7 @@ def _same(artefact: Artefact, name: str, found: str, wanted: str) -> None:
 
 def _mixed(artefact: Artefact, name: str, found: str, who: str, wanted: str, what: str) -> DigerError:
     return DigerError(
-        f"{artefact.directory}: mixed parts: {name} is {found[:16]}, but {who} {wanted[:16]} ({what}): "
+        f"{artefact.directory}: mixed parts: {name} is {found[:12]}, but {who} {wanted[:12]} ({what}): "
         "roll back to a sound bundle, or remove this one and run bundle again"
     )
 

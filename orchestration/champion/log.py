@@ -23,10 +23,7 @@ from diger_core.errors import Damaged, DigerError
 from diger_core.store import lease
 from diger_core.store.artefacts import MANIFEST, Store, seal
 from diger_core.store.canonical import jsonable
-from orchestration.champion.bundle import Bundle, load_bundle
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
-
-__all__ = ["Action", "Bundle", "Entry", "append", "current", "history", "load_bundle", "origin", "outdated", "promote", "rollback"]
 
 SECTION = "champion"
 FORMAT = 1
@@ -109,6 +106,8 @@ def append(
             if check is not None:
                 check(before)
             if not loaded:
+                from orchestration.champion.bundle import load_bundle  # torch: who only reads the log need not wait for it
+
                 load_bundle(store, bundle)
                 loaded = True
             number, previous = (before.number + 1, before.bundle) if before else (1, None)

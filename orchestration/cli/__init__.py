@@ -13,66 +13,49 @@ from orchestration.engine.threads import quiet
 
 forgive_output()  # whatever is imported from here writes to a terminal
 
-_COMMANDS = {
-    "run": ("orchestration.cli.run", "run"),
-    "demo": ("orchestration.cli.demo", "demo"),
-    "ui": ("orchestration.cli.ui", "ui"),
-    "ingest": ("orchestration.snapshot.ingest.commands", "ingest"),
-    "snapshot": ("orchestration.cli.snapshot", "snapshot"),
-    "arrival": ("orchestration.cli.arrival", "arrival"),
-    "stage": ("orchestration.cli.stage", "stage"),
-    "lookup": ("orchestration.cli.lookup", "lookup"),
-    "similar": ("orchestration.cli.similar", "similar"),
-    "assign": ("orchestration.cli.ids", "assign"),
-    "ids": ("orchestration.cli.ids", "ids"),
-    "tune": ("orchestration.cli.tune", "tune"),
-    "compare-training": ("orchestration.cli.compare_training", "compare_training"),
-    "params": ("orchestration.cli.params", "params"),
-    "recommend": ("orchestration.cli.recommend", "recommend"),
-    "serve": ("orchestration.cli.serve", "serve"),
-    "export": ("orchestration.cli.export", "export"),
-    "report": ("orchestration.cli.report", "report"),
-    "champion": ("orchestration.cli.champion", "champion"),
-    "promote": ("orchestration.cli.champion", "promote"),
-    "rollback": ("orchestration.cli.champion", "rollback"),
-    "why": ("orchestration.cli.why", "why"),
-    "where-used": ("orchestration.cli.why", "where_used"),
-    "item": ("orchestration.cli.audit", "item"),
-    "verify": ("orchestration.cli.audit", "verify"),
-    "gc": ("orchestration.cli.upkeep", "gc"),
-    "forget": ("orchestration.cli.upkeep", "forget"),
-    "reproduce": ("orchestration.cli.upkeep", "reproduce"),
+# By what people do: (command, module, its function, the line of help, which must not need the module).
+_GROUPS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
+    "Run": (
+        ("demo", "orchestration.cli.demo", "demo", "Try it on the embedded shop: train, release, retrain."),
+        ("run", "orchestration.cli.run", "run", "Run the whole flow on a snapshot, to report and release."),
+        ("ingest", "orchestration.snapshot.ingest.commands", "ingest", "Turn CSV, Parquet or a public format into a snapshot."),
+        ("snapshot", "orchestration.cli.snapshot", "snapshot", "Register and list snapshots."),
+        ("arrival", "orchestration.cli.arrival", "arrival", "Show what the arrival sensor would process now."),
+        ("params", "orchestration.cli.params", "params", "Show parameters, their meanings, what is not default."),
+        ("tune", "orchestration.cli.tune", "tune", "Search for a decay schedule: start, resume, promote."),
+        ("compare-training", "orchestration.cli.compare_training", "compare_training", "Train variants on several seeds and compare them."),
+        ("stage", "orchestration.cli.stage", "stage", "Run one stage (what dvc.yaml calls)."),
+    ),
+    "Look": (
+        ("report", "orchestration.cli.report", "report", "Show a report with its costs, or compare two."),
+        ("ui", "orchestration.cli.ui", "ui", "Open runs, results and reports in the browser."),
+        ("lookup", "orchestration.cli.lookup", "lookup", "Find an item's semantic ID, or the item of an ID."),
+        ("similar", "orchestration.cli.similar", "similar", "Show items like an item, or export them for all."),
+        ("ids", "orchestration.cli.ids", "ids", "Compare tables of semantic IDs."),
+    ),
+    "Serve": (
+        ("recommend", "orchestration.cli.recommend", "recommend", "Show a user's list, or write those of all users."),
+        ("serve", "orchestration.cli.serve", "serve", "Serve the champion's lists over HTTP."),
+        ("export", "orchestration.cli.export", "export", "Write the champion for another engine; check such files."),
+        ("assign", "orchestration.cli.ids", "assign", "Give new items IDs under the champion, without training."),
+        ("champion", "orchestration.cli.champion", "champion", "Show the bundle that serves, and its history."),
+        ("promote", "orchestration.cli.champion", "promote", "Make a bundle the champion by hand."),
+        ("rollback", "orchestration.cli.champion", "rollback", "Make an earlier champion serve again."),
+    ),
+    "Audit": (
+        ("why", "orchestration.cli.why", "why", "Show what something was made from, and verify it."),
+        ("where-used", "orchestration.cli.why", "where_used", "Show what was made with something."),
+        ("item", "orchestration.cli.audit", "item", "Show an item's semantic ID, and every one it has had."),
+        ("verify", "orchestration.cli.audit", "verify", "Verify the whole store."),
+        ("reproduce", "orchestration.cli.upkeep", "reproduce", "Build a stored result again and compare."),
+    ),
+    "Keep house": (
+        ("gc", "orchestration.cli.upkeep", "gc", "Remove what no release, report or pointer needs."),
+        ("forget", "orchestration.cli.upkeep", "forget", "Remove one user's events from what is stored."),
+    ),
 }
-_HELP = {
-    "run": "Run the whole flow on a snapshot.",
-    "demo": "Run the whole flow on the embedded catalogue.",
-    "ui": "Open Dagster's UI and daemon on loopback.",
-    "ingest": "Turn a public format into a snapshot.",
-    "snapshot": "Register and list snapshots.",
-    "arrival": "Show what the arrival sensor would process now.",
-    "stage": "Run one stage (what dvc.yaml calls).",
-    "lookup": "Find an item's semantic ID, or the item of an ID.",
-    "similar": "Show items like an item, or export them for all.",
-    "assign": "Give new items IDs under the champion, without training.",
-    "ids": "Compare tables of semantic IDs.",
-    "tune": "Search for a decay schedule; resume, list or promote a study.",
-    "compare-training": "Train variants on several seeds and compare them.",
-    "params": "Show the parameters, with defaults filled in.",
-    "recommend": "Write the champion's lists for all or given users.",
-    "serve": "Serve the champion's lists over HTTP.",
-    "export": "Write the champion for another engine; check such files.",
-    "report": "Show a report with its costs, or compare two.",
-    "champion": "Show the bundle that serves, and its history.",
-    "promote": "Make a bundle the champion by hand.",
-    "rollback": "Make an earlier champion serve again.",
-    "why": "Show what something was made from, and verify it.",
-    "where-used": "Show what was made with something.",
-    "item": "Show an item's semantic ID, and every one it has had.",
-    "verify": "Verify the whole store.",
-    "gc": "Remove what no release, report or pointer needs.",
-    "forget": "Remove one user's events from what is stored.",
-    "reproduce": "Build a stored result again and compare.",
-}
+_COMMANDS = {name: (module, function) for group in _GROUPS.values() for name, module, function, _ in group}
+_HELP = {name: told for group in _GROUPS.values() for name, _, _, told in group}
 _KEPT = {"recommend": "finished shards", "compare-training": "finished trainings"}  # by an interruption, where it is not stages
 
 
@@ -89,8 +72,10 @@ class _Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The listing must not import every module.
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_HELP.items()))
+        widest = max(map(len, _COMMANDS))
+        for title, group in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{widest}}", told) for name, _, _, told in group])
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,7 +88,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: 0 on success, 1 with one clear line on failure, 2 on wrong usage."""
+    """Entry point: 0 on success, 1 with one clear line on failure, 2 on wrong usage, 3 where the gate refuses a candidate, 130 on an interruption."""
     quiet()  # before anything imports torch
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
@@ -122,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         print(f"diger: {visible_lines(str(error))}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except Exception as error:
         if debug:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from diger_core.errors import DigerError
-from orchestration.cli.options import json_option, open_store, params_options, store_option
+from orchestration.cli.options import json_option, next_steps, open_store, params_options, store_option
 
 
 @click.command()
@@ -28,3 +28,5 @@ def arrival(params_file: str | None, overrides: tuple[str, ...], store: str, as_
     for line in found.said:
         print(line)
     print(f"next: {found.launch.key}" if found.launch else "next: nothing")
+    if found.launch is not None:
+        next_steps(store, ("diger ui", "its sensor processes it, where arrival.enabled is true"), ("diger run --snapshot DIR", "process it now"))

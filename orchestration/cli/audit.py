@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import click
 
-from orchestration.cli.options import json_option, open_store, store_option
+from orchestration.cli.options import json_option, next_steps, open_store, store_option
 from orchestration.cli.why import VerifyCommand, print_outcome
 
 
@@ -17,13 +18,20 @@ from orchestration.cli.why import VerifyCommand, print_outcome
 @json_option
 @store_option
 def item(item_id: str, past: bool, released: bool, as_json: bool, store: str) -> None:
-    """Show ITEM's semantic ID in the champion (or, before the first release, in the newest table)."""
+    """Show ITEM's semantic ID in the champion (or, before the first release, in the newest table).
+
+    ITEM is the item's own id, or the semantic ID that it has now (17-203-88-0).
+    """
+    from diger_core.ids.notation import written
+    from orchestration.audit.id_rows import title_in
     from orchestration.audit.index import Index, plain
     from orchestration.audit.items import history
-    from orchestration.audit.names import current_assignment
+    from orchestration.audit.names import current_assignment, item_meant
     from orchestration.engine.console import print_json, say
+    from orchestration.serving.titles import named
 
     index = Index(open_store(store))
+    item_id = item_meant(index, item_id)
     episodes = history(index, item_id, every=not released)
     if not past:
         now = current_assignment(index)
@@ -31,12 +39,16 @@ def item(item_id: str, past: bool, released: bool, as_json: bool, store: str) ->
     if as_json:
         print_json([plain(episode) for episode in episodes])
         return
+    say(f"item {named(item_id, title_in(index, item_id))}")
     for episode in episodes:
-        name = "-" if episode.id is None else "(" + ", ".join(str(code) for code in episode.id) + ")"
+        name = "no ID" if episode.id is None else written(episode.id)
         champion = f"  champion #{', #'.join(str(n) for n in episode.released)}" if episode.released else ""
-        say(f"{episode.at[:19].replace('T', ' ')}  {name:<22} assignment {episode.assignment[:12]}  {', '.join(episode.snapshots)}{champion}")
+        say(f"{episode.at[:19].replace('T', ' ')}  {name:<16}  assignment {episode.assignment[:12]}  {', '.join(episode.snapshots)}{champion}")
         if past:
             say(f"{'':21}{episode.why}")
+    if not past:
+        quoted = shlex.quote(item_id)
+        next_steps(store, (f"diger item {quoted} --history", "every ID that it has had"), (f"diger similar {quoted}", "items like it"))
 
 
 @click.command(cls=VerifyCommand)

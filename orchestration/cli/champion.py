@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestration.cli.options import json_option, open_store, store_option
+from orchestration.cli.options import json_option, next_steps, open_store, store_option
 
 if TYPE_CHECKING:
     from orchestration.champion.log import Entry
@@ -29,7 +29,9 @@ def champion(whole: bool, store: str, as_json: bool) -> None:
         if as_json:
             print_json([dataclasses.asdict(entry) for entry in entries])
             return
-        rows = [[str(e.number), e.action + (" (forced)" if e.forced else ""), e.bundle[:12], e.at[:19], e.by, e.reason] for e in entries]
+        rows = [
+            [str(e.number), e.action + (" (forced)" if e.forced else ""), e.bundle[:12], e.at[:16].replace("T", " "), e.by, e.reason] for e in entries
+        ]
         print_table("Champions, oldest first", ["no.", "by", "bundle", "at (UTC)", "who", "reason"], rows)
         return
     entry = current(opened)
@@ -39,6 +41,10 @@ def champion(whole: bool, store: str, as_json: bool) -> None:
         print_json(dataclasses.asdict(entry))
         return
     show(entry)
+    steps = [("diger why champion --verify", "what it was made from, every file hashed again"), ("diger report show champion", "its report")]
+    if entry.previous:
+        steps.append(("diger rollback --reason TEXT", "let the one before serve again"))
+    next_steps(store, *steps)
 
 
 @click.command()
@@ -53,6 +59,7 @@ def promote(bundle: str, reason: str, force: bool, store: str) -> None:
 
     opened = open_store(store)
     show(change(opened, find_bundle(opened, bundle).hash, reason, force=force))
+    next_steps(store, *_AFTER_CHANGE)
 
 
 @click.command()
@@ -64,6 +71,13 @@ def rollback(to: int | None, reason: str, store: str) -> None:
     from orchestration.champion.log import rollback as change
 
     show(change(open_store(store), reason, to))
+    next_steps(store, *_AFTER_CHANGE)
+
+
+_AFTER_CHANGE = (
+    ("diger recommend --out DIR", "everybody's lists by the model that serves now"),
+    ("diger champion --history", "every change; `diger rollback --to N` undoes one"),
+)
 
 
 def show(entry: Entry) -> None:
@@ -71,8 +85,8 @@ def show(entry: Entry) -> None:
     from orchestration.engine.console import say
 
     forced = ", forced without an accepting verdict" if entry.forced else ""
-    print(f"Champion: bundle {entry.bundle}")
-    say(f"  entry {entry.number}, {entry.action}{forced}, {entry.at[:19]} UTC by {entry.by}")
-    say(f"  reason: {entry.reason}")
-    print(f"  before: {'bundle ' + entry.previous if entry.previous else 'none, the first one'}")
-    print(f"  verdict: {entry.verdict or 'none'}")
+    print(f"Champion #{entry.number}: bundle {entry.bundle[:12]}")
+    say(f"  by:      {entry.action}{forced}, {entry.at[:16].replace('T', ' ')} UTC, {entry.by}")
+    say(f"  reason:  {entry.reason}")
+    print(f"  before:  {'bundle ' + entry.previous[:12] if entry.previous else 'none, the first one'}")
+    print(f"  verdict: {'gate ' + entry.verdict[:12] if entry.verdict else 'none'}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestration.cli.options import json_option, open_store, params_options, store_option
+from orchestration.cli.options import Source, json_option, next_steps, source_options
 
 if TYPE_CHECKING:
     from orchestration.search.comparison_document import ComparisonDocument
@@ -17,19 +17,9 @@ if TYPE_CHECKING:
 @click.command("compare-training")
 @click.argument("variants", nargs=-1, metavar="[VARIANT…]")
 @click.option("--seeds", type=click.IntRange(1, 100), help="Trainings of each variant [default: training_comparison.seeds].")
-@click.option("--snapshot", metavar="DIR_OR_URL", help="Directory or s3:// URL of the snapshot [default: from params].")
-@params_options
-@store_option
+@source_options
 @json_option
-def compare_training(
-    variants: tuple[str, ...],
-    seeds: int | None,
-    snapshot: str | None,
-    params_file: str | None,
-    overrides: tuple[str, ...],
-    store: str,
-    as_json: bool,
-) -> None:
+def compare_training(variants: tuple[str, ...], seeds: int | None, source: Source, as_json: bool) -> None:
     """Train VARIANTs on several seeds, paired by seed and user, and show the mean differences from the first one.
 
     A VARIANT is frozen, joint, or "NAME: section.key=value …" (for instance "sdud: joint_model.schedule.name=sdud"); with model=frozen among
@@ -37,23 +27,22 @@ def compare_training(
     trained is found again: the same command continues after an interruption.
     """
     from orchestration.engine.console import console_progress, print_json, print_table
-    from orchestration.engine.registry import register
     from orchestration.on_dagster.launch import run_flow
-    from orchestration.params.load import load_params
     from orchestration.search.comparison_page import COLUMNS, rows, told, warnings
 
-    started, chosen = time.monotonic(), list(overrides)
+    started = time.monotonic()
     if len(variants) == 1:
         raise click.UsageError("give at least two variants, the first is what the others are compared with")
     if variants:
-        chosen.append(f"training_comparison.variants={json.dumps(variants)}")
+        source = source.with_overrides(f"training_comparison.variants={json.dumps(variants)}")
     if seeds is not None:
-        chosen.append(f"training_comparison.seeds={seeds}")
-    opened = open_store(store)
-    entry = register(opened, snapshot or load_params(params_file, chosen).snapshot)
+        source = source.with_overrides(f"training_comparison.seeds={seeds}")
+    opened = source.open()
+    entry = source.register(opened)
     with console_progress() as progress:
         progress.message(f"snapshot {entry.key} ({entry.url})")
-        artefact = run_flow(opened, entry, params_file, chosen, progress, ["training_comparison"])["training_comparison"].artefact
+        results = run_flow(opened, entry, source.params_file, source.overrides, progress, ["training_comparison"])
+    artefact = results["training_comparison"].artefact
     found: ComparisonDocument = artefact.json("comparison.json")
     seconds, report = round(time.monotonic() - started, 1), str(artefact.path("report.html"))
     if as_json:
@@ -66,4 +55,7 @@ def compare_training(
     for warning in warnings(found):
         print(f"Look at: {warning}")
     print(f"Report: {report}")
-    print(f"Done in {seconds} s; snapshot {entry.key}")
+    print(f"Done in {seconds:.0f} s; snapshot {entry.key}")
+    next_steps(
+        source.store_url, (f"diger why {artefact.hash[:12]}", "what was compared"), ("diger run --set SECTION.KEY=VALUE", "use the better one")
+    )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestration.cli.options import json_option, open_store, params_options, store_option
+from diger_core.errors import DigerError, Refused
+from orchestration.cli.options import Source, json_option, next_steps, open_store, params_options, store_option
+from orchestration.cli.run import duration
 from orchestration.verdict.gate.document import NDCG, VERDICT, GateVerdict
+from orchestration.verdict.models import NAMES, strongest_baseline
 
 if TYPE_CHECKING:
     from diger_core.store.artefacts import Store
@@ -26,29 +32,33 @@ LATER = ("gate.users=3000",)
 @json_option
 def demo(params_file: str | None, overrides: tuple[str, ...], store: str, first_only: bool, as_json: bool) -> None:
     """Run the flow on the embedded catalogue, then retrain on its next snapshot: what changed, which IDs stay, whether the gate lets it serve."""
-    from diger_core.errors import DigerError
-    from orchestration.cli.run import run_snapshot, show
+    from orchestration.cli.run import follow_up, run_snapshot, show
     from orchestration.engine.console import console_progress, print_json
 
     if not demo_may_come(open_store(store)):
         raise DigerError(f"{store}: holds a shop of your own, which the demo's would be compared with: give the demo another, --store demo-store")
     with console_progress() as progress:
         first, second = demo_snapshots(progress)
-        summary = run_snapshot(first, params_file, overrides, store, progress, [])
+        progress.message("1 of 2: a shop's first snapshot: nothing serves yet")
+        summary = run_snapshot(Source(first, params_file, overrides, store), progress, [])
     if not as_json:
         show(summary, as_json)
     if not first_only and "refused" not in summary:
         with console_progress() as progress:
-            progress.message("\nThe shop's next snapshot arrives: retraining continues from the champion")
-            later = run_snapshot(second, params_file, (*LATER, *overrides), store, progress, [])
+            progress.message("\n2 of 2: the shop's next snapshot arrives: retraining continues from the champion")
+            later = run_snapshot(Source(second, params_file, (*LATER, *overrides), store), progress, [])
         summary["second"] = {**later, "cycle": cycle(later, store)}
-        if not as_json:
-            show_cycle(summary["second"])
     if as_json:
         print_json(summary)
+    elif "second" in summary:
+        for line in story(summary):
+            print(line)
+        next_steps(store, *follow_up(summary["second"]))
+    else:
+        next_steps(store, *follow_up(summary))
     refused = summary.get("refused") or summary.get("second", {}).get("refused")
     if refused:
-        raise DigerError(refused)
+        raise Refused(refused)
 
 
 def cycle(summary: dict[str, Any], store_url: str) -> dict[str, Any]:
@@ -66,27 +76,58 @@ def cycle(summary: dict[str, Any], store_url: str) -> dict[str, Any]:
         "ids_kept_weighted": ids.get("kept_weighted"),
         "ndcg_10": everything.get(NDCG) if everything is not None else None,
         "fresh_targets": verdict["metrics"].get("fresh_targets"),
+        "rules": len(verdict["rules"]),
+        "rules_met": sum(rule["passed"] for rule in verdict["rules"]),
     }
 
 
-def show_cycle(later: dict[str, Any]) -> None:
-    """A few lines for a person: the difference, the IDs, the verdict, the champion."""
-    from orchestration.cli.run import show_verdict
+def story(summary: dict[str, Any]) -> list[str]:
+    """The demo's end: what was compared, what won, what changed, what to open. At most ten lines of 80 columns, a long path apart."""
+    later = summary["second"]
+    found, champion, seconds = later["cycle"], later["champion"], summary["seconds"] + later["seconds"]
+    says = f"refused ({found['rules_met']} of {found['rules']} rules met)"
+    if "refused" not in later:
+        says = f"accepted ({found['rules_met']} of {found['rules']} rules met): released as champion #{champion['number']}"
+    lines = [
+        ("Compared", f"the model retrained on {later['snapshot']} with the one from {summary['snapshot']}"),
+        ("Gate", says),
+        *_models(later),
+        ("Changed", f"{found['reason']}"),
+        (
+            "IDs",
+            f"{found['ids_kept']:.1%} kept; {found['cold_start_items']:,} new items had IDs before training" if found["ids_kept"] is not None else "",
+        ),
+        ("Open", str(later.get("report"))),
+    ]
+    rows = [
+        textwrap.fill(told, 80, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14, break_long_words=False) for name, told in lines if told
+    ]
+    return [f"\nThe demo in short ({duration(seconds)} for both snapshots; NDCG@10, full ranking, test events)", *rows]
 
-    found, champion = later["cycle"], later["champion"]
-    print("\nThe next snapshot")
-    print(f"  Catalogue: {found['decision']}: {found['reason']}")
-    print(f"  Cold start: {found['cold_start_items']:,} new items had IDs before any training")
-    if found["ids_kept"] is not None:
-        print(f"  IDs: {found['ids_kept']:.1%} kept, {found['ids_kept_weighted']:.1%} by traffic")
-    if found["ndcg_10"] is not None:
-        row, gain = found["ndcg_10"], found["ndcg_10"]["difference"]
-        interval = f"{gain['mean']:+.4f}, 95% interval {gain['low']:+.4f} to {gain['high']:+.4f}"
-        print(f"  NDCG@10 on the same users: {row['candidate']:.4f}, the champion {row['champion']:.4f} ({interval})")
-    show_verdict(later["verdict"])
-    print(f"  Champion: bundle {champion['bundle'][:12]}, entry {champion['number']} (diger champion --history; diger rollback --reason TEXT)")
-    print(f"  Report: {later.get('report')}")
-    print(f"  Done in {later['seconds']} s; snapshot {later['snapshot']}")
+
+def _models(later: dict[str, Any]) -> list[tuple[str, str]]:
+    """The champion before, then what ships and the generative model alone, each against the best counting baseline."""
+    from orchestration.verdict.report.compared import compared
+    from orchestration.verdict.report.figures import judged_metric
+
+    row, metrics = later["cycle"]["ndcg_10"], later["metrics"]
+    told = []
+    if row is not None:
+        told.append(("New vs old", f"{row['candidate']:.4f} against {row['champion']:.4f}: {_gain(row['difference'])}"))
+    metric = judged_metric(metrics)
+    best = strongest_baseline(metrics["models"], metric)
+    for title, model in (("Lists", "lists"), ("Model alone", "joint_model")):
+        found = compared(metrics, model, best, metric)
+        if found is not None and best is not None:
+            told.append((title, f"{found.value:.4f} against counting ({NAMES[best]}) {found.base:.4f}: {_gain(asdict(found))}"))
+        elif model in metrics["models"] and best is not None:
+            told.append((title, f"{metrics['models'][model][metric]:.4f}, counting ({NAMES[best]}) {metrics['models'][best][metric]:.4f}"))
+    return told
+
+
+def _gain(found: Mapping[str, float]) -> str:
+    word = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else "no difference established"
+    return f"{word} ({found['mean']:+.4f}, 95% {found['low']:+.4f} to {found['high']:+.4f})"
 
 
 def demo_may_come(store: Store) -> bool:

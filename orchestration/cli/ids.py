@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestration.cli.options import json_option, open_store, params_options, store_option
+from orchestration.cli.options import json_option, next_steps, open_store, params_options, store_option
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,11 +39,13 @@ def assign(
 
     SNAPSHOT_OR_PARQUET is a snapshot (directory or s3:// URL) or one Parquet file with item_id and the text columns.
     """
+    from diger_core.ids.notation import id_of
     from orchestration.champion.bundle import load_bundle
     from orchestration.change.cold_start import no_room
     from orchestration.change.new_ids import child_assignment, encode_new
     from orchestration.engine.console import print_json, print_table
     from orchestration.params.load import load_params
+    from orchestration.serving.titles import Titles, short
 
     config = load_params(params_file, overrides).embeddings
     opened = open_store(store)
@@ -52,15 +55,19 @@ def assign(
     child = child_assignment(bundle, ids, vectors_nD)
     if out is not None:
         _write(child.arrow(), child.assignment, out)
-    rows = child.arrow(new_only=True).to_pylist()
+    new = child.arrow(new_only=True)
+    rows = [{**row, "id": id_of(row), "title": title} for row, title in zip(new.to_pylist(), Titles.of_table(items)(new["item_id"]), strict=True)]
     if as_json:
         found = {"bundle": bundle.hash, "assignment_hash": child.assignment, "kept": len(child.item_ids) - len(rows), "new": rows}
         print_json({**found, "without_id": child.no_room})
         return
-    title = f"{len(rows):,} new items under bundle {bundle.hash[:12]}; {len(child.item_ids) - len(rows):,} IDs unchanged"
-    print_table(title, child.arrow().column_names, [[str(value) for value in row.values()] for row in rows[:limit]])
+    cut = f", the first {limit:,} of them" if len(rows) > limit else ""
+    title = f"{len(rows):,} new item{'s' * (len(rows) != 1)} under bundle {bundle.hash[:12]}{cut}; {len(child.item_ids) - len(rows):,} IDs unchanged"
+    print_table(title, ["item_id", "title", "ID"], [[str(row["item_id"]), short(row["title"]), str(row["id"])] for row in rows[:limit]])
     if child.no_room:
         print(no_room(child, bundle))
+    if out is None and rows:
+        next_steps(store, (f"diger assign {shlex.quote(source)} --out FILE", "the whole table, old IDs and new"))
 
 
 @click.group()
@@ -71,17 +78,18 @@ def ids() -> None:
 @ids.command("diff")
 @click.argument("old")
 @click.argument("new")
+@click.option("--limit", default=10, show_default=True, help="Show at most so many items whose ID moved, those with most events first.")
 @click.option("--migration", "out", metavar="FILE", help="Write the migration (item_id, status, old and new codes) as Parquet.")
 @store_option
 @json_option
-def diff(old: str, new: str, out: str | None, store: str, as_json: bool) -> None:
+def diff(old: str, new: str, limit: int, out: str | None, store: str, as_json: bool) -> None:
     """Which IDs were kept, moved, added and removed from OLD to NEW.
 
     Each is `champion`, `champion~1`, `previous`, a snapshot, an assignment's hash, the hash (or its beginning) of an artefact with an ID table, or
     a Parquet file. Shares are weighted by the training events of NEW's data, where NEW is a bundle.
     """
     from diger_core.ids.id_diff import changed_histories, id_diff, migration
-    from orchestration.engine.console import print_json, print_table
+    from orchestration.engine.console import print_json
 
     opened = open_store(store)
     (before, _), (after, holder) = named_table(opened, old), named_table(opened, new)
@@ -89,20 +97,56 @@ def diff(old: str, new: str, out: str | None, store: str, as_json: bool) -> None
     traffic = _traffic(opened, holder)
     report = id_diff(change, traffic[0] if traffic else None)
     report["histories"] = changed_histories(change, traffic[1], traffic[0]["item_id"]) if traffic else None
+    report["moved"] = _moved(opened, change, traffic[0] if traffic else None, limit)
     if out is not None:
         _write(change, None, out)
     if as_json:
         print_json(report)
         return
+    _show_diff(report, old, new, weighed=traffic is not None)
+    if out is None and report["counts"]["moved"]:
+        next_steps(store, (f"diger ids diff {shlex.quote(old)} {shlex.quote(new)} --migration FILE", "every item's old and new ID, as Parquet"))
+
+
+def _show_diff(report: dict[str, Any], old: str, new: str, weighed: bool) -> None:
+    from orchestration.engine.console import print_table
+    from orchestration.serving.titles import short
+
     counts, shares, weighted = report["counts"], report["shares"], report["weighted"]
     rows = [[told, f"{counts[key]:,}", f"{shares[key]:.1%}", f"{weighted[key]:.1%}"] for key, told in _TOLD.items()]
     for level, (share, heavy) in enumerate(zip(shares["level_differs"], weighted["level_differs"], strict=True), start=1):
         rows.append([f"code {level} differs", "", f"{share:.1%}", f"{heavy:.1%}"])
     rows += [["added", f"{counts['added']:,}", "", ""], ["removed", f"{counts['removed']:,}", "", ""]]
-    print_table(f"IDs from {old} to {new}", ["", "items", "of common items", "by traffic" if traffic else "unweighted"], rows)
+    print_table(f"IDs from {old} to {new}", ["", "items", "of common items", "by traffic" if weighed else "unweighted"], rows)
+    if report["moved"]:
+        moved = [[str(row["item_id"]), short(row["title"]), row["old"], row["new"]] for row in report["moved"]]
+        print_table(f"Moved: {len(moved)} of {counts['moved']:,}", ["item_id", "title", "old ID", "new ID"], moved)
     if report["histories"]:
         found = report["histories"]
         print(f"{found['changed_users']:,} of {found['users']:,} users have an item with another ID in their history")
+
+
+def _moved(store: Store, change: pa.Table, weights: pa.Table | None, limit: int) -> list[dict[str, Any]]:
+    """Items whose codes changed, those with most events first: item_id, title (by the newest catalogue), old and new ID."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from diger_core.ids.notation import id_of
+    from diger_core.item_ids import index_of
+    from orchestration.audit.id_rows import title_in
+    from orchestration.audit.index import Index
+
+    rows = change.filter(pc.equal(change["status"], "moved"))
+    if not len(rows) or not limit:
+        return []
+    traffic = np.zeros(len(rows))
+    if weights is not None:
+        traffic = np.append(weights["weight"].to_numpy(), 0.0)[index_of(rows["item_id"], weights["item_id"])]
+    index, chosen = Index(store), rows.take(np.argsort(-traffic, kind="stable")[:limit]).to_pylist()
+    return [
+        {"item_id": row["item_id"], "title": title_in(index, str(row["item_id"])), "old": id_of(row, "old_"), "new": id_of(row, "new_")}
+        for row in chosen
+    ]
 
 
 _TOLD = {"kept": "whole ID kept", "suffix": "only the suffix differs", "moved": "a code differs"}
@@ -185,7 +229,7 @@ def _traffic(store: Store, holder: Artefact | None) -> tuple[Any, Any] | None:
     sequences = store.find("sequences", bundle["components"]["sequences"])
     if sequences is None:
         return None
-    seq = Sequences.from_tensors(sequences.tensors("sequences.safetensors"))
+    seq = Sequences.from_arrays(sequences.arrays("sequences.safetensors"))
     return pa.table({"item_id": sequences.table("items.parquet")["item_id"], "weight": training_counts(seq).astype(float)}), seq
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestration.cli.options import json_option, open_store, params_options, store_option
+from orchestration.cli.options import Source, json_option, next_steps, source_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,43 +19,49 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--item", metavar="ITEM_ID", help="The item whose semantic ID is wanted.")
-@click.option("--codes", "--id", "codes", metavar="C1,C2,C3,S", help="A semantic ID, or the beginning of one; with commas or dashes.")
-@click.option("--snapshot", metavar="DIR_OR_URL", help="The snapshot [default: from params].")
+@click.option("--id", "--codes", "codes", metavar="17-203-88-0", help="A semantic ID, or the beginning of one.")
 @click.option("--limit", default=20, show_default=True, help="At most so many items of a prefix.")
-@params_options
-@store_option
+@source_options
 @json_option
-def lookup(
-    item: str | None,
-    codes: str | None,
-    snapshot: str | None,
-    limit: int,
-    params_file: str | None,
-    overrides: tuple[str, ...],
-    store: str,
-    as_json: bool,
-) -> None:
-    """Find an item's semantic ID (--item), or the items of an ID or prefix (--codes)."""
+def lookup(item: str | None, codes: str | None, limit: int, source: Source, as_json: bool) -> None:
+    """Find an item's semantic ID (--item), or the items of an ID or prefix (--id)."""
     if (item is None) == (codes is None):
-        raise click.UsageError("give either --item or --codes")
+        raise click.UsageError("give either --item or --id")
     from diger_core.errors import DigerError
+    from diger_core.ids.notation import id_of
+    from diger_core.progress import Silent
     from orchestration.engine.console import print_json, print_table
-    from orchestration.engine.registry import register
-    from orchestration.engine.runner import Session
-    from orchestration.params.load import load_params
+    from orchestration.serving.titles import short
 
-    params = load_params(params_file, overrides)
-    opened = open_store(store)
-    artefact = id_table_of(Session(opened, params, register(opened, snapshot or params.snapshot)))
-    table = artefact.table("items_by_code.parquet")
-    rows = by_item(table, item) if item is not None else by_codes(table, str(codes))
-    if not rows:
+    store = source.open()
+    session = source.session(store, Silent(), "diger lookup")
+    table = id_table_of(session).table("items_by_code.parquet")
+    found = by_item(table, item) if item is not None else by_codes(table, str(codes))
+    if not len(found):
         raise DigerError(f"no item {item!r} in the ID table: check its spelling" if item is not None else f"no item has the ID or prefix {codes}")
+    rows = with_titles(session, found.slice(0, limit))
     if as_json:
-        print_json(rows[:limit])
+        print_json(rows)
         return
-    columns = list(rows[0])
-    print_table(f"{len(rows):,} item{'s' * (len(rows) != 1)}", columns, [[str(row[c]) for c in columns] for row in rows[:limit]])
+    cut = f", the first {limit:,} of them" if len(found) > limit else ""
+    title = f"{len(found):,} item{'s' * (len(found) != 1)}{cut}"
+    print_table(title, ["item_id", "title", "ID"], [[str(row["item_id"]), short(row["title"]), str(id_of(row))] for row in rows])
+    first = shlex.quote(str(rows[0]["item_id"]))
+    next_steps(source.store_url, (f"diger similar {first}", "items like it"), (f"diger item {first} --history", "every ID that it has had"))
+
+
+def with_titles(session: Session, table: pa.Table) -> list[dict[str, Any]]:
+    """The table's rows, each with `title` (null where the catalogue has no text) and `id`, its semantic ID as it is written."""
+    from diger_core.ids.notation import id_of
+    from orchestration.engine.runner import MissingInput
+    from orchestration.graph import BY_NAME
+    from orchestration.serving.titles import Titles
+
+    try:
+        titles = Titles.of(session.find(BY_NAME["validated_items"]))(table["item_id"])
+    except MissingInput:  # IDs of other parameters than these
+        titles = [None] * len(table)
+    return [{**row, "title": title, "id": id_of(row)} for row, title in zip(table.to_pylist(), titles, strict=True)]
 
 
 def id_table_of(session: Session) -> Artefact:
@@ -77,26 +83,35 @@ def id_table_of(session: Session) -> Artefact:
         raise
 
 
-def by_item(table: pa.Table, item: str) -> list[dict[str, Any]]:
-    """Rows whose item_id, as text, is `item`."""
+def by_item(table: pa.Table, item: str) -> pa.Table:
+    """Rows whose item_id, as text, is `item`; where there is none and it has the form of an ID, the row of that ID."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows: list[dict[str, Any]] = table.filter(pc.equal(pc.cast(table["item_id"], pa.string()), item)).to_pylist()
-    return rows
+    from diger_core.ids.notation import read
+
+    found = table.filter(pc.equal(pc.cast(table["item_id"], pa.string()), item))
+    numbers = read(item)
+    return by_codes(table, item) if not len(found) and numbers is not None and len(numbers) == len(_levels(table)) else found
 
 
-def by_codes(table: pa.Table, codes: str) -> list[dict[str, Any]]:
+def by_codes(table: pa.Table, codes: str) -> pa.Table:
     """Rows whose ID begins with the given codes."""
     import pyarrow.compute as pc
 
-    levels = [name for name in table.column_names if name.startswith("code_")] + ["suffix"]
-    parts = codes.replace("-", ",").split(",")
-    if len(parts) > len(levels) or not all(re.fullmatch(r" *[0-9]{1,9} *", part) for part in parts):
-        raise click.BadParameter(f"{codes!r}: give at most {len(levels)} whole numbers, separated by commas or dashes", param_hint="--codes")
+    from diger_core.ids.notation import read
+
+    levels, numbers = _levels(table), read(codes)
+    if numbers is None or len(numbers) > len(levels):
+        raise click.BadParameter(f"{codes!r}: write at most {len(levels)} whole numbers with dashes, as in 17-203-88-0", param_hint="--id")
     mask = None
-    for name, part in zip(levels, parts, strict=False):
-        same = pc.equal(table[name], int(part))
+    for name, number in zip(levels, numbers, strict=False):
+        same = pc.equal(table[name], number)
         mask = same if mask is None else pc.and_(mask, same)
-    rows: list[dict[str, Any]] = table.filter(mask).to_pylist()
-    return rows
+    return table.filter(mask)
+
+
+def _levels(table: pa.Table) -> list[str]:
+    from diger_core.ids.notation import code_columns
+
+    return [*code_columns(table.column_names), "suffix"]

@@ -1,15 +1,24 @@
-"""Options that several subcommands share."""
+"""Options that several subcommands share, and what they all say at their end."""
 
 from __future__ import annotations
 
+import functools
 import os
+import shlex
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from diger_core.progress import Progress
     from diger_core.store.artefacts import Store
+    from orchestration.engine.registry import Registered
+    from orchestration.engine.runner import Session
+    from orchestration.params.sections import Params
 
 DEFAULT_STORE = "store"
 _PRESET = "diger.preset"  # in the click context: the overrides of --preset
@@ -22,7 +31,12 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def params_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
-        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", callback=_after_preset, help="Override one parameter; may be repeated."
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        callback=_after_preset,
+        help="Override one parameter; may be repeated. Of one key given twice the last counts.",
     )(command)
     command = click.option(
         "--preset",
@@ -43,6 +57,12 @@ def _preset(context: click.Context, option: click.Parameter, name: str | None) -
 
 
 def _after_preset(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    last: dict[str, str] = {}
+    for override in given:
+        key, _, value = override.partition("=")
+        if key.strip() in last:
+            print(f"--set {key.strip()} is given more than once: {value} counts, {last[key.strip()]} does not", file=sys.stderr)
+        last[key.strip()] = value
     found: tuple[str, ...] = context.meta.get(_PRESET, ())
     return found + given
 
@@ -51,12 +71,72 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON.")(command)
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a command works on: a snapshot, parameters and a store, as `source_options` ask for them."""
+
+    given: str | None  # --snapshot
+    params_file: str | None
+    overrides: tuple[str, ...]
+    store_url: str
+
+    def with_overrides(self, *more: str) -> Source:
+        return Source(self.given, self.params_file, (*self.overrides, *more), self.store_url)
+
+    def params(self) -> Params:
+        """The parameters, checked. DigerError names what is wrong."""
+        from orchestration.params.load import load_params
+
+        return load_params(self.params_file, self.overrides)
+
+    def open(self) -> Store:
+        return open_store(self.store_url)
+
+    def snapshot(self) -> str:
+        """The snapshot's place: the one that was given, or that of the parameters."""
+        return self.given or self.params().snapshot
+
+    def register(self, store: Store) -> Registered:
+        from orchestration.engine.registry import register
+
+        return register(store, self.snapshot())
+
+    def session(self, store: Store, progress: Progress, command: str) -> Session:
+        """The session of this snapshot for a command that runs stages without Dagster."""
+        from orchestration.engine.runner import Session
+
+        return Session(store, self.params(), self.register(store), progress, {"launched_by": command})
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--snapshot, --params, --preset, --set and --store, which the command gets as one `source`."""
+
+    @functools.wraps(command)
+    def called(*arguments: Any, snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, **named: Any) -> Any:
+        return command(*arguments, source=Source(snapshot, params_file, overrides, store), **named)
+
+    return click.option("--snapshot", metavar="DIR_OR_URL", help="Directory or s3:// URL of the snapshot [default: from params].")(
+        params_options(store_option(called))
+    )
+
+
 def open_store(url: str) -> Store:
     """The store of a command. The project's own one (the default, or $DIGER_STORE) first takes up what `dvc pull` has brought."""
     from diger_core.store.artefacts import Store
-    from orchestration.on_dvc import adopt
+    from orchestration.graph import PIPELINE
 
     store = Store(url)
-    if store.root.is_local and url in (DEFAULT_STORE, os.environ.get("DIGER_STORE")):
+    if store.root.is_local and url in (DEFAULT_STORE, os.environ.get("DIGER_STORE")) and Path(PIPELINE).is_dir():
+        from orchestration.on_dvc import adopt
+
         adopt(store)
     return store
+
+
+def next_steps(store_url: str, *steps: tuple[str, str]) -> None:
+    """What a person may do next, as commands that name this store where it is not the one that they would take by themselves."""
+    from orchestration.engine.console import print_next
+
+    own = os.environ.get("DIGER_STORE", DEFAULT_STORE)
+    there = "" if store_url == own else f" --store {shlex.quote(store_url)}"
+    print_next([(f"{command}{there}" if command.startswith("diger ") else command, why) for command, why in steps])

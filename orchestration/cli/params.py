@@ -1,4 +1,4 @@
-"""`diger params`: what a run would use, and the reference of every key."""
+"""`diger params`: what a run would use, what each key means, what is not the default, and the reference of every key."""
 
 from __future__ import annotations
 
@@ -8,33 +8,37 @@ from orchestration.cli.options import params_options
 
 
 @click.command()
+@click.argument("sections", nargs=-1, metavar="[SECTION…]")
 @params_options
+@click.option("--changed", is_flag=True, help="Only what differs from the defaults.")
+@click.option("--bare", is_flag=True, help="Without meanings and defaults.")
 @click.option("--markdown", "as_reference", is_flag=True, help="Print the reference of all sections and keys (docs/configuration.md) instead.")
 @click.option("--suggest", metavar="SNAPSHOT", help="Print values for a snapshot by its size instead, with reasons: a params.yaml to start from.")
-def params(params_file: str | None, overrides: tuple[str, ...], as_reference: bool, suggest: str | None) -> None:
-    """Show all parameters with defaults filled in, as YAML; wrong keys and values are named."""
+def params(
+    sections: tuple[str, ...],
+    params_file: str | None,
+    overrides: tuple[str, ...],
+    changed: bool,
+    bare: bool,
+    as_reference: bool,
+    suggest: str | None,
+) -> None:
+    """Show all parameters, or those of SECTIONs, as YAML: each with its meaning and, where it is not the default, with the default.
+
+    What is printed can be used as a params.yaml. Wrong keys and values are named.
+    """
     if suggest is not None:
         from orchestration.params.suggest import suggestion
         from orchestration.validation.snapshot_size import snapshot_size
 
         print(suggestion(snapshot_size(suggest)), end="")
         return
-    import dataclasses
-
-    import yaml
-
-    from orchestration.params.load import load_params
-
     if as_reference:
         from orchestration.params.reference import markdown
 
         print(markdown(), end="")
         return
-    loaded = load_params(params_file, overrides)
-    print(yaml.safe_dump(_plain(dataclasses.asdict(loaded)), sort_keys=False, allow_unicode=True), end="")
+    from orchestration.params.load import load_params
+    from orchestration.params.shown import shown
 
-
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    print(shown(load_params(params_file, overrides), sections, changed=changed, meanings=not bare), end="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 import time
 from dataclasses import asdict
@@ -9,53 +10,49 @@ from typing import Any
 
 import click
 
-from diger_core.errors import DigerError
-from orchestration.cli.options import json_option, open_store, params_options, store_option
+from diger_core.errors import Refused
+from orchestration.cli.options import Source, json_option, next_steps, source_options
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 
 @click.command()
-@click.option("--snapshot", metavar="DIR_OR_URL", help="Directory or s3:// URL with interactions.parquet and items.parquet [default: from params].")
-@params_options
-@store_option
+@source_options
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; at the end the verdict and the report's place alone.")
 @json_option
-def run(snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, until: str | None, quiet: bool, as_json: bool) -> None:
+def run(source: Source, until: str | None, quiet: bool, as_json: bool) -> None:
     """Run the whole flow on a snapshot: from raw events to the report and, where the gate accepts, the release.
 
-    Stages whose inputs and parameters are unchanged are reused. The run also shows in Dagster's UI (`make ui`).
+    Stages whose inputs and parameters are unchanged are reused. The run also shows in Dagster's UI (`make ui`), under Runs and under job `retrain`.
+    Exit code 3 where the gate refuses the candidate: everything ran, and the report says why.
     """
     from orchestration.engine.console import console_progress
     from orchestration.graph import BY_NAME
-    from orchestration.params.load import load_params
 
     if until is not None and until not in BY_NAME:
         raise click.BadParameter(f"{until} is not a stage; the stages are {', '.join(BY_NAME)}", param_hint="--until")
-    source = snapshot or load_params(params_file, overrides).snapshot
     with console_progress(quiet=quiet) as progress:
-        summary = run_snapshot(source, params_file, overrides, store, progress, [until] if until else [])
+        summary = run_snapshot(source, progress, [until] if until else [])
     show(summary, as_json, quiet)
+    if not as_json and not quiet:
+        next_steps(source.store_url, *follow_up(summary, until, source.given))
     if "refused" in summary:
-        raise DigerError(summary["refused"])
+        raise Refused(summary["refused"])
 
 
-def run_snapshot(
-    source: str, params_file: str | None, overrides: tuple[str, ...], store_url: str, progress: Any, targets: list[str]
-) -> dict[str, Any]:
+def run_snapshot(source: Source, progress: Any, targets: list[str]) -> dict[str, Any]:
     """Registers the snapshot, runs the flow, and returns a summary of plain values."""
     from orchestration.champion.log import current
-    from orchestration.engine.registry import register
-    from orchestration.on_dagster.launch import Refused, run_flow
+    from orchestration.on_dagster.launch import RefusedRun, run_flow
 
     started = time.monotonic()
-    store = open_store(store_url)
-    entry = register(store, source)
+    store = source.open()
+    entry = source.register(store)
     progress.message(f"snapshot {entry.key} ({entry.url})")
     refused: str | None = None
     try:
-        results = run_flow(store, entry, params_file, overrides, progress, targets)
-    except Refused as refusal:
+        results = run_flow(store, entry, source.params_file, source.overrides, progress, targets)
+    except RefusedRun as refusal:
         results, refused = refusal.results, str(refusal)
     summary: dict[str, Any] = {
         "snapshot": entry.key,
@@ -98,11 +95,40 @@ def show(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
         show_verdict(summary["verdict"], quiet)
     if "champion" in summary and not quiet:
         champion = summary["champion"]
-        print(f"Champion: {'none' if champion is None else champion['bundle'][:12] + ', entry ' + str(champion['number']) + ' of the log'}")
+        told = "none, nothing serves yet" if champion is None else f"{champion['bundle'][:12]}, entry {champion['number']} of the log"
+        print(f"Champion: {told}")
     if "report" in summary:
         print(f"Report: {summary['report']}")
     if not quiet:
-        print(f"Done in {summary['seconds']} s; snapshot {summary['snapshot']}")
+        print(f"Done in {duration(summary['seconds'])}; snapshot {summary['snapshot']}")
+
+
+def follow_up(summary: dict[str, Any], until: str | None = None, given: str | None = None) -> list[tuple[str, str]]:
+    """What to do after a run: read the report, then what its verdict asks for."""
+    of = f" --snapshot {shlex.quote(given)}" if given else ""
+    if "report" not in summary:
+        last = until or list(summary["artefacts"])[-1]
+        return [
+            (f"diger why {summary['artefacts'][last][:12]}", "what it was made from"),
+            (f"diger run{of}", "the whole flow; what is done is reused"),
+        ]
+    seen = ("diger ui", "the report and all stages in the browser")
+    champion = summary.get("champion")
+    if "refused" in summary:
+        again = "retraining.epochs" if champion else "training.epochs"
+        return [
+            (f"diger report show {summary['artefacts']['report'][:12]}", "why, in full"),
+            (f"diger run{of} --set {again}=N", "train longer"),
+            seen,
+        ]
+    if champion is not None and champion["number"] > 1:
+        return [("diger report compare champion~1 champion", "what changed since the model before"), ("diger recommend --users ID", "a list"), seen]
+    return [("diger recommend --users ID", "what the new model recommends to somebody"), ("diger why champion", "what it was made from"), seen]
+
+
+def duration(seconds: float) -> str:
+    """3.2 s, 48 s, 5 min 12 s."""
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 120 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
 def show_verdict(found: dict[str, Any], quiet: bool = False) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from orchestration.cli.options import json_option, open_store, params_options, store_option
+from orchestration.cli.options import Source, json_option, next_steps, source_options
 
 if TYPE_CHECKING:
     from diger_core.progress import Progress
-    from orchestration.params.sections import Params
+    from diger_core.store.artefacts import Store
     from orchestration.serving.similar import Answer, SimilarItems
 
 
@@ -27,36 +28,22 @@ if TYPE_CHECKING:
 )
 @click.option("--all", "everything", is_flag=True, help="Every item of the catalogue, to --out.")
 @click.option("--out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Parquet: item_id, similar_id, rank, score.")
-@click.option("--snapshot", metavar="DIR_OR_URL", help="The snapshot [default: from params].")
-@params_options
-@store_option
+@source_options
 @json_option
-def similar(
-    items: tuple[str, ...],
-    k: int,
-    kind: str,
-    everything: bool,
-    out: Path | None,
-    snapshot: str | None,
-    params_file: str | None,
-    overrides: tuple[str, ...],
-    store: str,
-    as_json: bool,
-) -> None:
+def similar(items: tuple[str, ...], k: int, kind: str, everything: bool, out: Path | None, source: Source, as_json: bool) -> None:
     """Show the items that are most like each ITEM, or write those of the whole catalogue (--all --out FILE).
 
-    Nothing is trained: the answer is counted from all events and read from the items' texts, so a new item has one at once.
+    ITEM is an item's own id, or its semantic ID (17-203-88-0). Nothing is trained: the answer is counted from all events and read from the items'
+    texts, so a new item has one at once. Exit code 1 where an ITEM is not in the catalogue; the others are answered.
     """
     if bool(items) == everything or everything != (out is not None):
         raise click.UsageError("give items, or --all with --out FILE")
-    from orchestration.engine.console import console_progress, print_json, print_table
-    from orchestration.params.load import load_params
-    from orchestration.serving.given_ids import cast_ids
+    from orchestration.engine.console import console_progress, print_json
     from orchestration.serving.similar import KINDS
 
-    params, chosen = load_params(params_file, overrides), next(each for each in KINDS if each == kind)
+    chosen, store = next(each for each in KINDS if each == kind), source.open()
     with console_progress() as progress:
-        opened = open_tables(params, snapshot or params.snapshot, store, progress)
+        opened = open_tables(source, store, progress)
         if out is not None:
             written = opened.export(out, k, chosen, progress)
     if out is not None:
@@ -67,45 +54,59 @@ def similar(
         return
     import pyarrow as pa
 
-    answers = opened.answers(cast_ids(pa.array(items), opened.item_ids.type, "ITEM", " ".join(items)), k, chosen)
+    from orchestration.serving.given_ids import cast_ids
+
+    named = [_meant(store, opened, item) for item in items]
+    answers, unknown = opened.answers(cast_ids(pa.array(named), opened.item_ids.type, "ITEM", " ".join(items)), k, chosen)
     if as_json:
         print_json(answers)
-        return
+    else:
+        _show(answers)
+    if unknown is not None:
+        raise unknown
+    if not as_json:
+        next_steps(
+            source.store_url,
+            (f"diger lookup --item {shlex.quote(named[0])}", "its semantic ID"),
+            ("diger similar --all --out FILE", "the whole catalogue's"),
+        )
+
+
+def _meant(store: Store, opened: SimilarItems, item: str) -> str:
+    """The item itself, or the one whose semantic ID this is."""
+    from diger_core.ids.notation import read
+
+    if read(item) is None or "-" not in item or opened.holds(item):
+        return item
+    from orchestration.audit.index import Index
+    from orchestration.audit.names import item_meant
+
+    return item_meant(Index(store), item)
+
+
+def _show(answers: list[Answer]) -> None:
+    from orchestration.engine.console import digits, print_table, say
+    from orchestration.serving.titles import named, short
+
     for answer in answers:
+        told = named(answer["item_id"], answer["title"])
         if answer["why"] is not None:
-            print(f"{named(answer)} has no neighbours: {answer['why']}")
+            say(f"{told} has no neighbours: {answer['why']}")
             continue
-        rows = [[str(place + 1), str(n["item_id"]), short(n["title"]), f"{n['score']:.4f}"] for place, n in enumerate(answer["neighbours"])]
-        print_table(f"Like {named(answer)}", ["", "item_id", "title", "score"], rows)
+        rows = [[str(place + 1), str(n["item_id"]), short(n["title"]), f"{digits(n['score'])}"] for place, n in enumerate(answer["neighbours"])]
+        print_table(f"Like {told}", ["", "item_id", "title", "score"], rows)
 
 
-def open_tables(params: Params, snapshot: str, store_url: str, progress: Progress) -> SimilarItems:
+def open_tables(source: Source, store: Store, progress: Progress) -> SimilarItems:
     """Brings the snapshot as far as `neighbours` (nothing is trained) and opens its tables."""
-    from orchestration.engine.registry import register
-    from orchestration.engine.runner import Session, refuse_failed
+    from orchestration.engine.runner import refuse_failed
     from orchestration.graph import BY_NAME, STAGES, upstream
     from orchestration.serving.similar import SimilarItems
 
-    store = open_store(store_url)
-    session = Session(store, params, register(store, snapshot), progress, {"launched_by": "diger similar"})
+    session = source.session(store, progress, "diger similar")
     needed = upstream({"neighbours"})
     for stage in STAGES:
         if stage.name in needed:
             refuse_failed(session.materialise(stage).artefact)
     found = {name: session.find(BY_NAME[name]) for name in ("sequences", "validated_items", "neighbours")}
-    return SimilarItems.of(**found, text_weight=params.training.teacher.text)
-
-
-def named(answer: Answer) -> str:
-    """The item's id with its title behind it; what a terminal would obey is escaped."""
-    from orchestration.engine.console import visible
-
-    title, item = short(answer["title"]), visible(str(answer["item_id"]))
-    return f"{item} ({title})" if title else item
-
-
-def short(title: str | None) -> str:
-    """A title fit for a table, or nothing."""
-    from orchestration.verdict.report.text import printable
-
-    return printable(title, 60) if title else ""
+    return SimilarItems.of(**found, text_weight=session.params.training.teacher.text)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
-from orchestration.cli.options import json_option, open_store, store_option
+from orchestration.cli.options import json_option, next_steps, open_store, store_option
 
 
 @click.group()
@@ -20,8 +22,10 @@ def add(urls: tuple[str, ...], store: str) -> None:
     from orchestration.on_dagster.partitions import add_snapshots
 
     open_store(store)
-    for entry in add_snapshots(store, list(urls)):
+    added = add_snapshots(store, list(urls))
+    for entry in added:
         print(f"{entry.key}  {entry.url}")
+    next_steps(store, (f"diger run --snapshot {shlex.quote(added[-1].url)}", "train, judge, release"), ("diger ui", "the same in the browser"))
 
 
 @snapshot.command(name="list")
@@ -37,6 +41,13 @@ def list_(store: str, as_json: bool) -> None:
         print_json([dict(entry.__dict__) for entry in entries])
         return
     rows = [
-        [e.key, e.url, f"{e.files['items.parquet']['rows']:,}", f"{e.files['interactions.parquet']['rows']:,}", e.registered_at[:19]] for e in entries
+        [
+            e.key,
+            e.url,
+            f"{e.files['items.parquet']['rows']:,}",
+            f"{e.files['interactions.parquet']['rows']:,}",
+            e.registered_at[:16].replace("T", " "),
+        ]
+        for e in entries
     ]
     print_table("Snapshots", ["key", "where", "items", "events", "registered"], rows)

@@ -3,83 +3,75 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestration.cli.options import json_option, open_store, params_options, store_option
+from orchestration.cli.options import Source, json_option, next_steps, source_options
+
+if TYPE_CHECKING:
+    from diger_core.progress import Progress
+    from diger_core.store.artefacts import Store
 
 
 @click.command()
-@click.option("--snapshot", metavar="DIR_OR_URL", help="Directory or s3:// URL of the snapshot [default: from params].")
 @click.option("--trials", type=click.IntRange(min=1), help="Trials of the search [default: decay_search.trials].")
 @click.option("--searcher", type=click.Choice(["random", "grid", "optuna"]), help="Where configurations come from [default: decay_search.searcher].")
 @click.option("--resume", metavar="STUDY", help="Continue a study, by its name or the beginning of it: same snapshot, same parameters.")
 @click.option("--list", "list_only", is_flag=True, help="List the studies of the store.")
 @click.option("--promote", is_flag=True, help="Train the joint model in full with the winner's configuration.")
-@params_options
-@store_option
+@source_options
 @json_option
-def tune(
-    snapshot: str | None,
-    trials: int | None,
-    searcher: str | None,
-    resume: str | None,
-    list_only: bool,
-    promote: bool,
-    params_file: str | None,
-    overrides: tuple[str, ...],
-    store: str,
-    as_json: bool,
-) -> None:
+def tune(trials: int | None, searcher: str | None, resume: str | None, list_only: bool, promote: bool, source: Source, as_json: bool) -> None:
     """Search for a decay schedule by validation NDCG@10.
 
     The same command continues with a study that was stopped; one that is finished is shown. Trials run beside each other as the cluster has room.
     """
-    opened = open_store(store)
+    opened = source.open()
     if list_only:
         list_studies(opened, as_json)
         return
     from orchestration.engine.console import console_progress
 
     started = time.monotonic()
-    if resume is not None and (snapshot or params_file or overrides or trials or searcher):
+    if resume is not None and (source.given or source.params_file or source.overrides or trials or searcher):
         raise click.UsageError("--resume takes the study's own snapshot and parameters: give it alone, or with --promote and --store")
     chosen = [f"decay_search.{name}={value}" for name, value in (("trials", trials), ("searcher", searcher)) if value is not None]
     with console_progress() as progress:
-        found = _run(opened, snapshot, params_file, (*overrides, *chosen), resume, promote, progress)
+        found = _run(opened, source.with_overrides(*chosen), resume, promote, progress)
     show({**found, "seconds": round(time.monotonic() - started, 1)}, as_json)
+    if not as_json:
+        study = found["study"]["study"][:12]
+        step = ("diger run --set SECTION.KEY=VALUE", "use it") if promote else (f"diger tune --resume {study} --promote", "train the winner in full")
+        next_steps(source.store_url, step, (f"diger why {found['artefact'][:12]}", "what the study was made from"))
 
 
-def _run(
-    store: Any, snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], resume: str | None, promote: bool, progress: Any
-) -> dict[str, Any]:
+def _run(store: Store, source: Source, resume: str | None, promote: bool, progress: Progress) -> dict[str, Any]:
     import tempfile
     from pathlib import Path
 
     import yaml
 
-    from orchestration.engine.registry import lookup, register
+    from orchestration.engine.registry import lookup
     from orchestration.on_dagster.launch import run_flow
-    from orchestration.params.load import load_params
     from orchestration.search.journal import described
 
     target = "tuned_model" if promote else "decay_search"
     with tempfile.TemporaryDirectory() as folder:
         if resume is not None:
             study = described(store, resume)
-            entry, params_file, overrides = lookup(store, study["snapshot"]), str(Path(folder) / "params.yaml"), ()
-            Path(params_file).write_text(yaml.safe_dump(study["params"], allow_unicode=True), encoding="utf-8")
+            entry, source = lookup(store, study["snapshot"]), Source(None, str(Path(folder) / "params.yaml"), (), source.store_url)
+            Path(str(source.params_file)).write_text(yaml.safe_dump(study["params"], allow_unicode=True), encoding="utf-8")
         else:
-            entry = register(store, snapshot or load_params(params_file, overrides).snapshot)
+            entry = source.register(store)
         progress.message(f"snapshot {entry.key} ({entry.url})")
-        results = run_flow(store, entry, params_file, overrides, progress, [target])
+        results = run_flow(store, entry, source.params_file, source.overrides, progress, [target])
     artefact = results["decay_search"].artefact
     found = {"study": artefact.json("study.json"), "report": str(artefact.path("report.html")), "artefact": artefact.hash, "snapshot": entry.key}
     return found | ({"promoted": results["tuned_model"].artefact.json("promotion.json")} if promote else {})
 
 
-def list_studies(store: Any, as_json: bool) -> None:
+def list_studies(store: Store, as_json: bool) -> None:
     """One line a study: what was tried and how far it is."""
     from orchestration.engine.console import print_json, print_table
     from orchestration.search.journal import Journal, studies
@@ -137,7 +129,7 @@ def show(found: dict[str, Any], as_json: bool) -> None:
     if "promoted" in found:
         print(f"Promoted: joint model {found['promoted']['joint_model'][:12]}, of study {study['study'][:12]}, trial {study['winner']['trial']}")
     print(f"Report: {found['report']}")
-    print(f"Done in {found['seconds']} s; snapshot {found['snapshot']}")
+    print(f"Done in {found['seconds']:.0f} s; snapshot {found['snapshot']}")
 
 
 def _score(value: float | None) -> str:

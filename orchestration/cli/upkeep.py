@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from datetime import timedelta
 
 import click
 
-from orchestration.cli.options import json_option, open_store, store_option
+from orchestration.cli.options import json_option, next_steps, open_store, store_option
 
 wait_option = click.option(
     "--wait",
@@ -55,7 +56,8 @@ def gc(delete: bool, keep_releases: int | None, keep_reports: int | None, min_ag
     if found.running and not delete:
         print(f"at work now: {found.running[0]}: --delete waits for it as long as --wait says, then refuses")
     if not delete and (found.remove or found.litter):
-        print("nothing was changed: give --delete to remove it")
+        print("nothing was changed")
+        next_steps(store, ("diger gc --delete", "remove it"))
 
 
 @click.command()
@@ -84,6 +86,9 @@ def forget(user: str, yes: bool, dry_run: bool, wait: float, as_json: bool, stor
         found, replaced = act(index, user, wait, tell)
         if not as_json:
             print(f"rewrote {len(replaced)} artefacts, removed {len(found.pages)} others; `diger why` explains each gap")
+            next_steps(store, ("diger verify", "the whole store again"), ("diger run", "a model that never saw the user"))
+    elif dry_run and (found.holders or found.pages) and not as_json:
+        next_steps(store, (f"diger forget {shlex.quote(user)}", "do it"))
     if as_json:
         print_json({**found.as_json(index), "done": bool(found.holders or found.pages) and not dry_run})
 

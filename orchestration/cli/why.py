@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestration.cli.options import json_option, open_store, store_option
+from orchestration.cli.options import json_option, next_steps, open_store, store_option
 from orchestration.engine.console import print_json, say
 
 if TYPE_CHECKING:
@@ -37,14 +38,15 @@ verify_option = click.option(
 @click.argument("what", metavar="X")
 @json_option
 @verify_option
-@click.option("--html", "page", metavar="FILE", help="Also draw the chain as a page.")
+@click.option("--html", "page", metavar="FILE", help="Also draw the chain as a page, with a picture.")
+@click.option("--depth", type=click.IntRange(0), metavar="N", help="Show at most N steps back [default: all the way].")
 @click.option("--all", "whole", is_flag=True, help="Unfold what lies behind earlier bundles.")
 @store_option
-def why(what: str, as_json: bool, verify: str | None, page: str | None, whole: bool, store: str) -> None:
+def why(what: str, as_json: bool, verify: str | None, page: str | None, depth: int | None, whole: bool, store: str) -> None:
     """Show what X was made from, back to the snapshot's bytes.
 
     X: the beginning of a hash (artefact, ID assignment, record), a path, a stage (its newest artefact), `champion`, `champion~1`,
-    `item:ID`, FILE#ROW of a table of recommendations, or a snapshot. Exit code 1 where anything is missing or differs.
+    `item:ITEM`, a semantic ID (17-203-88-0), FILE#ROW of a table of recommendations, or a snapshot. Exit code 1 where anything is missing or differs.
     """
     from orchestration.audit.chain import chain
     from orchestration.audit.index import Index
@@ -58,8 +60,15 @@ def why(what: str, as_json: bool, verify: str | None, page: str | None, whole: b
         from orchestration.audit.page import write_page
 
         write_page(page, index, found, outcome)
-    (_print_json if as_json else _print)(index, thing, found, outcome, whole)
+    if as_json:
+        _print_json(index, thing, found, outcome)
+    else:
+        _print(index, thing, found, outcome, whole, depth)
     faults = [*found.problems, *index.faults, *(outcome.faults if outcome else [])]
+    if not as_json:
+        steps = [] if verify else [(f"diger why {shlex.quote(what)} --verify", "every file hashed again")]
+        steps += [(page, "open it in a browser")] if page else [(f"diger why {shlex.quote(what)} --html FILE", "the chain as a picture")]
+        next_steps(store, *steps)
     if faults:
         sys.exit(1)
 
@@ -72,7 +81,7 @@ def _verified(index: Index, found: Chain, verify: str | None) -> Outcome | None:
     return verify_chain(index, found, content=verify == "content")
 
 
-def _print_json(index: Index, thing: Thing, found: Chain, outcome: Outcome | None, whole: bool) -> None:
+def _print_json(index: Index, thing: Thing, found: Chain, outcome: Outcome | None) -> None:
     from orchestration.audit import subject, tree
 
     value: dict[str, Any] = {"subject": subject.as_json(index, thing), **tree.as_json(index, found), "releases": subject.releases_json(index, thing)}
@@ -81,15 +90,15 @@ def _print_json(index: Index, thing: Thing, found: Chain, outcome: Outcome | Non
     print_json({**value, "faults": [*found.problems, *index.faults]})
 
 
-def _print(index: Index, thing: Thing, found: Chain, outcome: Outcome | None, whole: bool) -> None:
+def _print(index: Index, thing: Thing, found: Chain, outcome: Outcome | None, whole: bool, depth: int | None) -> None:
     from orchestration.audit import subject, tree
 
-    for line in subject.text(index, thing):
+    for told in subject.text(index, thing):
+        say("\n".join(tree.wrapped(told, "")))
+    for line in tree.text(index, found, whole, depth):
         say(line)
-    for line in tree.text(index, found, whole):
-        say(line)
-    for line in subject.released(index, thing):
-        say(line)
+    for told in subject.released(index, thing):
+        say("\n".join(tree.wrapped(told, "")))
     if outcome is not None:
         print_outcome(outcome)
 
@@ -165,7 +174,7 @@ def _print_uses(index: Index, uses: Uses) -> None:
         for hash_ in hashes:
             snapshots = ", ".join(sorted({str(made.snapshot) for made in index.makers[hash_] if made.snapshot}))
             gone = "" if hash_ in index.present else "  (no longer in the store)"
-            print(f"  {hash_[:12]}  {index.made_at(hash_)[:19].replace('T', ' ')}  {snapshots}{gone}")
+            print(f"  {hash_[:12]}  {index.made_at(hash_)[:16].replace('T', ' ')}  {snapshots}{gone}")
     for entry in uses.releases:
         start, end = period(index, entry)
         until = f"until {end[:19].replace('T', ' ')}" if end else "and still serves"

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -150,6 +150,16 @@ def _is_utf8(stream: TextIO) -> bool:
         return False
 
 
+def digits(value: float) -> str:
+    """Three digits that count: 0.510, 12.3, 4,210."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def _is_number(cell: str) -> bool:
+    """A number as people write one, also with an interval or as an ID; nothing counts as one, too."""
+    return not any(c.isalpha() for c in cell) and (not cell or any(c.isdigit() for c in cell) or cell in "–-")
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]], stream: TextIO | None = None) -> None:
     """A table for a terminal or a log; numbers right-aligned. Cells are shown as they are: no markup, no emoji codes, no escapes."""
     from rich.console import Console
@@ -157,14 +167,25 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], stream: T
     from rich.text import Text
 
     stream = stream or sys.stdout
-    table = Table(title=Text(visible(title)), title_justify="left")
+    table = Table()
     for index, column in enumerate(columns):
-        table.add_column(Text(visible(column)), justify="left" if index == 0 else "right", overflow="fold")
+        numbers = index > 0 and all(_is_number(row[index]) for row in rows)
+        table.add_column(Text(visible(column)), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))
-    Console(file=stream, width=None if stream.isatty() else 120).print(table)
+    console = Console(file=stream, width=None if stream.isatty() else 120)
+    console.print(Text(visible(title), style="bold"), soft_wrap=True)
+    console.print(table)
 
 
 def print_json(value: Any) -> None:
     """JSON on standard output; in ASCII alone where the output cannot hold more."""
     print(json.dumps(value, indent=1, ensure_ascii=not _is_utf8(sys.stdout)))
+
+
+def print_next(steps: Sequence[tuple[str, str]]) -> None:
+    """What a person may do next: (command, what for), each on a line of standard error, so that standard output stays the answer alone."""
+    width = max((len(command) for command, _ in steps), default=0)
+    sys.stdout.flush()
+    for place, (command, why) in enumerate(steps):
+        print(visible(f"{'Next: ' if place == 0 else '      '}{command:<{width}}  # {why}"), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What each check of the validated stages asks, in a sentence: what the UI shows of a check before, and beside, its result."""
+"""What each check of the validated stages and of the gate asks, in a sentence: what the UI shows of a check before, and beside, its result."""
 
 from __future__ import annotations
 
@@ -36,6 +36,27 @@ _TEXTS = {
     "gx_timestamp_not_future": "The kept table: no event lies in the future, or after `latest`.",
     "gx_events_in_order": "The kept table: each user's events are in order.",
     "gx_weight_not_negative": "The kept table: no weight is negative.",
+}
+
+# The rules of orchestration/verdict/gate/rules.py
+RULE_TEXTS = {
+    "servable": "The bundle, opened as it lies in the store, recommends to a sample of users.",
+    "no_alarm": "Training ended without a collapse or divergence alarm.",
+    "unique_ids": "Every item has a semantic ID of its own.",
+    "reserved_ids": "No item holds an ID that a released table gave to another.",
+    "unique_prefixes": "Enough different prefixes for the catalogue (`gate.min_unique_prefixes`).",
+    "coverage": "Enough of the catalogue stands in somebody's top 10 (`gate.min_coverage`).",
+    "most_popular": "The lists are not below the most popular items (`gate.beat_most_popular`).",
+    "best_baseline": "The lists' NDCG@10 is not below the best counting baseline's, beyond the 95% interval (`gate.beat_baseline`).",
+    "new_items": "On targets without a training event the lists keep enough of what texts alone find (`gate.min_new_items`).",
+    "relative_ndcg": "NDCG@10 over the champion's on the same users (`gate.min_relative_ndcg`, judged by `gate.judge`).",
+    "known_to_both": "The same on targets that both models know.",
+    "head": "No real loss on popular targets (`gate.min_relative_slice`).",
+    "tail": "No real loss on rare targets (`gate.min_relative_slice`).",
+    "anchor": "NDCG@10 over that of a bundle that stays the same, so that small losses do not add up (`gate.min_relative_anchor`).",
+    "relative_coverage": "Coverage of the catalogue over the champion's (`gate.min_relative_coverage`).",
+    "common_items": "The catalogue still has the champion's items (`gate.min_common_items`).",
+    "churn": "Events of items whose ID changed against the champion (`gate.max_churn`, at most).",
 }
 
 

@@ -10,8 +10,8 @@ import dagster as dg
 
 from diger_core.store.artefacts import Artefact
 from orchestration.graph import Stage
-from orchestration.on_dagster.check_texts import check_text
-from orchestration.verdict.gate.document import VERDICT, GateVerdict
+from orchestration.on_dagster.check_texts import RULE_TEXTS, check_text
+from orchestration.verdict.gate.document import VERDICT, GateVerdict, Rule
 
 if TYPE_CHECKING:
     from orchestration.validation.quarantine import Check, Checks
@@ -43,57 +43,100 @@ def _ids_mean_the_same(artefact: Artefact) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=not refused, check_name="ids_mean_the_same", severity=_ERROR, description=told)
 
 
-def _accepted(artefact: Artefact) -> dg.AssetCheckResult:
-    from orchestration.verdict.gate.gate import summary
-
-    verdict: GateVerdict = artefact.json(VERDICT)
-    passed = verdict["verdict"] == "accept"
-    met = sum(rule["passed"] for rule in verdict["rules"])
-    shown = {"rules_met": met, "rules": len(verdict["rules"])}
-    return dg.AssetCheckResult(passed=passed, check_name="accepted", severity=_ERROR, description=summary(verdict), metadata=shown)
-
-
 def _gate_accepts(artefact: Artefact) -> dg.AssetCheckResult:
     said = str(artefact.facts.get("gate", "the report was made without a gate"))
     passed = artefact.facts.get("gate_verdict") == "accept"
-    told = said if passed else f"{said} {_AFTER_REFUSAL}"
+    told = said if passed else f"{said} {AFTER_REFUSAL}"
     return dg.AssetCheckResult(passed=passed, check_name="gate_accepts", severity=_ERROR, description=told)
 
 
-_AFTER_REFUSAL = (
-    "The champion stays; check `accepted` of `gate` names each rule, the report shows why. Train longer or with other parameters and launch "
-    "again (Launchpad, overrides: training.epochs=20), or, where a rule asks too much of this catalogue, change it in section `gate` of params.yaml."
+AFTER_REFUSAL = (
+    "What served before still serves. The checks of `gate` name each rule, the report shows why. Train longer or with other parameters and launch "
+    "again (Launchpad, overrides: training.epochs=20, or retraining.epochs=20 where a champion was continued), or, where a rule asks too much of "
+    "this catalogue, change it in section `gate` of params.yaml."
 )
 
 
 @dataclass(frozen=True)
 class Signal:
-    """One check of a stage's artefact: a signal, not a gate. What may be released is decided by a stored verdict. The report is written for a
-    refused candidate, too, so it is the report's check that stops a run before release; release itself asks the stored verdict again."""
+    """One check of a stage's artefact: a signal, not a gate. What may be released is decided by a stored verdict, which release reads by itself: a
+    refusal is a result of a run, not its failure."""
 
     name: str
     text: str
     result: Callable[[Artefact], dg.AssetCheckResult]
-    blocking: bool = False
     told: bool = False  # what to do about its failure becomes a line of the run's log
 
     def specs(self, stage: Stage) -> list[dg.AssetCheckSpec]:
-        return [dg.AssetCheckSpec(self.name, asset=stage.name, description=self.text, blocking=self.blocking)]
+        return [dg.AssetCheckSpec(self.name, asset=stage.name, description=self.text)]
 
     def results(self, stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]:
         return [self.result(artefact)]
 
 
-class Validated:
-    """The checks of a validated stage, one for each expectation; a declared check without a stored result has failed."""
+class GateRules:
+    """The gate's verdict, and a check for each of its rules: what was found, what is wanted, and how much room there is between them."""
 
     told = False
 
     def specs(self, stage: Stage) -> list[dg.AssetCheckSpec]:
-        from orchestration.validation.expectations import expected_check_names
+        accepted = dg.AssetCheckSpec("accepted", asset=stage.name, description="The candidate meets every rule of the gate.")
+        return [accepted, *(dg.AssetCheckSpec(f"rule_{name}", asset=stage.name, description=text) for name, text in RULE_TEXTS.items())]
 
-        names = expected_check_names(stage.name)
-        return [dg.AssetCheckSpec(name, asset=stage.name, description=check_text(stage.name, name), blocking=True) for name in names]
+    def results(self, stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]:
+        from orchestration.verdict.gate.gate import summary
+
+        verdict: GateVerdict = artefact.json(VERDICT)
+        judged, met = {rule["name"]: rule for rule in verdict["rules"]}, sum(rule["passed"] for rule in verdict["rules"])
+        accepted = dg.AssetCheckResult(
+            passed=verdict["verdict"] == "accept",
+            check_name="accepted",
+            severity=_ERROR,
+            description=summary(verdict),
+            metadata={"rules_met": met, "rules": len(judged)},
+        )
+        return [accepted, *(_rule(name, judged.get(name)) for name in RULE_TEXTS)]
+
+
+def _rule(name: str, rule: Rule | None) -> dg.AssetCheckResult:
+    if rule is None:
+        told = "not asked of this candidate: there is no champion, or nothing to judge it by"
+        return dg.AssetCheckResult(passed=True, check_name=f"rule_{name}", severity=_ERROR, description=told)
+    found = {"observed": rule["observed"], "wanted": rule["wanted"], "margin": margin(rule)}
+    shown = {key: value for key, value in found.items() if value is not None}
+    plain = {key: _number(value) if isinstance(value, int | float) else str(value) for key, value in shown.items()}
+    excused = {"excused": True} if rule.get("excused") else {}
+    return dg.AssetCheckResult(
+        passed=rule["passed"], check_name=f"rule_{name}", severity=_ERROR, description=rule["message"], metadata={**plain, **excused}
+    )
+
+
+def margin(rule: Rule) -> float | None:
+    """How far what was found lies on the right side of what is wanted, in its own unit: negative where it does not; None where one is no number."""
+    observed, wanted = rule["observed"], rule["wanted"]
+    if not isinstance(observed, int | float) or not isinstance(wanted, int | float):
+        return None
+    return float(wanted - observed if rule["name"] in AT_MOST else observed - wanted)
+
+
+def _number(value: float) -> float | int:
+    return value if isinstance(value, int) else float(f"{value:.4g}")
+
+
+AT_MOST = ("unique_ids", "reserved_ids", "churn")  # rules that want no more than `wanted`
+
+
+class Validated:
+    """The checks of a validated stage, one for each expectation; a declared check without a stored result has failed. Those that only warn stop
+    nothing."""
+
+    told = False
+
+    def specs(self, stage: Stage) -> list[dg.AssetCheckSpec]:
+        from orchestration.validation.expectations import expected_check_names, stopping_check_names
+
+        names, stopping = expected_check_names(stage.name), stopping_check_names(stage.name)
+        return [dg.AssetCheckSpec(name, asset=stage.name, description=check_text(stage.name, name), blocking=name in stopping) for name in names]
 
     def results(self, stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]:
         found: Checks = artefact.json("checks.json")
@@ -125,13 +168,13 @@ def evaluation() -> Signal:
     )
 
 
-def gate() -> Signal:
-    return Signal("accepted", "The candidate meets every rule of the gate.", _accepted)
+def gate() -> GateRules:
+    return GateRules()
 
 
 def report() -> Signal:
-    text = "The gate has accepted the candidate; otherwise the run stops here, before release."
-    return Signal("gate_accepts", text, _gate_accepts, blocking=True, told=True)
+    text = "The gate has accepted the candidate. Where it has not, release refuses it."
+    return Signal("gate_accepts", text, _gate_accepts, told=True)
 
 
 # What an asset asks for

@@ -21,8 +21,8 @@ assign_new_items = dg.define_asset_job(
 retrain = dg.define_asset_job(
     "retrain",
     selection=_assets(*(stage.name for stage in FLOW if stage.name != "release")),
-    description="Everything from a registered snapshot to the gate's verdict and the report. What is unchanged is reused. A refused candidate fails "
-    "the run at its report; an accepted one is released by gate_and_release.",
+    description="Everything from a registered snapshot to the gate's verdict and the report. What is unchanged is reused. The verdict stands in the "
+    "checks of gate; an accepted candidate is released by gate_and_release.",
 )
 evaluate = dg.define_asset_job(
     "evaluate",

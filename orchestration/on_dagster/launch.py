@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from diger_core.errors import DigerError
+from diger_core.errors import DigerError, Refused
 from diger_core.progress import Progress
 from diger_core.store.artefacts import Store
 from diger_core.store.owner import identity
+from orchestration.champion.baseline import continues
 from orchestration.engine.registry import Registered
 from orchestration.engine.runner import MissingInput, Result, Session, refuse_failed
 from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
@@ -20,8 +20,8 @@ from orchestration.params.sections import Params
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 
-class Refused(DigerError):
-    """The gate has refused the candidate: the flow ran to its report, and the champion stays. `results`: of the stages that ran."""
+class RefusedRun(Refused):
+    """The gate has refused the candidate: the flow ran to its report, and what served before still serves. `results`: of the stages that ran."""
 
     results: dict[str, Result]
 
@@ -33,41 +33,50 @@ def run_flow(
     params = load_params(params_file, overrides)  # before Dagster starts: a wrong key is the user's to fix, not a failed run
     store.root.writable()
     chosen = upstream(set(targets)) if targets else {stage.name for stage in FLOW}
-    try:
-        _materialise(store, snapshot, params_file, overrides, progress, chosen)
-    except Refused as refused:
-        refused.results = _results(store, snapshot, params, chosen - {"release"})
-        raise
+    if "joint_model" in chosen and continues(params, store, snapshot):
+        for line in params.retraining.shadowed(overrides):
+            progress.message(line)
+    from orchestration.on_dagster.recorded import jobs_of
+
+    for job, stages in jobs_of(chosen):
+        if stages == {"release"}:  # behind a retraining: a refused candidate has its report, and no run that is bound to fail
+            _refuse(store, snapshot, params, chosen)
+        _materialise(store, snapshot, params_file, overrides, progress, job, stages)
+    if "report" in chosen:
+        _refuse(store, snapshot, params, chosen)
     return _results(store, snapshot, params, chosen)
 
 
-def _materialise(store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str], progress: Progress, chosen: set[str]) -> None:
+def _refuse(store: Store, snapshot: Registered, params: Params, chosen: set[str]) -> None:
+    """`RefusedRun` where the gate's stored verdict on this run's candidate is a refusal."""
+    verdict: GateVerdict = Session(store, params, snapshot).find(BY_NAME["gate"]).json(VERDICT)
+    if verdict["verdict"] != "accept":
+        from orchestration.verdict.report.gate import refusal
+
+        refused = RefusedRun(refusal(verdict))
+        refused.results = _results(store, snapshot, params, chosen - {"release"})
+        raise refused
+
+
+def _materialise(
+    store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str], progress: Progress, job: str, stages: set[str]
+) -> None:
     import dagster as dg
 
-    from assets import ASSETS
-    from orchestration.on_dagster.lost_runs import OWNER, close_killed_runs, freeing_slots
+    from orchestration.on_dagster.lost_runs import close_killed_runs, freeing_slots, owned
     from orchestration.on_dagster.partitions import add_partitions
-    from orchestration.on_dagster.resources import TERMINAL, Pipeline
+    from orchestration.on_dagster.recorded import execute
+    from orchestration.on_dagster.resources import TERMINAL
 
     dagster_home()
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    token = TERMINAL.set(progress)
+    token, owner = TERMINAL.set(progress), identity()
     try:
-        with dg.DagsterInstance.get() as instance, freeing_slots(progress.message):
+        with dg.DagsterInstance.get() as instance, freeing_slots(progress.message, owner):
             add_partitions(instance, [snapshot.key])
             close_killed_runs(instance)
-            pipeline = Pipeline(store=store.url, params_file=params_file, overrides=list(overrides))
-            selected = [asset for asset in ASSETS if asset.key.to_user_string() in chosen]
-            dg.materialize(
-                ASSETS,
-                selection=selected,
-                partition_key=snapshot.key,
-                instance=instance,
-                resources={"pipeline": pipeline},
-                raise_on_error=True,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-                tags={"diger/launched_by": "diger run", OWNER: json.dumps(identity())},
-            )
+            pipeline = {"store": store.url, "overrides": list(overrides), **({"params_file": params_file} if params_file else {})}
+            execute(instance, job, stages, snapshot.key, pipeline, owned(owner))
     except dg.DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None  # Ctrl-C, as Dagster names it: no DagsterError, and a traceback would be all that the user sees
     except dg.DagsterError as error:
@@ -89,14 +98,8 @@ def _explain(error: BaseException, store: Store, snapshot: Registered, params_fi
         for stage in STAGES:
             if stage.volume_of is not None:
                 refuse_failed(session.find(stage))
-        verdict: GateVerdict = session.find(BY_NAME["gate"]).json(VERDICT)
     except MissingInput:
         return  # it ended before a check could stop it: Dagster's own error is the one to tell
-    if verdict["verdict"] != "accept":
-        from orchestration.verdict.report.gate import conclusion
-
-        told = "; ".join(rule["message"] for rule in verdict["rules"] if not rule["passed"])
-        raise Refused(f"{conclusion(verdict)} The champion stays. {told}") from error
 
 
 def _results(store: Store, snapshot: Registered, params: Params, chosen: set[str]) -> dict[str, Result]:

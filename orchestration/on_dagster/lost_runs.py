@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
-from diger_core.store.owner import ended
+from diger_core.store.owner import Owner, ended
 
-OWNER = "diger/owner"  # tag of a run: the process that works on it
+OWNER = ".dagster/diger_owner"  # tag of a run: the process that works on it, in full; the UI hides tags with this beginning
+SHOWN_OWNER = "diger/owner"  # the same for people: host and process id
+LAUNCHED_BY, TERMINAL_RUN = "diger/launched_by", "diger run"
 EVERY = 5.0  # seconds
 
 _SERVER = ".dagster/grpc_info"  # where the server listens whose child the run is
@@ -33,26 +35,61 @@ def fail_lost_runs() -> list[str]:
     return lost
 
 
+def owned(owner: Owner) -> dict[str, str]:
+    """The tags of a run that this process works on by itself."""
+    return {LAUNCHED_BY: TERMINAL_RUN, OWNER: json.dumps(owner), SHOWN_OWNER: f"{owner['host']}:{owner['pid']}"}
+
+
 def close_killed_runs(instance: dg.DagsterInstance) -> None:
     """Runs of `diger run` whose process was killed count as failed and give their pool's slot back: Dagster's daemon does not know that process."""
-    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={"diger/launched_by": "diger run"})
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={LAUNCHED_BY: TERMINAL_RUN})
     for run in instance.get_runs(filters=unfinished):
         if OWNER in run.tags and ended(json.loads(run.tags[OWNER])):
             instance.report_run_failed(run, "its process was killed; the next run continues from what it had stored")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
+def waiting(instance: dg.DagsterInstance, own: Owner | None = None) -> list[str]:
+    """A line for each step that waits for a pool's slot: which run has it. `own`: only steps of runs that this process works on."""
+    told = []
+    for pool in sorted(instance.event_log_storage.get_concurrency_keys()):
+        info = instance.event_log_storage.get_concurrency_info(pool)
+        holders = ", ".join(_named(instance, slot.run_id, slot.step_key) for slot in info.claimed_slots)
+        for step in info.pending_steps:
+            run = instance.get_run_by_id(step.run_id)
+            mine = own is None or (run is not None and json.loads(run.tags.get(OWNER, "null")) == own)
+            if step.assigned_timestamp is None and holders and mine:
+                told.append(f"{step.step_key} waits for the one place in pool {pool}, which {holders} has")
+    return told
+
+
+def _named(instance: dg.DagsterInstance, run_id: str, step: str) -> str:
+    """A run as a person knows it: what it does, of which snapshot, and where to look."""
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        return f"{step} of run {run_id[:8]}"
+    by = f", {run.tags[SHOWN_OWNER]}" if SHOWN_OWNER in run.tags else ""
+    return f"{step} of run {run_id[:8]} ({run.job_name}, snapshot {run.tags.get('dagster/partition', 'none')}{by})"
+
+
 @contextlib.contextmanager
-def freeing_slots(tell: Callable[[str], object]) -> Iterator[None]:
-    """While the body runs, looks every `EVERY` seconds for killed runs: one that waits for the slot of a dead one would else wait for ever."""
+def freeing_slots(tell: Callable[[str], object], own: Owner | None = None) -> Iterator[None]:
+    """While the body runs, looks every `EVERY` seconds for killed runs: one that waits for the slot of a dead one would else wait for ever. Tells
+    once for whom a step waits; `own`: of the runs of this process alone."""
     over = threading.Event()
 
     def look() -> None:
         told = ""
+        waits: list[str] = []
         while not over.wait(EVERY):
             try:
                 with dg.DagsterInstance.get() as instance:
                     close_killed_runs(instance)
+                    now = waiting(instance, own)
+                for line in now:
+                    if line not in waits:
+                        tell(line)
+                waits = now
             except (DBAPIError, dg.DagsterError) as error:  # a busy database: the next look comes soon
                 if str(error) != told:
                     told = str(error)

@@ -35,7 +35,7 @@ def present(result: Result) -> Metadata:
     """Metadata of one materialisation."""
     artefact = result.artefact
     stage = result.stage
-    files = [dg.TableRecord({"file": f["name"], "bytes": f["bytes"], "sha256": f["sha256"][:16]}) for f in artefact.manifest["files"]]
+    files = [dg.TableRecord({"file": f["name"], "bytes": f["bytes"], "sha256": f["sha256"][:12]}) for f in artefact.manifest["files"]]
     # In the order of the page: what a person looks for first, then what the UI plots over time, then what identifies the artefact.
     return {
         **(stage.presented(artefact) if stage.presented else {}),
@@ -43,7 +43,7 @@ def present(result: Result) -> Metadata:
         **{name: _shown(value) for name, value in artefact.facts.items() if isinstance(value, str | int | float | bool) and _tells(name, value)},
         "seconds": round(result.seconds, 3),
         "reused": result.reused,
-        "why": dg.MetadataValue.md(f"`diger why {artefact.hash[:16]} --store {artefact.root.url}`"),
+        "why": dg.MetadataValue.md(f"`diger why {artefact.hash[:12]} --store {artefact.root.url}`"),
         "content_hash": artefact.hash,
         "record_key": result.key,
         "location": dg.MetadataValue.path(artefact.directory),
@@ -168,17 +168,28 @@ def gate(artefact: Artefact) -> Metadata:
     from orchestration.verdict.report.markdown import picture_markdown
 
     picture = picture_markdown(artefact.path("gate.png").read_bytes(), conclusion(artefact.json(VERDICT)))
-    return {"summary": dg.MetadataValue.md(artefact.path("verdict.md").read_text(encoding="utf-8") + "\n" + picture)}
+    told = dg.MetadataValue.md(artefact.path("verdict.md").read_text(encoding="utf-8") + "\n" + picture)
+    return {"summary": told, "report": _page(artefact.hash)}
+
+
+def release(artefact: Artefact) -> Metadata:
+    return {"report": _page(str(artefact.facts["verdict"]))}
+
+
+def _page(name: str) -> dg.MetadataValue:
+    """The report that belongs to an artefact, where `diger ui` serves it."""
+    return dg.MetadataValue.url(f"/diger/report/{name}")
 
 
 def study(artefact: Artefact) -> Metadata:
     """A page's summary in Markdown, and where the whole page is."""
     return {
         "report": dg.MetadataValue.md(artefact.path("report.md").read_text(encoding="utf-8")),
+        "open": _page(artefact.hash),
         "page": dg.MetadataValue.path(str(artefact.path("report.html"))),
     }
 
 
 def report(artefact: Artefact) -> Metadata:
-    command = f"diger report show {artefact.hash[:16]} --store {artefact.root.url}"
-    return {**study(artefact), "open": dg.MetadataValue.md(f"`{command}` writes the whole page, with what its run cost, for the browser.")}
+    command = f"diger report show {artefact.hash[:12]} --store {artefact.root.url}"
+    return {**study(artefact), "costs": dg.MetadataValue.md(f"`{command}` writes the page with what its run cost.")}

@@ -15,6 +15,7 @@ from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact, Store
 from orchestration.engine.runner import refuse_failed
 from orchestration.on_dagster.jobs import CYCLE, JOBS, arrival, assign_new_items, gate_and_release, recommend, retrain
+from orchestration.on_dagster.lost_runs import LAUNCHED_BY
 from orchestration.on_dagster.notify import Trouble, notify
 from orchestration.on_dagster.partitions import add_partitions
 from orchestration.on_dagster.resources import DEFAULT_STORE, params_of, store_of
@@ -137,6 +138,8 @@ def next_step(context: dg.RunStatusSensorContext) -> dg.RunRequest | dg.SkipReas
     snapshot = run.tags.get(PARTITION)
     if snapshot is None:
         return dg.SkipReason(f"run {run.run_id[:8]} of {run.job_name} is not of one snapshot")
+    if LAUNCHED_BY in run.tags:
+        return dg.SkipReason(f"{snapshot}: run {run.run_id[:8]} belongs to a terminal, which does what follows by itself")
     if run.job_name == arrival.name:
         return _after_arrival(context, config, snapshot)
     if run.job_name == retrain.name:
@@ -162,7 +165,11 @@ def _after_retraining(context: dg.RunStatusSensorContext, config: ArrivalConfig,
     judged = made(context, "gate")
     verdict: GateVerdict = judged.json(VERDICT)
     if verdict["verdict"] != "accept":
-        return dg.SkipReason(f"{snapshot}: the gate's verdict is {verdict['verdict']}, the champion stays")
+        from orchestration.verdict.report.gate import refusal
+
+        run = context.dagster_run
+        notify(Trouble(run.job_name, snapshot, "gate", refusal(verdict), run.run_id), config.notify, context.log.error)
+        return dg.SkipReason(f"{snapshot}: refused: {refusal(verdict)}")
     if not config.release:
         return dg.SkipReason(f"{snapshot}: accepted; release it by job {gate_and_release.name} (arrival.release is false)")
     return _launch(context.dagster_run, gate_and_release.name, snapshot, judged.hash)
@@ -198,7 +205,9 @@ def _versions(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
 
 
 def tell_failure(context: dg.RunFailureSensorContext) -> None:
-    """Notifies; whatever breaks on the way is told in the tick's log and stops nothing."""
+    """Notifies; whatever breaks on the way is told in the tick's log and stops nothing. Who started a run in a terminal sees it fail there."""
+    if LAUNCHED_BY in context.dagster_run.tags:
+        return
     try:
         config = _params(context.dagster_run).notify
     except DigerError as error:  # a broken params.yaml may be the very reason of the failure
@@ -235,8 +244,6 @@ def _stored_refusal(context: dg.RunFailureSensorContext, stage: str) -> str | No
     """Why a stored verdict stopped the run: Dagster's own error names only the check."""
     try:
         store, versions = _store(context.dagster_run), _versions(context.instance, context.dagster_run.run_id)
-        if stage == "report" and "gate" in versions:
-            return _refusal_of_gate(store.artefact("gate", versions["gate"]))
         return _refusal(store.artefact(stage, versions[stage])) if stage in versions else None
     except DigerError as error:
         return str(error)
@@ -248,16 +255,6 @@ def _refusal(artefact: Artefact) -> str | None:
     except DigerError as error:
         return str(error)
     return None
-
-
-def _refusal_of_gate(judged: Artefact) -> str | None:
-    from orchestration.verdict.report.gate import conclusion
-
-    verdict: GateVerdict = judged.json(VERDICT)
-    if verdict["verdict"] == "accept":
-        return None
-    rules = "; ".join(rule["message"] for rule in verdict["rules"] if not rule["passed"])
-    return f"{conclusion(verdict)} The champion stays. {rules}"
 
 
 # A run's store and parameters

@@ -1,4 +1,7 @@
-"""Dagster's webserver behind our doors (doors.py): `python -m orchestration.on_dagster.webserver`, with the options of `dagster-webserver`."""
+"""Dagster's webserver behind our doors (doors.py), with the stored pages beside the UI (pages.py).
+
+`python -m orchestration.on_dagster.webserver`, with the options of `dagster-webserver`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,14 @@ from dagster_webserver.webserver import DagsterWebserver
 from starlette.middleware import Middleware
 
 from orchestration.on_dagster.doors import Doors
+from orchestration.on_dagster.pages import routes
 
 
 class GuardedWebserver(DagsterWebserver[Any, Any]):
-    """The doors come before everything else that the server does."""
+    """The doors come before everything else that the server does; the pages before the UI, which answers to every other path."""
+
+    def build_routes(self) -> list[Any]:
+        return [*routes(), *super().build_routes()]  # type: ignore[no-untyped-call]
 
     def build_middleware(self) -> list[Middleware]:
         return [Middleware(Doors), *super().build_middleware()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -49,8 +50,8 @@ class RetrainingConfig:
     )
     baseline: str = "champion"  # the starting bundle: champion, none, or a bundle's hash
     stability: StabilityConfig = field(default_factory=StabilityConfig)  # of warm starts
-    epochs: int | None = None  # of warm starts; None: training.epochs
-    learning_rate: float | None = None  # the recommender's in warm starts; None: training.learning_rate
+    epochs: int | None = None  # of warm starts, in the place of training.epochs; None: training.epochs
+    learning_rate: float | None = None  # the recommender's in warm starts, in the place of training.learning_rate; None: training.learning_rate
 
     def __post_init__(self) -> None:
         if self.baseline not in ("champion", "none") and not HASH.fullmatch(self.baseline):
@@ -59,3 +60,14 @@ class RetrainingConfig:
             raise ValueError(f"epochs = {self.epochs!r}: must be at least 1, or null")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate = {self.learning_rate!r}: must be positive, or null")
+
+    def shadowed(self, overrides: Iterable[str]) -> list[str]:
+        """A line for each override of `training` that does not count in a warm start, because this section has a value of its own for it."""
+        given = {key.strip(): value.strip() for key, _, value in (each.partition("=") for each in overrides)}
+        found = [name for name in ("epochs", "learning_rate") if getattr(self, name) is not None and f"training.{name}" in given]
+        return [
+            f"training.{name}={given[f'training.{name}']} does not count here: this run continues from the champion, and retraining.{name}="
+            f"{getattr(self, name)} is what a warm start takes (--set retraining.{name}={given[f'training.{name}']}, or retraining.start=scratch)"
+            for name in found
+            if f"retraining.{name}" not in given
+        ]

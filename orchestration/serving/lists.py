@@ -87,7 +87,7 @@ class Recommender:
         self.counts = {
             "users": len(self.user_n),
             "users_unknown": int((self.user_n < 0).sum()),
-            "users_without_history": int((np.append(np.diff(self.ranker.seq.offsets_U1), 0)[self.user_n] == 0).sum()),
+            "users_without_history": int((self.history_lengths() == 0).sum()),
             "items": self.ranker.items,
             "items_without_id": int((self.ranker.own_N < 0).sum()),
             "items_unknown": 0 if request.items is None else int((index_of(request.items, self.item_ids) < 0).sum()),
@@ -96,6 +96,11 @@ class Recommender:
     @property
     def shards(self) -> int:
         return -(-len(self.user_n) // self.request.shard_users)
+
+    def history_lengths(self) -> np.ndarray:
+        """[users]: each user's events; 0 for an unknown one, whose row is -1."""
+        length_n: np.ndarray = np.append(np.diff(self.ranker.seq.offsets_U1), 0)[self.user_n]
+        return length_n
 
     def __call__(self, shard: int) -> pa.Table:
         """user_id, item_id, rank (from 1), score: the rows of the shard's users, in their order."""

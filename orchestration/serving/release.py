@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from diger_core.errors import DigerError
+from diger_core.errors import DigerError, Refused
 from diger_core.store.artefacts import Store
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def release(run: StageRun) -> None:
     if verdict["candidate"] != bundle.hash:
         raise DigerError(f"release: the verdict is about bundle {verdict['candidate'][:12]}, not {bundle.hash[:12]}: run gate again")
     if verdict["verdict"] != "accept":
-        raise DigerError(f"release: the gate did not accept bundle {bundle.hash[:12]}, the champion stays: {summary(verdict)}")
+        stays = f"champion {verdict['champion'][:12]} stays" if verdict["champion"] else "nothing serves yet"
+        raise Refused(f"release: the gate did not accept bundle {bundle.hash[:12]}, {stays}: {summary(verdict)}")
     entry = current(run.store)
     if entry is None or entry.bundle != bundle.hash:
         refuse_replaced(run.store, bundle.hash, judged.hash)

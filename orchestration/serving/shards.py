@@ -83,7 +83,7 @@ def recommend(request: Request, shards: Shards, cluster: ClusterConfig, progress
 
     opened = Recommender(request)
     shards.claim(request)
-    _tell(opened, progress)
+    tell(opened, progress)
     done = {shard: entry for shard in range(opened.shards) if (entry := shards.finished(shard)) is not None}
     missing = [shard for shard in range(opened.shards) if shard not in done]
     reused = len(done)
@@ -108,7 +108,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _tell(opened: Recommender, progress: Progress) -> None:
+def tell(opened: Recommender, progress: Progress) -> None:
+    """What the request comes to, with unknown users and items counted and the first of them named."""
     counts = opened.counts
     progress.message(
         f"recommendations: {counted(counts['users'], 'user')}, {counted(counts['items'], 'item')}; "

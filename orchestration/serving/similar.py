@@ -16,6 +16,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diger_core.data.neighbours import ItemTable, similar
@@ -25,7 +26,7 @@ from diger_core.progress import Progress
 from diger_core.store.artefacts import Artefact
 from diger_core.store.owner import abandoned, signature
 from orchestration.features.neighbours import read_table
-from orchestration.validation.columns import title_column
+from orchestration.serving.titles import Titles
 
 Kind = Literal["transitions", "text", "both"]
 KINDS: tuple[Kind, ...] = ("transitions", "text", "both")
@@ -61,37 +62,45 @@ class SimilarItems:
     """The tables of one snapshot. `text_weight`: of the neighbours by text beside the transitions, where both are asked for."""
 
     item_ids: pa.ChunkedArray
-    titles: pa.ChunkedArray | None
+    titles: pa.ChunkedArray | None  # in the order of item_ids
     tables: dict[str, ItemTable]
     text_weight: float = 0.7
 
     @classmethod
     def of(cls, sequences: Artefact, validated_items: Artefact, neighbours: Artefact, text_weight: float) -> SimilarItems:
         """Opens the artefacts of one snapshot."""
+        tables = {kind: read_table(neighbours, name) for kind, name in TABLES.items()}
         item_ids = sequences.table("items.parquet")["item_id"]
-        column = title_column(pq.read_schema(validated_items.path("items.parquet")))
-        titles = None
-        if column is not None:
-            items = validated_items.table("items.parquet", ["item_id", column])
-            titles = items[column].take(pa.array(index_of(item_ids, items["item_id"])))
-        return cls(item_ids, titles, {kind: read_table(neighbours, name) for kind, name in TABLES.items()}, text_weight)
+        return cls(item_ids, Titles.of(validated_items).beside(item_ids), tables, text_weight)
 
-    def answers(self, ids: pa.Array, k: int, kind: Kind) -> list[Answer]:
-        """One answer for each id, in their order. DigerError names ids that the catalogue lacks."""
+    def holds(self, item: str) -> bool:
+        """Whether an item of the catalogue has this very id, as text."""
+        return bool(pc.any(pc.equal(pc.cast(self.item_ids, pa.string()), item)).as_py())
+
+    def answers(self, ids: pa.Array, k: int, kind: Kind) -> tuple[list[Answer], DigerError | None]:
+        """(an answer for each id that the catalogue has, in their order; the error that counts and names the others, or None)."""
         row_Q = index_of(ids, self.item_ids)
-        unknown = [repr(ids[int(q)].as_py()) for q in np.flatnonzero(row_Q < 0)]
-        if unknown:
-            more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
-            raise DigerError(
-                f"item {', '.join(unknown[:NAMED])}{more}: not in the snapshot's catalogue: check the spelling, or name its snapshot (--snapshot)"
-            )
-        found_Qk, score_Qk = self._ranked(row_Q.astype(np.int32), k, kind)
+        unknown = self._unknown(ids.filter(pa.array(row_Q < 0)).to_pylist(), len(ids))
+        row_q = row_Q[row_Q >= 0].astype(np.int32)
+        if not len(row_q):
+            return [], unknown
+        found_qk, score_qk = self._ranked(row_q, k, kind)
         made: list[Answer] = []
-        for item, found_k, score_k in zip(row_Q, found_Qk, score_Qk, strict=True):
+        for item, found_k, score_k in zip(row_q, found_qk, score_qk, strict=True):
             listed = [self._neighbour(int(at), float(score)) for at, score in zip(found_k, score_k, strict=True) if at >= 0]
             made.append({"item_id": self.item_ids[int(item)].as_py(), "title": self._title(int(item)), "neighbours": listed,
                          "why": None if listed else NOBODY[kind]})  # fmt: skip
-        return made
+        return made, unknown
+
+    @staticmethod
+    def _unknown(ids: list[int | str], asked: int) -> DigerError | None:
+        if not ids:
+            return None
+        more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+        return DigerError(
+            f"{len(ids)} of {asked} items {'is' if len(ids) == 1 else 'are'} not in the snapshot's catalogue: "
+            f"{', '.join(map(repr, ids[:NAMED]))}{more}: check the spelling, or name their snapshot (--snapshot)"
+        )
 
     def tables_of(self, k: int, kind: Kind) -> Iterator[pa.Table]:
         """The whole catalogue, some items at a time: item_id, similar_id, rank (1 first), score."""

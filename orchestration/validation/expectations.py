@@ -85,6 +85,13 @@ def expected_check_names(stage: str) -> list[str]:
     return [*rules[stage], *(e.name for e in (*RECEIVED[stage], *KEPT[stage]))]
 
 
+def stopping_check_names(stage: str) -> set[str]:
+    """Those of `expected_check_names` whose failure stops a run; the others warn."""
+    by_rule = {"items_left", "events_left", "quarantined_share", "volume"}
+    by_expectation = {e.name for e in (*RECEIVED.get(stage, ()), *KEPT.get(stage, ())) if e.severity == "critical"}
+    return (by_rule | by_expectation) & set(expected_check_names(stage))
+
+
 def check_items(received: pa.Table, validated: Validated, params: ValidatedItemsConfig, previous: Volume | None = None) -> list[Check]:
     """The item suites' results. `received`: items.parquet as it came; `validated`: what `validate_items` made of it."""
     stage, mostly = "validated_items", 1 - params.max_quarantined

@@ -84,7 +84,7 @@ def test_the_readmes_commands_lead_from_two_exports_to_a_comparison(tmp_path):
             output, code = run(line, tmp_path)
             assert code == 0, f"$ {line}\n" + "\n".join(output)
             told += "\n".join(output)
-    assert all(words in told for words in ("Report: store/", "code_1", "Comparison: compare-", "The gate accepts", "entry 2 of the log"))
+    assert all(words in told for words in ("Report: store/", " ID ", "Comparison: compare-", "The gate accepts", "entry 2 of the log"))
     (line,) = [line for line in inline_commands(TEXTS["running.md"]) if "dagster asset materialize" in line]
     key = next(path.stem for path in (tmp_path / "store" / "snapshots").glob("tuesday-*.json"))
     output, code = run(line.replace("KEY", key), tmp_path)

@@ -93,9 +93,12 @@ def create_app(follower: Follower, config: ServeConfig, hosts: Sequence[str] = L
         live = _live(follower)
         tables = live.similar
         try:
-            (answer,) = tables.answers(cast_ids(pa.array([item]), tables.item_ids.type, "item", "in the request"), k, kind)
+            found, unknown = tables.answers(cast_ids(pa.array([item]), tables.item_ids.type, "item", "in the request"), k, kind)
         except DigerError as error:
             raise HTTPException(404, str(error)) from None
+        if unknown is not None:
+            raise HTTPException(404, str(unknown))
+        (answer,) = found
         neighbours = [schemas.SimilarItem(**each) for each in answer["neighbours"]]
         return schemas.SimilarAnswer(champion=named(live), item_id=answer["item_id"], title=answer["title"], neighbours=neighbours, why=answer["why"])
 

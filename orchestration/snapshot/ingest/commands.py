@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -200,7 +201,7 @@ def _with_rating(options: dict[str, Any]) -> bool:
 
 
 def _write(source: Source, *, out: Path, overwrite: bool, keep_rating: bool, **filters: Any) -> None:
-    from orchestration.engine.console import console_progress
+    from orchestration.engine.console import console_progress, print_next
     from orchestration.snapshot.ingest.events import Filters
     from orchestration.snapshot.ingest.writer import write_snapshot
 
@@ -213,3 +214,9 @@ def _write(source: Source, *, out: Path, overwrite: bool, keep_rating: bool, **f
         click.echo(
             "without --items the catalogue has ids alone: semantic IDs will come from who bought what, and a new item has none before its first sale"
         )
+    print_next(
+        [
+            (f"diger run --snapshot {shlex.quote(str(out))}", "train, judge, release"),
+            (f"diger params --suggest {shlex.quote(str(out))}", "values for a snapshot of this size"),
+        ]
+    )

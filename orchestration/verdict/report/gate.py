@@ -54,6 +54,17 @@ def conclusion(verdict: GateVerdict) -> str:
     return f"The gate refuses bundle {verdict['candidate'][:12]} {beside} ({users}): {', '.join(failed)}."
 
 
+def refusal(verdict: GateVerdict) -> str:
+    """What to say of a refused candidate: the sentence, what serves now, and each rule that was not met."""
+    rules = "; ".join(rule["message"] for rule in verdict["rules"] if not rule["passed"])
+    return f"{conclusion(verdict)} {after_refusal(verdict)} {rules}"
+
+
+def after_refusal(verdict: GateVerdict) -> str:
+    """What serves after a refusal."""
+    return f"Champion {verdict['champion'][:12]} stays." if verdict["champion"] else "Nothing serves yet."
+
+
 def overall(verdict: GateVerdict) -> Comparison | None:
     """Candidate, champion and their difference over all users; None without a champion."""
     found = verdict["metrics"].get("slices", {}).get("all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from diger_core.store.artefacts import Store
 from orchestration.audit import tree
 from orchestration.audit.chain import chain
 from orchestration.audit.forward import where_used
-from orchestration.audit.index import Index
+from orchestration.audit.index import EARLIER, Index
 from orchestration.audit.items import history
-from orchestration.audit.names import Thing, resolve
+from orchestration.audit.names import Thing, item_meant, resolve
+from orchestration.audit.picture import picture
 from orchestration.cli import main
 
 
@@ -59,9 +61,10 @@ def test_the_champions_chain_ends_at_the_registered_bytes_and_holds_the_verdict(
         "snapshot",
     } <= stages
     assert {n.hash for n in found.nodes.values() if n.kind == "snapshot"} == {entry.key for entry in audit_world.snapshots}
-    text = "\n".join(tree.text(index, found))
+    shown = list(tree.text(index, found))
+    text = " ".join(" ".join(shown).split())
     for entry in audit_world.snapshots:
-        assert str(entry.files["items.parquet"]["sha256"]) in text
+        assert f"sha256 {entry.files['items.parquet']['sha256'][:12]}  " in " ".join(shown)
     assert "verdict accept against" in text
     assert found.problems == []
 
@@ -73,6 +76,33 @@ def test_a_node_is_shown_once_and_an_earlier_bundle_is_folded_unless_asked_for(i
     folded = [line for line in tree.lines(found) if line.folded]
     assert [line.node.hash for line in folded] == [audit_world.runs[0]["bundle"]]
     assert audit_world.runs[0]["joint_model"] not in {line.node.hash for line in tree.lines(found)}
+
+
+def test_a_chain_fits_80_columns_and_can_be_cut_at_a_depth(index, audit_world):
+    found = follow(index, "champion")
+    for whole in (False, True):
+        long = [line for line in tree.text(index, found, whole) if len(line) > 80 and str(Path(audit_world.store.root.base).parent) not in line]
+        assert long == []
+    near = list(tree.lines(found, deepest=2))
+    assert max(line.depth for line in near) == 2
+    assert [line.node.stage for line in near[:3]] == ["champion", "release", "report"]
+    assert sum(line.folded for line in near) + len(near) == len(list(tree.lines(found)))
+    text = " ".join(" ".join(tree.text(index, found, deepest=0)).split())
+    assert "nodes further back: diger why" in text
+    assert "a larger --depth" in text
+
+
+def test_the_picture_leads_from_the_snapshots_to_what_was_asked_for(index):
+    found = follow(index, "champion")
+    shown = list(tree.lines(found))
+    drawn = picture(found, shown)
+    assert drawn.count("<rect") == len(shown)
+    place = {node: float(x) for node, x in re.findall(r'<a href="#([^"]+)".*?<rect x="(\d+)"', drawn)}
+    assert max(place, key=place.get) in (found.root, *(line.node.id for line in shown if line.node.stage in ("release", "champion")))
+    stages = {line.node.stage: place[line.node.id] for line in shown if line.name not in EARLIER}
+    assert stages["raw_items"] < stages["validated_items"] < stages["embeddings"] < stages["tokenizer"] < stages["gate"] < stages["release"]
+    assert min(place.values()) == next(place[line.node.id] for line in shown if line.name in EARLIER), "the release before comes first"
+    assert all(line.node.id in place for line in shown)
 
 
 def test_each_model_is_tied_to_its_own_assignment(index, audit_world):
@@ -198,6 +228,16 @@ def test_the_item_command_agrees_with_the_table(audit_world, capsys):
     assert episode["id"] == [row["code_1"], row["code_2"], row["suffix"]]
 
 
+def test_every_command_takes_an_id_as_it_is_written(index, audit_world, capsys):
+    assert diger(audit_world.store, "item", "12", "--json") == 0
+    written = "-".join(map(str, json.loads(capsys.readouterr().out)[0]["id"]))
+    assert diger(audit_world.store, "item", written) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("item 12 (")
+    assert resolve(index, written) == resolve(index, "item:12") == resolve(index, f"item:{written}")
+    assert item_meant(index, "12") == "12"
+    assert item_meant(index, "1-2-3-4-5") == "1-2-3-4-5", "no ID of this table: it is taken for an item's own id, and then not found"
+
+
 def test_where_used_says_why_nobody_is_listed(audit_world, tmp_path, capsys):
     store, tuesday = audit_world.copy(tmp_path), audit_world.snapshots[1].key
     assert diger(store, "where-used", tuesday, "--item", "no-such-item") == 0
@@ -221,7 +261,7 @@ def test_a_row_that_recommend_wrote_elsewhere_leads_to_its_champion(audit_world,
     (tmp_path / "out" / DOCUMENT).write_text(json.dumps({"champion": champion, "shards": [entry]}))
     shard = tmp_path / "out" / entry["file"]
     assert diger(store, "why", f"{shard}#0") == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "row 0: user_id=7, item_id=58" in shown
     assert f"written by `diger recommend` with champion {champion[:12]}" in shown
     assert f"bundle {champion[:12]}" in shown

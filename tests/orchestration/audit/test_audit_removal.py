@@ -80,7 +80,8 @@ def test_only_the_last_releases_and_reports_are_kept_when_asked(store, audit_wor
     assert {second["bundle"], second["joint_model"], second["raw_items"], second["gate"]} <= set(index.present)
     assert not {first["bundle"], first["joint_model"], third["bundle"]} & set(index.present)
     assert verify_chain(index, chain(index, resolve(index, "champion"))).faults == []
-    from orchestration.champion.log import current, load_bundle
+    from orchestration.champion.bundle import load_bundle
+    from orchestration.champion.log import current
 
     entry = current(store)
     assert entry is not None

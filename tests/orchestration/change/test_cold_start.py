@@ -182,7 +182,9 @@ def test_assign_prints_what_the_stage_computes(world, cli, tmp_path):
     printed = cli("assign", str(world.folder / "second"), "--params", cli.params, "--json", "--out", str(out))
     found = json.loads(printed)
     artefact = world.arrived["cold_start"].artefact
-    assert found["new"] == artefact.table("new_items.parquet").to_pylist()
+    rows = artefact.table("new_items.parquet").to_pylist()
+    assert [{name: row[name] for name in rows[0]} for row in found["new"]] == rows
+    assert [row["id"] for row in found["new"]] == [f"{row['code_1']}-{row['code_2']}-{row['suffix']}" for row in rows]
     assert found["assignment_hash"] == artefact.facts["assignment_hash"]
     assert found["kept"] == 60
     assert pq.read_table(out).equals(artefact.table("id_table.parquet"))

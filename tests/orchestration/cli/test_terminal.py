@@ -9,8 +9,11 @@ import sys
 import pytest
 
 from diger_core.progress import Silent
+from orchestration.cli import main
+from orchestration.cli.demo import story
+from orchestration.cli.options import next_steps
 from orchestration.cli.run import show
-from orchestration.engine.console import Lines, _rate, console_progress
+from orchestration.engine.console import Lines, _is_number, _rate, console_progress, digits
 from orchestration.verdict.models import NAMES, ordered
 from orchestration.verdict.report.verdict import verdict
 from tests.support.report_material import MODELS, fake_metrics, fake_verdict
@@ -140,3 +143,89 @@ def test_help_fits_eighty_columns(arguments):
     )
     assert done.stdout.startswith("Usage: diger")
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_the_listing_is_grouped_by_what_people_do():
+    done = subprocess.run([sys.executable, "-c", "from orchestration.cli import main; main(['--help'])"], capture_output=True, text=True, check=True)
+    heads = [line for line in done.stdout.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert heads == ["Options:", "Run:", "Look:", "Serve:", "Audit:", "Keep house:"]
+
+
+def test_questions_about_a_store_do_not_wait_for_torch(tmp_path):
+    """Seconds of start-up: `champion` and `ids` read JSON and tables."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"item_id": ["a", "b"], "code_1": [1, 2], "suffix": [0, 0]}), tmp_path / "old.parquet")
+    code = """
+import sys
+from orchestration.cli import main
+for arguments in (["champion"], ["ids", "diff", "old.parquet", "old.parquet"], ["item", "a"], ["why", "champion"]):
+    try:
+        main(arguments)
+    except SystemExit:
+        pass
+assert "torch" not in sys.modules and "ray" not in sys.modules and "dagster" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "whole ID kept" in done.stdout
+
+
+def test_what_to_do_next_names_the_store_where_it_must_and_leaves_standard_output_alone(capsys, monkeypatch):
+    monkeypatch.delenv("DIGER_STORE", raising=False)
+    next_steps("store", ("diger ui", "look"), ("diger gc --delete", "remove it"))
+    next_steps("my store", ("diger ui", "look"), ("page.html", "open it"))
+    out, told = capsys.readouterr()
+    assert out == ""
+    assert told.splitlines() == [
+        "Next: diger ui           # look",
+        "      diger gc --delete  # remove it",
+        "Next: diger ui --store 'my store'  # look",
+        "      page.html                    # open it",
+    ]
+
+
+def test_of_a_key_that_is_set_twice_the_last_counts_and_a_line_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["params", "tokenizer", "--bare", "--set", "tokenizer.epochs=7", "--set", "tokenizer.epochs=8"])
+    out, told = capsys.readouterr()
+    assert "  epochs: 8\n" in out
+    assert told == "--set tokenizer.epochs is given more than once: 8 counts, 7 does not\n"
+
+
+@pytest.mark.parametrize(
+    ("cell", "number"), [("0.0550 ±0.0028", True), ("17-203-88-0", True), ("1,234", True), ("", True), ("12 s", False), ("–", True)]
+)
+def test_numbers_stand_to_the_right_and_words_to_the_left(cell, number):
+    assert _is_number(cell) is number
+
+
+@pytest.mark.parametrize(("value", "written"), [(0.51, "0.510"), (12.34, "12.3"), (123.4, "123"), (4210.2, "4,210"), (0.00012345, "0.000123")])
+def test_three_digits_count(value, written):
+    assert digits(value) == written
+
+
+def test_the_demo_ends_with_what_was_compared_what_won_and_what_to_open():
+    cycle = {
+        "decision": "retrain",
+        "reason": "8.6% new items, the champion was trained on 0.0%",
+        "cold_start_items": 256,
+        "ids_kept": 0.992,
+        "ids_kept_weighted": 0.99,
+        "ndcg_10": {"candidate": 0.0845, "champion": 0.0767, "difference": {"mean": 0.0078, "low": 0.0039, "high": 0.012}},
+        "fresh_targets": 1,
+        "rules": 14,
+        "rules_met": 14,
+    }
+    later = {**SUMMARY, "snapshot": "tuesday-2", "champion": {"number": 2, "bundle": "b" * 64}, "cycle": cycle}
+    lines = story({**SUMMARY, "second": later})[1:]
+    assert len(lines) <= 10
+    told = "\n".join(lines)
+    assert max(len(line) for line in told.splitlines()) <= 80
+    flat = " ".join(told.split())
+    assert "New vs old 0.0845 against 0.0767: better (+0.0078, 95% +0.0039 to +0.0120)" in flat
+    assert "Lists 0.0550 against counting (item-item + text) 0.0700: worse" in flat
+    assert "Model alone" in flat
+    assert "14 of 14 rules met): released as champion #2" in flat
+    assert "/store/report.html" in flat

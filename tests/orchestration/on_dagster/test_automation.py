@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import logging
 import multiprocessing
 import socket
 import subprocess
@@ -477,6 +478,10 @@ class Judged:
 
     instance: Any
     dagster_run: dg.DagsterRun
+    log: Any = logging.getLogger("test")
+
+
+RULE = {"name": "coverage", "passed": False, "observed": 0.01, "wanted": 0.05, "message": "1.0% of the catalogue"}
 
 
 @pytest.mark.parametrize(("verdict", "release", "launched"), [("accept", True, True), ("refuse", True, False), ("accept", False, False)])
@@ -484,14 +489,17 @@ def test_release_is_launched_for_an_accepting_verdict_alone(place, monkeypatch, 
     from orchestration.on_dagster import sensors
 
     configure(release=release)
-    store = Store("store")
+    store, told = Store("store"), []
+    monkeypatch.setattr(sensors, "notify", lambda trouble, *_: told.append(trouble))
     with store.writer("gate") as out:
-        out.json("verdict.json", {"verdict": verdict})
+        out.json("verdict.json", {"verdict": verdict, "candidate": "c" * 64, "champion": None, "rules": [RULE], "metrics": {"users": 9}})
         judged = store.publish(out)
     monkeypatch.setattr(sensors, "_versions", lambda *_: {"gate": judged.hash})
     run = dg.DagsterRun(job_name="retrain", run_id=str(uuid.uuid4()), tags={"dagster/partition": "snap-00000000"})
     found = sensors.next_step(Judged(None, run))
     assert isinstance(found, dg.RunRequest) is launched
+    assert [(trouble.stage, RULE["message"] in trouble.message) for trouble in told] == ([("gate", True)] if verdict == "refuse" else [])
+    assert isinstance(sensors.next_step(Judged(None, run.with_tags({**run.tags, "diger/launched_by": "diger run"}))), dg.SkipReason)
     if launched:
         assert (found.job_name, found.run_key) == ("gate_and_release", f"gate_and_release:snap-00000000:{judged.hash}")
 

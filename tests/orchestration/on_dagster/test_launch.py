@@ -15,7 +15,10 @@ from diger_core.errors import DigerError
 from diger_core.progress import Silent
 from diger_core.store.artefacts import Store
 from orchestration.engine.registry import Registered, register
+from orchestration.graph import FLOW, upstream
+from orchestration.on_dagster import recorded
 from orchestration.on_dagster.launch import _explain, run_flow
+from orchestration.on_dagster.recorded import jobs_of, stages_of
 from tests.support.snapshot_material import interactions, items, write
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -45,10 +48,33 @@ def test_dagsters_name_for_ctrl_c_is_an_interruption(snapshot: tuple[Store, Regi
     def interrupted(*_: object, **__: object) -> None:
         raise dg.DagsterExecutionInterruptedError
 
-    monkeypatch.setattr(dg, "materialize", interrupted)
+    monkeypatch.setattr(recorded, "execute", interrupted)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     with pytest.raises(KeyboardInterrupt):
         run_flow(*snapshot, None, [], Silent(), ["raw_items"])
+
+
+def test_a_run_of_the_terminal_is_a_run_of_the_job_that_does_the_same() -> None:
+    flow = {stage.name for stage in FLOW}
+    assert jobs_of(flow) == [("retrain", flow - {"release"}), ("gate_and_release", {"release"})]
+    assert stages_of("retrain") == flow - {"release"}
+    assert [name for name, _ in jobs_of(upstream({"sequences"}))] == ["retrain"]
+    assert [name for name, _ in jobs_of(upstream({"decay_search"}))] == ["tune"]
+    assert [name for name, _ in jobs_of(upstream({"training_comparison"}))] == ["compare_training"]
+    assert [name for name, _ in jobs_of(upstream({"tuned_model"}))] == ["__ASSET_JOB"]
+
+
+def test_a_run_stands_under_its_job_with_its_configuration(snapshot: tuple[Store, Registered], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    store, entry = snapshot
+    run_flow(store, entry, None, [], Silent(), ["raw_items"])
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs(dg.RunsFilter(job_name="retrain", tags={".dagster/repository": "__repository__@orchestration.definitions"}))
+    assert (run.status, run.tags["dagster/partition"]) == (dg.DagsterRunStatus.SUCCESS, entry.key)
+    assert run.run_config["resources"]["pipeline"]["config"] == {"store": store.url, "overrides": []}
+    assert run.remote_job_origin is not None
+    assert run.remote_job_origin.location_name == "orchestration.definitions", "without it the landing page leaves the run out"
+    assert len(run.tags["diger/owner"]) < 80
 
 
 @pytest.mark.slow

@@ -116,4 +116,4 @@ def test_a_refused_candidate_is_told_what_to_do_and_an_accepted_one_nothing(tmp_
         assert [(r.passed, r.severity) for r in results] == [(verdict == "accept", dg.AssetCheckSeverity.ERROR)]
         told = remedies(BY_NAME["report"], results)
         assert len(told) == lines
-        assert all(line.startswith("report: The gate says refuse. The champion stays") and "Launchpad" in line for line in told)
+        assert all(line.startswith("report: The gate says refuse. What served before still serves") and "Launchpad" in line for line in told)

@@ -84,7 +84,7 @@ def test_the_slot_of_a_killed_run_is_freed_while_another_waits(monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     owner = json.dumps(identity(process.pid))
     with dg.DagsterInstance.get() as instance:
-        run = instance.create_run_for_job(_nothing, tags={"diger/launched_by": "diger run", OWNER: owner})
+        run = instance.create_run_for_job(_nothing, tags={lost_runs.LAUNCHED_BY: lost_runs.TERMINAL_RUN, OWNER: owner})
         instance.handle_new_event(_started(run))
         storage = instance.event_log_storage
         storage.set_concurrency_slots("training", 1)
@@ -101,6 +101,28 @@ def test_the_slot_of_a_killed_run_is_freed_while_another_waits(monkeypatch):
         assert storage.get_concurrency_info("training").active_slot_count == 0
         assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
         assert said == []
+
+
+def test_who_waits_for_a_slot_is_told_who_has_it(monkeypatch):
+    monkeypatch.setattr(lost_runs, "EVERY", 0.2)
+    own = identity()
+    with dg.DagsterInstance.get() as instance:
+        other = instance.create_run_for_job(_nothing, tags={"diger/owner": "host:1", "dagster/partition": "monday-1"})
+        mine = instance.create_run_for_job(_nothing, tags=lost_runs.owned(own))
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots("training", 1)
+        assert storage.claim_concurrency_slot("training", other.run_id, "joint_model").is_claimed
+        assert not storage.claim_concurrency_slot("training", mine.run_id, "refit").is_claimed
+        said: list[str] = []
+        with freeing_slots(said.append, own):
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline and not said:
+                time.sleep(0.1)
+            time.sleep(0.5)
+        (line,) = said  # once, however often it looks
+        assert line.startswith("refit waits for the one place in pool training, which joint_model of run ")
+        assert line.endswith(f"{other.run_id[:8]} (_nothing, snapshot monday-1, host:1) has")
+        assert lost_runs.waiting(instance, identity(1)) == [], "another process's run"
 
 
 def _started(run: dg.DagsterRun) -> Any:

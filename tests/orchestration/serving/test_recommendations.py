@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from diger_core.store.files import Root
 from orchestration.champion.bundle import load_bundle
 from orchestration.champion.model_artefact import with_assignment
 from orchestration.cli import main
+from orchestration.cli.recommend import lists_of, show
 from orchestration.features.neighbours import read_table
 from orchestration.graph import BY_NAME
 from orchestration.params.cluster import ClusterConfig
@@ -435,6 +437,35 @@ def test_the_command_without_a_champion_is_one_line(tmp_path, monkeypatch, capsy
     assert stop.value.code == 1
     assert "release a bundle first" in capsys.readouterr().err
     assert not (tmp_path / "lists").exists()
+
+
+def test_lists_of_single_users_are_printed_with_titles_and_unknown_users_are_counted(world, made, capsys):
+    with world.store.writer("validated_items") as out:
+        out.table("items.parquet", pa.table({"item_id": [item_name(i) for i in range(40)], "title": [f"thing {i}" for i in range(40)]}), ["item_id"])
+        catalogue = world.store.publish(out)
+    session = SimpleNamespace(find=lambda _: catalogue, snapshot=SimpleNamespace(key="monday-1"))
+    told = Recorder()
+    document = lists_of(session, request(world, made, users=pa.array([3, 5000]), k=4), told)
+    known, unknown = document["lists"]
+    assert [row["rank"] for row in known["items"]] == [1, 2, 3, 4]
+    assert all(row["title"] == f"thing {int(row['item_id'][5:])}" for row in known["items"])
+    assert (known["known"], unknown["known"], unknown["events"]) == (True, False, 0)
+    show(document, world.store.url)
+    out, err = capsys.readouterr()
+    assert f"User 3: after {known['events']} events" in out
+    assert "User 5000: unknown, so popular items" in out
+    assert known["items"][0]["title"] in out
+    assert "2 users, 1 of them unknown, 1 without history; 40 items to choose from" in out
+    assert "Next: diger similar" in err
+    with pytest.raises(DigerError, match="101 users are too many to print"):
+        lists_of(session, request(world, made, users=pa.array(range(101))), told)
+
+
+def test_the_command_wants_users_or_a_place(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["recommend"])
+    assert stop.value.code == 2
+    assert "give --users ID to see lists, or --out" in capsys.readouterr().err
 
 
 @pytest.mark.slow

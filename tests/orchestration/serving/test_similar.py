@@ -74,9 +74,10 @@ def test_an_item_of_which_nothing_is_known_is_told(shop, capsys):
 
 
 def test_an_unknown_item_is_named(shop, capsys):
-    code, _, error = call(shop, capsys, "a", "nowhere")
+    code, out, error = call(shop, capsys, "a", "nowhere", "--json")
     assert code == 1
-    assert error == "diger: item 'nowhere': not in the snapshot's catalogue: check the spelling, or name its snapshot (--snapshot)"
+    assert error == "diger: 1 of 2 items is not in the snapshot's catalogue: 'nowhere': check the spelling, or name their snapshot (--snapshot)"
+    assert [answer["item_id"] for answer in json.loads(out)] == ["a"], "the items that are known are answered"
 
 
 def test_the_export_holds_every_item_as_the_answers_do(shop, capsys):

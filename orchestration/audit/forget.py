@@ -167,6 +167,8 @@ def _forget(index: Index, found: Findings) -> dict[str, str]:
         if replaced.get(artefact.hash) != artefact.hash:
             removal.take_out(store.root, "artefacts", artefact.stage, artefact.hash)
             _uncache(artefact)
+    if found.pages:
+        store.root.remove_directory(removal.PAGES)  # copies of reports; whoever needs one writes it again
     return {old: new for old, new in replaced.items() if old not in earlier or old in {a.hash for a in found.holders}}
 
 

@@ -11,7 +11,7 @@ import click
 
 from diger_core.errors import DigerError
 from orchestration.cli.options import json_option, open_store, store_option
-from orchestration.verdict.report.found import PAGES
+from orchestration.engine.removal import PAGES
 
 if TYPE_CHECKING:
     from diger_core.store.artefacts import Store

@@ -20,6 +20,7 @@ from diger_core.store.canonical import jsonable
 from diger_core.store.files import Root, make_directories
 
 SECTION = "removed"
+PAGES = "reports"  # the store's folder of pages that `diger report` wrote; any of them may be deleted at any time
 
 
 def note(store: Store, stage: str, hash_: str, why: str, reason: str, replaced_by: str | None = None, **more: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from orchestration.verdict.report.found import PAGES
+from orchestration.engine.removal import PAGES
 from tests.support.browser import browser_page
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "report.png"

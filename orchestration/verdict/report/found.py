@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from orchestration.audit.index import Index, Made
 
 
-PAGES = "reports"  # the store's folder of pages that were written from its records; they may be deleted at any time
-
-
 @dataclass(frozen=True)
 class Cost:
     """What one stage took, as its record says; None where the record does not say."""

@@ -187,9 +187,11 @@ def test_nothing_of_the_user_is_left_but_the_models_which_are_named(store, audit
         assert {run["tokenizer"], run["joint_model"], run["frozen_model"], run["bundle"]} <= models
     assert [entry.number for entry in found.releases] == [1, 2]
     assert len(found.copies) == 2
+    store.root.create(b"<p>a shopper's history</p>", removal.PAGES, "report-shop.html")  # as `diger report show` writes it
     forget(index, "5")
 
     assert holds(store, 5) == []
+    assert not store.root.exists(removal.PAGES, "report-shop.html")
     index = fresh(store)
     assert find(index, "5").holders == []
     assert was_forgotten(index, "5")

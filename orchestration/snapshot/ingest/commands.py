@@ -183,7 +183,13 @@ def table(
     from orchestration.snapshot.ingest.table import table_source
 
     text = TextFormat(delimiter, names=columns, header=columns is None, encoding=encoding)
-    items_text = TextFormat(items_delimiter or delimiter, names=items_columns, header=items_columns is None, encoding=items_encoding or encoding)
+    items_text = TextFormat(
+        items_delimiter or delimiter,
+        names=items_columns,
+        header=items_columns is None,
+        encoding=items_encoding or encoding,
+        option="--items-encoding",
+    )
     _write(table_source(interactions, items, _columns(options, text=text, items_text=items_text)), **options)
 
 

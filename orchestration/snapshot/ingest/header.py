@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class TextFormat:
     text_fields: tuple[str, ...] | None = None
     header: bool = True
     encoding: str = "utf-8"
+    option: str = field(default="--encoding", compare=False)  # that says the encoding of this file alone
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def header_cells(path: Path, text: TextFormat) -> tuple[str, ...]:
 
 def _first_line(path: Path, text: TextFormat) -> tuple[str, ...]:
     with reading(path, Silent()) as file:
-        block = Utf8(file, text.encoding).read(HEADER_BYTES)
+        block = Utf8(file, text.encoding, text.option).read(HEADER_BYTES)
     beginning = block.decode("utf-8", errors="ignore")  # the last character may be cut
     rows = io.StringIO(beginning, newline="")
     dialect: dict[str, Any] = {"delimiter": text.delimiter, "quoting": csv.QUOTE_MINIMAL if text.quoted else csv.QUOTE_NONE}

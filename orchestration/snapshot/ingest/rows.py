@@ -54,7 +54,7 @@ def _text(path: Path, header: Header, text: TextFormat, columns: list[str], note
         return "skip"
 
     with reading(path, progress) as file:
-        source = pa.PythonFile(Utf8(file, text.encoding), "r")
+        source = pa.PythonFile(Utf8(file, text.encoding, text.option), "r")
         try:
             reader = pa_csv.open_csv(
                 source,

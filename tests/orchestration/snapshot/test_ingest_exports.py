@@ -112,6 +112,10 @@ def test_bytes_of_another_encoding_name_their_line_and_the_option(tmp_path: Path
     table(path, out, "--encoding", "cp1252")
     assert rows(out, "interactions")[1]["user_id"] == "Jürgen"
     assert "no encoding of text" in call("table", "--interactions", path, "--out", out, "--encoding", "rot13", ok=False).output
+    items = file(tmp_path, b"item_id,title\na,Cr\xe8me\n", "i.csv")
+    message = refused("table", "--interactions", file(tmp_path, HEAD + f"J\u00fcrgen,a,{T}\n".encode()), "--items", items, "--out", tmp_path / "two")
+    assert "i.csv, line 2: not utf-8 text" in message
+    assert "pass --items-encoding cp1252" in message, "the interactions are in UTF-8, and their ids must not change"
 
 
 def test_utf_16_names_its_option(tmp_path: Path, out: Path) -> None:

@@ -121,11 +121,6 @@ class CollapseAlarm:
     def check(self, monitors: Mapping[str, Any]) -> str | None:
         """None, or what collapsed in one line. `monitors`: of `table_monitors` on the argmin table; "overflow" (optional): items that found no free
         suffix."""
-        if overflow := monitors.get("overflow", 0):
-            return (
-                f"{overflow} items have no semantic ID of their own: more items share a prefix (equal texts, or none and no events) than there are "
-                "suffixes: raise tokenizer.suffixes (beside a champion with retraining.start=scratch), or give them texts that tell them apart"
-            )
         before, now, share = self.initial["unique_prefixes"], monitors["unique_prefixes"], self.config.collapse_unique_prefixes
         if now < share * before:
             return f"codebooks collapsed: {now} unique prefixes, {before} after the warm-up (alarm below {share:.0%})"
@@ -133,4 +128,10 @@ class CollapseAlarm:
         for level, (p_before, p_now) in enumerate(zip(self.initial["perplexity"], monitors["perplexity"], strict=True), start=1):
             if p_now < share * p_before:
                 return f"codebooks collapsed: level {level} has perplexity {p_now:.1f}, {p_before:.1f} after the warm-up (alarm below {share:.0%})"
+        # Behind the collapse: where the codes did not move, it is the items that nothing tells apart.
+        if overflow := monitors.get("overflow", 0):
+            return (
+                f"{overflow} items have no semantic ID of their own: more items share a prefix (equal texts, or none and no events) than there are "
+                "suffixes: raise tokenizer.suffixes (beside a champion with retraining.start=scratch), or give them texts that tell them apart"
+            )
         return None

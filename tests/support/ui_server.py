@@ -46,7 +46,7 @@ class Ui:
     def run(self, run_id: str) -> dict[str, Any]:
         return next(run for run in self.runs() if run["runId"] == run_id)
 
-    def wait(self, run_id: str, statuses: tuple[str, ...] = ENDED, seconds: float = 120) -> dict[str, Any]:
+    def wait(self, run_id: str, statuses: tuple[str, ...] = ENDED, seconds: float = 240) -> dict[str, Any]:
         """The run, once its status is one of these."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

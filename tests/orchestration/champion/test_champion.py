@@ -277,6 +277,7 @@ def _damage(store: Store, bundle: str) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.s3
 def test_the_log_on_s3(s3_bucket, monkeypatch):
     world = ReleaseWorld(s3_bucket)

@@ -7,9 +7,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orchestration.graph import STAGES
 from orchestration.on_dagster.presentation import group_label
 from tests.support.ui_server import Ui, free_port, launch, start, wait_for
+
+pytestmark = pytest.mark.timeout(900)  # a run from the page starts processes, and two cores may be busy with other tests
 
 __all__ = ["free_port", "wait_for"]
 

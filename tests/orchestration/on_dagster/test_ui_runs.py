@@ -21,6 +21,8 @@ from orchestration.graph import BY_NAME
 from orchestration.params.load import load_params
 from tests.support.ui_server import ENDED, Ui, launch, launchpad
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # minutes of real runs: `make test-slow` (test_ui.py is the short tour)
+
 SNAPSHOT = "/locations/orchestration.definitions/asset-groups/1_snapshot/lineage"
 RAW = ("raw_items", "raw_interactions")
 JOBS = {

@@ -69,7 +69,7 @@ def test_every_reader_can_read_it(browser, pages, name, scheme, width):
         page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}-{scheme}-{width}.png"), full_page=True)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])  # the checks above see both in every run
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing_serious(browser, pages, name, scheme):
     page = opened(browser, pages[name], scheme, 1280)

@@ -34,8 +34,8 @@ def run(folder: Path, snapshot: Path, *overrides: str, timeout: int = 280) -> tu
             output, _ = process.communicate(timeout=timeout)
         log.seek(0)
         text = log.read()
-    # 1 with a summary: so short a training may well be refused by the gate, and the flow has run all the same
-    assert process.returncode == 0 or (process.returncode == 1 and "The gate refuses" in text), text[-3000:]
+    # 3: so short a training may well be refused by the gate, and the flow has run all the same
+    assert process.returncode in (0, 3), text[-3000:]
     return json.loads(output), text, peak.bytes
 
 
@@ -87,7 +87,7 @@ def assert_sound(summary: dict[str, Any], peak: int) -> None:
 
 
 def test_amazon_scientific_small_with_one_epoch(shared_data, tmp_path):
-    budget = ("training.epochs=1", "training.evaluation_users=100", "tokenizer.epochs=5", "cluster.workers=0", "evaluation.beams=10")
+    budget = ("training.epochs=1", "training.evaluation_users=100", "tokenizer.epochs=5", "cluster.workers=0")
     summary, _, peak = run(tmp_path, shared_data("amazon_scientific_small"), *budget)
     assert_sound(summary, peak)
 

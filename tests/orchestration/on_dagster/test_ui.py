@@ -69,6 +69,7 @@ def test_the_lineage_page_shows_every_asset_in_its_group(ui: Ui, page: Any) -> N
                 page.get_by_text(stage.name, exact=True).first.wait_for()
 
 
+@pytest.mark.slow  # two runs and four pages: minutes on busy cores
 def test_materialising_from_the_page_succeeds_and_a_second_time_reuses(ui: Ui, page: Any) -> None:
     good = ui.partitions()[0]
     assert materialise(page, ui, good)["status"] == "SUCCESS"

@@ -7,7 +7,7 @@ from orchestration.engine.runner import refuse_failed
 from orchestration.graph import Stage
 from orchestration.on_dagster.checks import AFTER_REFUSAL, check_results, check_specs, remedies
 from orchestration.on_dagster.partitions import SNAPSHOTS
-from orchestration.on_dagster.presentation import described, group_label, present
+from orchestration.on_dagster.presentation import described, group_label, shown
 from orchestration.on_dagster.resources import Pipeline
 
 OWNERS = ["team:recommendations"]
@@ -50,7 +50,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         checks = check_results(stage, result.artefact)
         for line in remedies(stage, checks):
             context.log.error(line)
-        return dg.MaterializeResult(data_version=dg.DataVersion(result.artefact.hash), metadata=present(result), check_results=checks)
+        return dg.MaterializeResult(data_version=dg.DataVersion(result.artefact.hash), metadata=shown(context, result), check_results=checks)
 
     return asset
 

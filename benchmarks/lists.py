@@ -93,7 +93,8 @@ def _typed(before: Any, value: str) -> Any:
         return value == "true"
     if isinstance(before, int | float):
         return type(before)(value)
-    return value if isinstance(before, str) else json.loads(value)
+    parsed = value if isinstance(before, str) else json.loads(value)
+    return tuple(parsed) if isinstance(before, tuple) else parsed
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ T rows (a user at a moment), P candidates of all rows together, K parts, k place
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -118,25 +118,28 @@ def candidates(
     remove_seen: bool = False,
     allowed_N: npt.NDArray[np.bool_] | None = None,
     raw: bool = False,
+    parts: Container[str] = PARTS,
 ) -> Candidates:
-    """The union of what the parts name for each row, with every part's distribution on it.
+    """The union of what the `parts` name for each row, with every part's distribution on it.
 
     beams: (items [T, W], -1 where there is none; their log-probabilities). `allowed_N`: items that may be recommended. `raw`: the parts' scores
     as they are, not each user's shares of them, which is how counting rules add them.
     """
     named: dict[str, tuple[Int32, Float32]] = {}
-    if beams is not None:
+    if beams is not None and "generative" in parts:
         finite_TW = np.where((beams[0] >= 0) & np.isfinite(beams[1]), beams[1], -np.inf)
         # shares: from the best beam on, so that none underflows; raw: the probabilities themselves, which say how sure the model is
         top_T1 = 0.0 if raw else np.maximum(finite_TW.max(axis=1, keepdims=True, initial=-1e9), -1e9)
         named["generative"] = (beams[0], np.exp(finite_TW - top_T1).astype(np.float32))
     for part, table in (("transitions", counts.transitions), ("text", counts.text)):
-        items_TL, weights_TL = history_weights(seq, users_T, end_T, HISTORY, counts.tau[part])
-        named[part] = scored([(table, 1.0)], items_TL, weights_TL, LISTED)
-    items_TL, weights_TL = history_weights(seq, users_T, end_T, HISTORY, counts.tau["repeat"])
-    named["repeat"] = (items_TL, weights_TL)
+        if part in parts:
+            items_TL, weights_TL = history_weights(seq, users_T, end_T, HISTORY, counts.tau[part])
+            named[part] = scored([(table, 1.0)], items_TL, weights_TL, LISTED)
+    if "repeat" in parts:
+        named["repeat"] = history_weights(seq, users_T, end_T, HISTORY, counts.tau["repeat"])
     for part, share_N, best_k in (("recent", counts.recent_N, counts.recent_k), ("popular", counts.popular_N, counts.popular_k)):
-        named[part] = (np.tile(best_k, (len(users_T), 1)), np.tile(share_N[best_k], (len(users_T), 1)))
+        if part in parts:
+            named[part] = (np.tile(best_k, (len(users_T), 1)), np.tile(share_N[best_k], (len(users_T), 1)))
     return _union(named, counts, seq, users_T, end_T, remove_seen, allowed_N, raw)
 
 
@@ -186,13 +189,19 @@ def _seen_keys(seq: Sequences, users_T: Int64, end_T: Int64) -> Int64:
 def fused(found: Candidates, weights: Mapping[str, float], k: int) -> tuple[Int32, Float32]:
     """(items [T, k] int32, scores [T, k] float32), best first, equal scores by item; -1 and 0 where a row has fewer candidates."""
     score_P = found.scores(weights)
-    order_P = np.lexsort((found.item_P, -score_P, found.row_P))
     begin_T = np.searchsorted(found.row_P, np.arange(found.rows))
-    place_P = np.arange(len(order_P)) - begin_T[found.row_P]
-    kept_P = (place_P < k) & (score_P[order_P] > 0)
+    # A row's k-th best score first: that is linear, and what lies below it need not be sorted.
+    column_P = np.arange(len(score_P)) - begin_T[found.row_P]
+    dense_Tx = np.full((found.rows, max(k, int(column_P.max(initial=-1)) + 1)), -np.inf, dtype=np.float32)
+    dense_Tx[found.row_P, column_P] = score_P
+    least_T = np.partition(dense_Tx, -k, axis=1)[:, -k]
+    near_p = np.flatnonzero((score_P > 0) & (score_P >= least_T[found.row_P]))
+    order_p = near_p[np.lexsort((found.item_P[near_p], -score_P[near_p], found.row_P[near_p]))]
+    row_p = found.row_P[order_p]
+    place_p = np.arange(len(order_p)) - np.searchsorted(row_p, np.arange(found.rows))[row_p]
+    at_p, row_p, place_p = order_p[place_p < k], row_p[place_p < k], place_p[place_p < k]
     items_Tk, scores_Tk = np.full((found.rows, k), -1, dtype=np.int32), np.zeros((found.rows, k), dtype=np.float32)
-    row, place, at = found.row_P[kept_P], place_P[kept_P], order_P[kept_P]
-    items_Tk[row, place], scores_Tk[row, place] = found.item_P[at], score_P[at]
+    items_Tk[row_p, place_p], scores_Tk[row_p, place_p] = found.item_P[at_p], score_P[at_p]
     return items_Tk, scores_Tk
 
 

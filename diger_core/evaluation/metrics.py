@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -39,14 +39,24 @@ class Difference(TypedDict):
 ModelMetrics = dict[str, Any]
 
 
+class Period(TypedDict):
+    """Every event of the test period: how many, each model's metrics over them, and the differences ("a - b" -> metric)."""
+
+    events: int
+    models: dict[str, ModelMetrics]
+    differences: dict[str, dict[str, Difference]]
+
+
 class Metrics(TypedDict):
-    """metrics.json: models by name; slices (slice -> model -> metrics); differences ("a - b" -> metric); how many users, and on each slice."""
+    """metrics.json: models by name; slices (slice -> model -> metrics); differences ("a - b" -> metric); how many users, and on each slice; where
+    the split is temporal, the same over every event of the test period."""
 
     models: dict[str, ModelMetrics]
     slices: dict[str, dict[str, ModelMetrics]]
     differences: dict[str, dict[str, Difference]]
     users: int
     slice_users: dict[str, int]
+    period: NotRequired[Period]
 
 
 def ranks(items_Tk: npt.NDArray[np.integer], target_T: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:

@@ -87,13 +87,14 @@ class Fitted:
 
 
 def ranked(recipe: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T: Int64, k: int, beams: Beams | None = None, **options: Any) -> Beams:
-    """(items [T, k], scores [T, k]) of the recipe; `options`: remove_seen, allowed_N. Rows are computed in chunks."""
+    """(items [T, k], scores [T, k]) of the recipe; `options`: remove_seen, allowed_N. Rows are computed in chunks.
+    A part without weight names no candidates."""
     items_Tk, scores_Tk = np.full((len(users_T), k), -1, dtype=np.int32), np.zeros((len(users_T), k), dtype=np.float32)
-    aged = _aged(counts, recipe.tau)
+    aged, parts = _aged(counts, recipe.tau), {part for part, weight in recipe.weights.items() if weight}
     for start in range(0, len(users_T), CHUNK):
         part = slice(start, start + CHUNK)
         own = None if beams is None else (beams[0][part], beams[1][part])
-        found = candidates(aged, seq, users_T[part], end_T[part], own, raw=recipe.raw, **options)
+        found = candidates(aged, seq, users_T[part], end_T[part], own, raw=recipe.raw, parts=parts, **options)
         items_Tk[part], scores_Tk[part] = fused(found, recipe.applied, k)
     return items_Tk, scores_Tk
 

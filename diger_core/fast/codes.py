@@ -66,9 +66,13 @@ class Codes:
         else:
             r_MVe, l_MVK, y_MVK, det_VM, sigma_VM, sampled_VM = self._sampled(z_Ve, items_V, state, tau, square_M1K)
             codes_VM, q_VMe = sampled_VM, self._embed(sampled_VM)
-        p_MVK = None if self.input_tau is None else (l_MVK / self.input_tau).softmax(-1)
+        p_MVK = None if self.input_tau is None else (l_MVK * (self._sharpness() / self.input_tau)).softmax(-1)
         loss_vq, loss_recon, d_books = self._losses(z_Ve, r_MVe, q_VMe, codes_VM, sampled_VM, mask_V)
         return FastAssignment(codes_VM, sampled_VM, det_VM, sigma_VM, y_MVK, r_MVe, loss_vq, loss_recon, p_MVK, d_books)
+
+    def _sharpness(self) -> Tensor:
+        """[M, 1, 1]: alpha_j / alpha, what soft input's logits have more than the assignment's."""
+        return (self.tokenizer.input_alpha_M / self.tokenizer.alpha)[:, None, None]
 
     def _embed(self, codes_VM: Tensor) -> Tensor:
         return F.embedding(codes_VM + self.offset_M, self.tokenizer.codebooks.detach().flatten(0, 1))
@@ -120,13 +124,13 @@ class Codes:
     def backward(self, given: FastAssignment, dP_MVK: Tensor, state: State, dp_MVK: Tensor | None = None) -> Tensor:
         """The codebooks' gradient [M, K, e] from dP, dp (of soft history input) and the tokenizer's own losses.
 
-        dl = y (dP - y . dP) / tau + p (dp - p . dp) / tau_in;  l = alpha (2 r.E - |E|^2).
+        dl = y (dP - y . dP) / tau + alpha_j / alpha p (dp - p . dp) / tau_in;  l = alpha (2 r.E - |E|^2).
         """
         y, tau = given.y_MVK, self.schedule.tau(state["step"])
         scale = self.tokenizer.alpha / tau
         dl_MVK = torch._softmax_backward_data(dP_MVK, y, -1, torch.float32)
         if dp_MVK is not None and given.p_MVK is not None and self.input_tau is not None:
-            dl_MVK = dl_MVK + torch._softmax_backward_data(dp_MVK, given.p_MVK, -1, torch.float32) * (tau / self.input_tau)
+            dl_MVK = dl_MVK + torch._softmax_backward_data(dp_MVK, given.p_MVK, -1, torch.float32) * (self._sharpness() * (tau / self.input_tau))
         books = self.tokenizer.codebooks.detach()
         levels, places, _ = dl_MVK.shape
         parts = next(n for n in (8, 4, 2, 1) if places % n == 0)  # a sum over thousands of items for few results: in parts, for more parallel work

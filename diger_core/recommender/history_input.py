@@ -1,10 +1,12 @@
 """How an item of a history becomes tokens of the encoder (docs/method.md, section 3).
 
     hard:  the look-ups T_j[k_j] of its codes
-    soft:  sum_k p_j(k) T_jk,   p_j = softmax(-alpha |r_j - E_j|^2 / tau_in),   r_{j+1} = r_j - sg(E_j,k_j)
+    soft:  sum_k p_j(k) T_jk,   p_j = softmax(-alpha_j |r_j - E_j|^2 / tau_in),   r_{j+1} = r_j - sg(E_j,k_j)
 
-The suffix is a look-up in both. Soft, L_gen reaches the codebooks through p without straight-through; nothing is drawn, so an item's tokens follow
-from its z, its codes and the codebooks: they are computed once for each table. With `item_tokens` one, an item is the sum of its tokens.
+alpha_j is 1 / the median gap between the two nearest codes at level j: with one scale for all levels the shorter residuals of the later ones would
+give p_j near uniform, and their codes would say nothing. The suffix is a look-up in both. Soft, L_gen reaches the codebooks through p without
+straight-through; nothing is drawn, so an item's tokens follow from its z, its codes and the codebooks: they are computed once for each table. With
+`item_tokens` one, an item is the sum of its tokens.
 
 N items (or V, the unique ones of a batch), M levels, K codes, Q = M+1, t encoder tokens of an item (Q or 1), d d_model, e = d_e.
 """
@@ -27,7 +29,7 @@ def input_weights(tok: Tokenizer, z_Ve: Tensor, codes_VM: Tensor, tau: float) ->
     with torch.autocast(z_Ve.device.type, enabled=False):
         residual, weights = z_Ve.float(), []
         for level in range(tok.levels):
-            weights.append((tok.alpha * tok.scores(level, residual) / tau).softmax(1))
+            weights.append((tok.input_alpha_M[level] * tok.scores(level, residual) / tau).softmax(1))
             residual = residual - tok.codebooks[level].detach()[codes_VM[:, level].long()]
         return torch.stack(weights, 1)
 

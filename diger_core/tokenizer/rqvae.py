@@ -41,12 +41,14 @@ def mlp(widths: tuple[int, ...]) -> nn.Sequential:
 class Tokenizer(nn.Module):
     """Standardisation, encoder and codebooks: what stays of the RQ-VAE after its warm-up.
 
-    Buffers: `mean_D`, `scale_D` [D], `alpha` [] (the logits' scale: docs/method.md, section 3). `codebooks`: one parameter [M, K, d_e].
+    Buffers: `mean_D`, `scale_D` [D], `alpha` [] (the logits' scale: docs/method.md, section 3), `input_alpha_M` [M] (the same for soft history input,
+    level by level). `codebooks`: one parameter [M, K, d_e].
     """
 
     mean_D: Tensor
     scale_D: Tensor
     alpha: Tensor
+    input_alpha_M: Tensor
 
     def __init__(self, dim: int, codes: int, config: TokenizerConfig) -> None:
         super().__init__()
@@ -54,6 +56,7 @@ class Tokenizer(nn.Module):
         self.register_buffer("mean_D", torch.zeros(dim))
         self.register_buffer("scale_D", torch.ones(dim))
         self.register_buffer("alpha", torch.ones(()))
+        self.register_buffer("input_alpha_M", torch.ones(config.levels))
         self.encoder = mlp((dim, *config.hidden, config.code_dim))
         self.codebooks = nn.Parameter(torch.randn(config.levels, codes, config.code_dim) * config.code_dim**-0.5)
 
@@ -132,15 +135,21 @@ def _initialise(tok: Tokenizer, vectors_ND: Tensor, generator: torch.Generator) 
 
 
 @torch.no_grad()
-def measured_alpha(tok: Tokenizer, z_Ne: Tensor) -> float | None:
-    """1 / median over items of (second-nearest minus nearest squared distance at level 1); None where no item has a positive gap.
+def measured_alphas(tok: Tokenizer, z_Ne: Tensor) -> list[float | None]:
+    """For each level 1 / median over items of (second-nearest minus nearest squared distance); None where no item has a positive gap.
 
-    Items in a perfect tie have no scale to tell, so they do not vote."""
-    gaps = []
-    for chunk in z_Ne.split(_CHUNK):
-        best = tok.scores(0, chunk).topk(2, dim=1).values
-        gaps.append(best[:, 0] - best[:, 1])
-    gap_N = torch.cat(gaps)
+    Residuals get shorter from level to level, and so do the gaps: at level 3 they are some hundred times smaller than at level 1. Items in a perfect
+    tie have no scale to tell, so they do not vote."""
+    gaps_M: list[list[Tensor]] = [[] for _ in range(tok.levels)]
+    for residual in z_Ne.split(_CHUNK):
+        for level, gaps in enumerate(gaps_M):
+            best = tok.scores(level, residual).topk(2, dim=1)
+            gaps.append(best.values[:, 0] - best.values[:, 1])
+            residual = residual - tok.codebooks[level][best.indices[:, 0]]
+    return [_scale(torch.cat(gaps)) for gaps in gaps_M]
+
+
+def _scale(gap_N: Tensor) -> float | None:
     positive = gap_N[gap_N > 0]
     return 1.0 / float(positive.median()) if len(positive) else None
 
@@ -205,7 +214,8 @@ def tokenizer(
 
 
 def _set_alpha(tok: Tokenizer, vectors_ND: Tensor, progress: Progress) -> None:
-    alpha = tok.config.alpha if tok.config.alpha is not None else measured_alpha(tok, _encode_all(tok, vectors_ND))
+    measured = measured_alphas(tok, _encode_all(tok, vectors_ND))
+    alpha = tok.config.alpha if tok.config.alpha is not None else measured[0]
     if alpha is None:
         progress.message("alpha = 1: no item is nearer to one code than to another, so its scale cannot be measured")
     else:
@@ -213,6 +223,7 @@ def _set_alpha(tok: Tokenizer, vectors_ND: Tensor, progress: Progress) -> None:
         progress.message(f"alpha = {alpha:.6g} ({origin})")
     with torch.no_grad():
         tok.alpha.fill_(1.0 if alpha is None else alpha)
+        tok.input_alpha_M.copy_(torch.tensor([1.0 if each is None else each for each in measured]))
 
 
 def _train(

@@ -107,7 +107,7 @@ def story(summary: dict[str, Any]) -> list[str]:
 
 def _models(later: dict[str, Any]) -> list[tuple[str, str]]:
     """The champion before, then what ships and the generative model alone, each against the best counting baseline."""
-    from orchestration.verdict.report.compared import compared
+    from orchestration.verdict.report.compared import compared, over_the_period
     from orchestration.verdict.report.figures import judged_metric
 
     row, metrics = later["cycle"]["ndcg_10"], later["metrics"]
@@ -120,6 +120,9 @@ def _models(later: dict[str, Any]) -> list[tuple[str, str]]:
         found = compared(metrics, model, best, metric)
         if found is not None and best is not None:
             told.append((title, f"{found.value:.4f} against counting ({NAMES[best]}) {found.base:.4f}: {_gain(asdict(found))}"))
+            period = over_the_period(metrics, model, best, metric)
+            if model == "lists" and period is not None:
+                told.append(("  all events", f"{period.value:.4f} against {period.base:.4f}, {period.events:,} events: {_gain(asdict(period))}"))
         elif model in metrics["models"] and best is not None:
             told.append((title, f"{metrics['models'][model][metric]:.4f}, counting ({NAMES[best]}) {metrics['models'][best][metric]:.4f}"))
     return told

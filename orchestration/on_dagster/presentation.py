@@ -41,14 +41,29 @@ def present(result: Result) -> Metadata:
         **(stage.presented(artefact) if stage.presented else {}),
         **_table(artefact, stage.preview),
         **{name: _shown(value) for name, value in artefact.facts.items() if isinstance(value, str | int | float | bool) and _tells(name, value)},
-        "seconds": round(result.seconds, 3),
-        "reused": result.reused,
+        **_this_time(result),
         "why": dg.MetadataValue.md(f"`diger why {artefact.hash[:12]} --store {artefact.root.url}`"),
         "content_hash": artefact.hash,
         "record_key": result.key,
         "location": dg.MetadataValue.path(artefact.directory),
         "files": dg.MetadataValue.table(files),
     }
+
+
+def _this_time(result: Result) -> Metadata:
+    return {"seconds": round(result.seconds, 3), "reused": result.reused}
+
+
+def shown(context: dg.AssetExecutionContext, result: Result) -> Metadata:
+    """`present`, or what the partition's last materialisation showed where it was of this artefact: its pictures need not be drawn again."""
+    if result.reused:
+        asked = dg.AssetRecordsFilter(asset_key=context.asset_key, asset_partitions=[context.partition_key])
+        for record in context.instance.fetch_materializations(asked, limit=1).records:
+            before = dict(record.asset_materialization.metadata) if record.asset_materialization is not None else {}
+            same = (("content_hash", result.artefact.hash), ("record_key", result.key))
+            if all(name in before and before[name].value == value for name, value in same):
+                return before | _this_time(result)
+    return present(result)
 
 
 def _tells(name: str, value: Any) -> bool:

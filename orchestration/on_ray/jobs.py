@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
-from diger_core.training import checkpoint as checkpoints
 from orchestration.graph import Stage
 
 if TYPE_CHECKING:
@@ -64,6 +63,8 @@ def run_as_job(
         raise  # it was not taken, or it has ended
     except BaseException:
         _stop(client, job, progress)
+        from diger_core.training import checkpoint as checkpoints  # torch, which a reused stage does without
+
         checkpoints.sweep(f"{store.url}/checkpoints/{key}", progress)  # a job that is killed cannot
         raise
 

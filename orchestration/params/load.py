@@ -8,14 +8,18 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diger_core.config import ScheduleConfig, StabilityConfig
 from diger_core.errors import DigerError, holds_credentials
 from diger_core.store.regular import require_regular
 from orchestration.params.plain_yaml import MAX_BYTES, parse
 from orchestration.params.sections import Params
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 DEFAULT_FILE = "params.yaml"
 INFINITE = {(ScheduleConfig, "r"), (StabilityConfig, "anchor")}  # keys whose limit has a meaning
@@ -82,18 +86,26 @@ def overridden(params: Params, overrides: Iterable[str]) -> Params:
 
 def build_params(data: Mapping[str, Any], source: str = DEFAULT_FILE) -> Params:
     """Checks plain data against the typed sections. No text, truth value or fraction is taken for an integer; few keys may be infinite."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     _refuse_credentials(data, source, "")
     _refuse_empty(data, source, Params(), "")
     try:
-        params = TypeAdapter(Params).validate_json(json.dumps(data), strict=True)
+        params = _adapter().validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise DigerError(f"{source}: " + "; ".join(_explain(fault) for fault in error.errors(include_url=False)[:5])) from error
     for key, value in _numbers(params):
         if not math.isfinite(value):
             raise DigerError(f"{source}: {key} = {value}: must be a finite number")
     return params
+
+
+@cache
+def _adapter() -> TypeAdapter[Params]:
+    """Built once: it costs more than all the rest, and every stage of a run reads the parameters."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Params)
 
 
 def _numbers(node: Any, prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -37,6 +37,7 @@ def evaluation(run: StageRun) -> None:
     from diger_core.data.sequences import Sequences
     from diger_core.data.splits import targets
     from diger_core.evaluation import ranking as core
+    from diger_core.evaluation.period import whole_period
 
     config = run.params.evaluation
     seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
@@ -54,6 +55,9 @@ def evaluation(run: StageRun) -> None:
     results = {"lists": counted.pop("lists"), **results, **counted}
     results |= core.baseline_results(seq, "test", config)
     metrics = core.evaluation(results, seq, config)
+    period = whole_period(results, seq, config)
+    if period is not None:
+        metrics["period"] = period
     run.out.json("metrics.json", metrics)
     published = None if seq.boundaries is None else leave_one_out(run, seq)
     if published is not None:

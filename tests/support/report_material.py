@@ -72,12 +72,14 @@ def fake_metrics(models: dict[str, float] = MODELS, gain: Gain = (0.005, 0.001, 
         return {k: {"mean": middle, "low": low, "high": high} for k in row(1.0)["intervals"]}
 
     names = list(models)
+    differences = {f"{a} - {b}": difference(a, b) for place, a in enumerate(names) for b in names[place + 1 :]}
     slices = {s: {n: row(v * f) for n, v in models.items()} for s, f in (("head", 1.3), ("tail", 0.6), ("same_time", 1.4), ("other_time", 0.7))}
     return {
         "models": {n: row(v) for n, v in models.items()},
         "slices": slices,
-        "differences": {f"{a} - {b}": difference(a, b) for place, a in enumerate(names) for b in names[place + 1 :]},
+        "differences": differences,
         "users": 1234,
+        "period": {"events": 4321, "models": {n: row(v * 0.8) for n, v in models.items()}, "differences": differences},
         "slice_users": {"head": 800, "tail": 434, "new_items": 0, "same_time": 234, "other_time": 1000},
     }
 

@@ -56,6 +56,7 @@ def tokenizer(codes: int = CODES, levels: int = LEVELS) -> Tokenizer:
                 tok.codebooks[level].copy_(residual[torch.randperm(ITEMS)[torch.arange(codes) % ITEMS]])
                 residual = residual - tok.codebooks[level][tok.scores(level, residual).argmax(1)]
             tok.alpha.fill_(20.0)
+            tok.input_alpha_M.copy_(20.0 + 15.0 * torch.arange(levels))  # each level another, as measured ones are
     return tok.eval()
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestration.snapshot.demo_shop.catalogue import Catalogue, Ints, catalogue
-from orchestration.snapshot.demo_shop.shoppers import lengths, routes, shop, shoppers
+from orchestration.snapshot.demo_shop.shoppers import order_counts, routes, shop, shoppers
 
 __all__ = ["SNAPSHOTS", "USERS_ADDED", "USERS_FIRST", "write_demo_snapshots"]
 
@@ -38,15 +38,14 @@ def write_demo_snapshots(directory: Path) -> list[Path]:
     rng = np.random.Generator(np.random.PCG64(SEED))
     items, ways = catalogue(rng), routes(rng)
     users = USERS_FIRST + USERS_ADDED
-    people, counts = shoppers(rng, users), lengths(rng, users)
-    bought_UN = np.zeros((users, len(items.item_id)), bool)
+    people, counts = shoppers(rng, users, len(items.item_id)), order_counts(rng, users)
     known = np.arange(users) < USERS_FIRST
+    returning = np.where(rng.integers(0, 100, users) < RETURNING, rng.integers(1, 4, users), 0)
 
-    first = shop(rng, items, ways, people, bought_UN, np.where(known, counts, 0), snapshot=1)
-    returning = np.where(rng.integers(0, 100, users) < RETURNING, rng.integers(1, 6, users), 0)
-    second = shop(rng, items, ways, people, bought_UN, np.where(known, returning, counts), snapshot=2)
-
-    history = [(*first, _times(rng, first[0], OPENING, FIRST_EXPORT)), (*second, _times(rng, second[0], FIRST_EXPORT, SECOND_EXPORT))]
+    orders = _orders(rng, np.where(known, counts, 0), OPENING, FIRST_EXPORT)
+    first = shop(rng, items, ways, people, *orders, snapshot=1)
+    orders = _orders(rng, np.where(known, returning, counts), FIRST_EXPORT, SECOND_EXPORT)
+    history = [first, shop(rng, items, ways, people, *orders, snapshot=2)]
     written = []
     for number, name in enumerate(SNAPSHOTS, start=1):
         columns = [np.concatenate(parts) for parts in zip(*history[:number], strict=True)]
@@ -54,25 +53,19 @@ def write_demo_snapshots(directory: Path) -> list[Path]:
     return written
 
 
-def _times(rng: np.random.Generator, user: Ints, start: int, end: int) -> Ints:
-    """Increasing Unix seconds within [start, end) for each customer's events; `user` is sorted."""
-    # A margin at the end, so that adding the place in the whole list, which makes times distinct, stays below `end`.
+def _orders(rng: np.random.Generator, counts_U: Ints, start: int, end: int) -> tuple[Ints, Ints]:
+    """(customer, Unix seconds in [start, end)) of each order, ordered by customer and time; no two orders of a customer share a second."""
+    user = np.repeat(np.arange(len(counts_U)), counts_U)
     drawn = rng.integers(start, end - DAY, len(user))
-    return drawn[np.lexsort((drawn, user))] + _place(user)
-
-
-def _place(user: Ints) -> Ints:
-    """0, 1, 2, … within each run of equal users."""
-    index = np.arange(len(user))
-    begins = np.r_[True, user[1:] != user[:-1]]
-    return index - np.maximum.accumulate(np.where(begins, index, 0))
+    order = np.lexsort((drawn, user))
+    return user, drawn[order] + np.arange(len(user)) - np.repeat(np.cumsum(counts_U) - counts_U, counts_U)
 
 
 def _interactions(items: Catalogue, number: int, user: Ints, item: Ints, time: Ints) -> pa.Table:
-    """interactions.parquet of snapshot `number`, ordered by time as a shop's log is."""
+    """interactions.parquet of snapshot `number`, ordered by time as a shop's log is; the items of a basket share their second."""
     user_id = pa.array([f"c{u:05d}" for u in range(int(user.max()) + 1)], pa.string())
     kept = items.in_snapshot(number)[item]
-    order = np.flatnonzero(kept)[np.lexsort((user[kept], time[kept]))]
+    order = np.flatnonzero(kept)[np.lexsort((item[kept], user[kept], time[kept]))]
     columns = {
         "user_id": user_id.take(pa.array(user[order])),
         "item_id": pa.array(items.item_id, pa.string()).take(pa.array(item[order])),

@@ -150,6 +150,20 @@ DEPARTMENTS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# Leaf categories of which people buy the same item again: it is used up, or they want another one.
+RESTOCKED: frozenset[str] = frozenset(
+    (
+        "Food Containers", "Paper Filters", "Cups", "Piping Sets", "Cookie Cutters", "Plant Labels", "Seed Trays", "Planters", "Sanding Blocks",
+        "Wood Oils", "Gloves", "Tyre Levers", "Tent Pegs", "Mess Tins", "Bath Towels", "Hand Towels", "Pillowcases", "Clothes Hangers", "Pencils",
+        "Inks", "Notebooks", "Index Cards", "Chew Toys", "Cat Toys", "Sketch Pads", "Paint Sets", "Yarns", "Thread Sets",
+    )
+)  # fmt: skip
+# The month (0: January) in which a department's season is highest.
+PEAK_MONTHS: dict[str, int] = {
+    "Kitchen": 11, "Coffee & Tea": 0, "Baking": 11, "Garden": 3, "Workshop": 4, "Cycling": 5, "Camping": 6, "Bathroom": 1, "Bedroom": 10,
+    "Desk & Office": 8, "Pets": 7, "Art & Craft": 10,
+}  # fmt: skip
+
 # Six brands a department; every brand serves two neighbouring departments of the menu.
 BRANDS: tuple[str, ...] = (
     "Halvenmoor", "Brindlewick", "Tarnhollow", "Ostrellan", "Quillmere", "Fenbarrow",

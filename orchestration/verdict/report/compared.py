@@ -9,6 +9,8 @@ from orchestration.verdict.models import EVE
 from orchestration.verdict.report.figures import metric_label
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from diger_core.evaluation.metrics import Difference, Metrics
 
 Tone = Literal["better", "worse", "open"]
@@ -32,6 +34,7 @@ class Compared:
     low: float
     high: float
     users: int
+    events: int | None = None  # where several targets of a user count
 
     @property
     def tone(self) -> Tone:
@@ -41,8 +44,13 @@ class Compared:
     def told(self) -> str:
         return (
             f"{metric_label(self.metric)} {self.value:.4f} against {self.base:.4f}, a difference of {self.mean:+.4f} "
-            f"(95% interval {self.low:+.4f} to {self.high:+.4f}, {self.users:,} users)"
+            f"(95% interval {self.low:+.4f} to {self.high:+.4f}, {self.counted})"
         )
+
+    @property
+    def counted(self) -> str:
+        """How many users, and how many targets of theirs where a user may have several."""
+        return f"{self.users:,} users" if self.events is None else f"{self.events:,} events of {self.users:,} users"
 
     @property
     def relative(self) -> tuple[float, float, float] | None:
@@ -52,10 +60,14 @@ class Compared:
 
 def difference(metrics: Metrics, ours: str, theirs: str, metric: str) -> Difference | None:
     """`ours` minus `theirs` with its interval, whichever way it is stored; None where it was not measured."""
-    found = metrics["differences"].get(f"{ours} - {theirs}", {}).get(metric)
+    return _signed(metrics["differences"], ours, theirs, metric)
+
+
+def _signed(differences: Mapping[str, Mapping[str, Difference]], ours: str, theirs: str, metric: str) -> Difference | None:
+    found = differences.get(f"{ours} - {theirs}", {}).get(metric)
     if found is not None:
         return found
-    other = metrics["differences"].get(f"{theirs} - {ours}", {}).get(metric)
+    other = differences.get(f"{theirs} - {ours}", {}).get(metric)
     return None if other is None else {"mean": -other["mean"], "low": -other["high"], "high": -other["low"]}
 
 
@@ -72,3 +84,13 @@ def compared(metrics: Metrics, ours: str, theirs: str | None, metric: str) -> Co
         return None
     value, base = (float(metrics["models"][name][metric]) for name in (ours, theirs))
     return Compared(ours, theirs, metric, value, base, float(row["mean"]), float(row["low"]), float(row["high"]), metrics["users"])
+
+
+def over_the_period(metrics: Metrics, ours: str, theirs: str | None, metric: str) -> Compared | None:
+    """The same over every event of the test period; None without a temporal split, or where one of the two was not ranked."""
+    period = metrics.get("period")
+    row = None if period is None or theirs is None else _signed(period["differences"], ours, theirs, metric)
+    if period is None or theirs is None or row is None:
+        return None
+    value, base = (float(period["models"][name][metric]) for name in (ours, theirs))
+    return Compared(ours, theirs, metric, value, base, row["mean"], row["low"], row["high"], metrics["users"], period["events"])

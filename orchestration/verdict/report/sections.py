@@ -10,7 +10,7 @@ from orchestration.params.verdict import ReportConfig
 from orchestration.verdict.leave_one_out import FILE as LEAVE_ONE_OUT
 from orchestration.verdict.models import EVE, NAMES, ordered
 from orchestration.verdict.report import code_figures, drawing, figures, listens, split, text
-from orchestration.verdict.report.compared import lists_minus
+from orchestration.verdict.report.compared import lists_minus, over_the_period
 from orchestration.verdict.report.material import MODELS, Material
 from orchestration.verdict.report.pictures import THIRD, pictures
 from orchestration.verdict.report.tree import TITLE_LIMIT, tree
@@ -67,12 +67,24 @@ def evaluation_section(material: Material) -> dict[str, Any]:
         "split": split.sentences(material.inputs["sequences"].facts, metrics["users"]),
         "groups": [[(m, metrics["models"][m], lists_minus(metrics, m, judged)) for m in part] for part in _groups(models) if part],
         "rows": [(m, metrics["models"][m]) for m in models],
+        "period": period_rows(metrics, headline, judged),
         "published": published_rows(material, headline),
         "best": {c: max((metrics["models"][m].get(c) or 0.0) for m in models if m not in EVE) for c in columns},
         "slices": slices,
         "empty": empty,
         "pictures": pictures(figures.metrics_panels(metrics), "metrics", height=figures.metrics_height(metrics)),
     }
+
+
+def period_rows(metrics: Metrics, headline: Sequence[str], judged: str) -> dict[str, Any] | None:
+    """Every event of the test period, with what the lists gain over each row; None without a temporal split."""
+    period = metrics.get("period")
+    if period is None:
+        return None
+    shown = [name for name in ordered(period["models"]) if name not in EVE]
+    best = {column: max(period["models"][name].get(column) or 0.0 for name in shown) for column in headline}
+    rows = [(name, period["models"][name], None if name == "lists" else over_the_period(metrics, "lists", name, judged)) for name in shown]
+    return {"users": metrics["users"], "events": period["events"], "rows": rows, "best": best}
 
 
 def published_rows(material: Material, headline: Sequence[str]) -> dict[str, Any] | None:

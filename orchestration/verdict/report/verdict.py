@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestration.verdict.gate.document import NDCG, GateVerdict
 from orchestration.verdict.models import NAMES, strongest_baseline
 from orchestration.verdict.report import gate
-from orchestration.verdict.report.compared import Compared, Tone, compared
+from orchestration.verdict.report.compared import Compared, Tone, compared, over_the_period
 from orchestration.verdict.report.figures import judged_metric, metric_label
 from orchestration.verdict.report.reasons import FEW, Forest, Rules, Why, forests, rules_of, why
 
@@ -72,7 +72,7 @@ def verdict(metrics: Metrics, stored: GateVerdict | None = None) -> Verdict:
     metric = judged_metric(metrics)
     baseline = compared(metrics, "lists", strongest_baseline(metrics["models"], metric), metric)
     control = compared(metrics, "joint_model", "frozen_model", metric)
-    lists = _lists(baseline)
+    lists = _lists(baseline, None if baseline is None else over_the_period(metrics, "lists", baseline.theirs, metric))
     judged = None if stored is None else _gate(stored)
     title = lists.word if judged is None else f"{judged.word}; {lists.word[0].lower()}{lists.word[1:]}"
     champion = None if stored is None else _champion(stored)
@@ -129,17 +129,25 @@ def _gate(stored: GateVerdict) -> Part:
     return Part(GATE, "open", "Accepted, no difference from the champion established", told)
 
 
-def _lists(found: Compared | None) -> Part:
+def _lists(found: Compared | None, period: Compared | None) -> Part:
     if found is None:
         return Part(LISTS, "open", "No counting baseline was ranked", "nothing says what the lists are worth.")
     name = NAMES[found.theirs]
+    told = f"{found.told}{_whole(period)}"
     if found.mean == found.low == found.high == 0:
-        return Part(LISTS, "open", f"Lists no better than {name}", f"they rank as this baseline does, {found.told}.")
+        return Part(LISTS, "open", f"Lists no better than {name}", f"they rank as this baseline does, {told}.")
     if found.tone == "better":
-        return Part(LISTS, "better", "Lists above every baseline", f"the best baseline is {name}; {found.told}.")
+        return Part(LISTS, "better", "Lists above every baseline", f"the best baseline is {name}; {told}.")
     if found.tone == "worse":
-        return Part(LISTS, "worse", f"Lists below {name}", f"it only counts; {found.told}.")
-    return Part(LISTS, "open", f"Lists not distinguishable from {name}", f"{found.told}; the interval includes zero.")
+        return Part(LISTS, "worse", f"Lists below {name}", f"it only counts; {told}.")
+    return Part(LISTS, "open", f"Lists not distinguishable from {name}", f"the interval includes zero; {told}.")
+
+
+def _whole(period: Compared | None) -> str:
+    """The same comparison over every event of the test period, not each user's first alone."""
+    if period is None:
+        return ""
+    return f"; over the whole test period {period.mean:+.4f} ({period.low:+.4f} to {period.high:+.4f}, {period.events:,} events)"
 
 
 def _method(found: Compared | None) -> Part:

@@ -34,7 +34,7 @@ def test_weights_are_the_softmax_of_the_distances_along_the_tables_codes() -> No
     residual = z_Ne
     for level in range(small.LEVELS):
         distance_NK = (residual[:, None] - tok.codebooks[level]).square().sum(2)
-        torch.testing.assert_close(found_NMK[:, level], (-tok.alpha * distance_NK / 0.7).softmax(1), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found_NMK[:, level], (-tok.input_alpha_M[level] * distance_NK / 0.7).softmax(1), atol=1e-5, rtol=1e-4)
         residual = residual - tok.codebooks[level][codes_NM[:, level]]
 
 
@@ -56,6 +56,7 @@ def test_the_gradient_of_the_last_codebook_is_that_of_finite_differences() -> No
         for table in state.recommender.token_tables:
             table.mul_(20)  # so that the loss depends on the histories
         state.tokenizer.alpha.fill_(3.0)
+        state.tokenizer.input_alpha_M.fill_(3.0)
     batch = next(context.batches.epoch(0))
     books = state.tokenizer.codebooks
 

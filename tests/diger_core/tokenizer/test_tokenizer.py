@@ -7,6 +7,7 @@ import torch
 
 from diger_core.config import TokenizerConfig
 from diger_core.errors import DigerError
+from diger_core.recommender.history_input import input_weights
 from diger_core.tokenizer.kmeans import kmeans, nearest
 from diger_core.tokenizer.rqvae import Tokenizer, choose_codes, mlp, tokenizer, tokenizer_from_state, tokenizer_state, warmup_losses
 
@@ -65,6 +66,19 @@ def test_alpha_is_the_inverse_median_gap_and_is_logged(fitted):
     gaps = d[:, 1] - d[:, 0]
     assert float(tok.alpha) == pytest.approx(1 / float(gaps.detach().median()), rel=1e-3)
     assert any(m.startswith(f"alpha = {float(tok.alpha):.6g}") for m in progress.messages)
+
+
+def test_soft_input_weighs_every_level_by_its_own_gaps_so_that_no_level_is_a_blur(fitted):
+    tok, _, _ = fitted
+    z_Ne, residual, gaps = tok.encode(clusters()), tok.encode(clusters()), []
+    for level in range(tok.levels):
+        d = torch.cdist(residual.double(), tok.codebooks[level].double()).square()
+        near = d.sort(1).values
+        gaps.append(float((near[:, 1] - near[:, 0]).detach().median()))
+        residual = residual - tok.codebooks[level][d.argmin(1)]
+    assert tok.input_alpha_M.tolist() == pytest.approx([1 / gap for gap in gaps], rel=1e-2)
+    own = input_weights(tok, z_Ne, tok.quantise(z_Ne), tau=0.3).gather(2, tok.quantise(z_Ne)[:, :, None])
+    assert float(own.detach().mean(0).min()) > 0.7
 
 
 def test_a_configured_alpha_is_taken_as_it_is():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from diger_core.config import ScheduleConfig, TokenizerConfig
 from diger_core.tokenizer.kmeans import kmeans
-from diger_core.tokenizer.rqvae import Tokenizer, measured_alpha
+from diger_core.tokenizer.rqvae import Tokenizer, measured_alphas
 from diger_core.training.assignment import assign
 from diger_core.training.monitors import table_monitors
 from diger_core.training.schedules import build_schedule
@@ -51,7 +51,7 @@ def fitted(z: Tensor, generator: torch.Generator) -> Tokenizer:
         for j in range(LEVELS):
             tok.codebooks[j].copy_(kmeans(r, CODES, generator))
             r = r - tok.codebooks[j][tok.scores(j, r).argmax(1)]
-        tok.alpha.fill_(measured_alpha(tok, z))
+        tok.alpha.fill_(measured_alphas(tok, z)[0])
     return tok.train()
 
 

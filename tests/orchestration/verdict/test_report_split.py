@@ -12,6 +12,7 @@ from orchestration.verdict.report.markdown import metrics_markdown
 from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.page import page
 from orchestration.verdict.report.split import sentences
+from orchestration.verdict.report.verdict import verdict
 from tests.orchestration.verdict.test_report import Reader
 from tests.support.report_material import IDENTITY, SPLIT, fake_fusion, fake_inputs, fake_metrics
 
@@ -87,6 +88,17 @@ def test_a_run_without_a_recipe_has_no_section_of_it(tmp_path):
     made = page(Material({name: artefact for name, artefact in inputs.items() if name != "fusion"}), ReportConfig(), IDENTITY)
     assert 'id="fusion"' not in made
     assert Reader(made).faults == []
+
+
+def test_every_event_of_the_test_period_stands_beside_the_first_one(tmp_path):
+    metrics = fake_metrics()
+    text = Reader(page(Material(fake_inputs(tmp_path)), ReportConfig(), IDENTITY)).text
+    shown = text[text.index("4,321 events of 1,234 users") :]
+    for name in ("lists", "item_item", "joint_model"):
+        assert f"{metrics['period']['models'][name]['ndcg@10']:.4f}" in shown
+    assert "over the whole test period +0.0100 (+0.0060 to +0.0140, 4,321 events)" in verdict(metrics).headline
+    del metrics["period"]
+    assert "test period" not in verdict(metrics).headline
 
 
 def test_counting_by_the_published_protocol_stands_beside_a_temporal_split(tmp_path):

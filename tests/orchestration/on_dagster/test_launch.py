@@ -16,7 +16,7 @@ from diger_core.progress import Silent
 from diger_core.store.artefacts import Store
 from orchestration.engine.registry import Registered, register
 from orchestration.graph import FLOW, upstream
-from orchestration.on_dagster import recorded
+from orchestration.on_dagster import presentation, recorded
 from orchestration.on_dagster.launch import _explain, run_flow
 from orchestration.on_dagster.recorded import jobs_of, stages_of
 from tests.support.snapshot_material import interactions, items, write
@@ -75,6 +75,21 @@ def test_a_run_stands_under_its_job_with_its_configuration(snapshot: tuple[Store
     assert run.remote_job_origin is not None
     assert run.remote_job_origin.location_name == "orchestration.definitions", "without it the landing page leaves the run out"
     assert len(run.tags["diger/owner"]) < 80
+
+
+def test_what_is_reused_keeps_what_it_showed_and_is_not_drawn_again(snapshot: tuple[Store, Registered], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    store, entry = snapshot
+    run_flow(store, entry, None, [], Silent(), ["raw_items"])
+    monkeypatch.setattr(presentation, "present", lambda result: pytest.fail("shown anew"))
+    run_flow(store, entry, None, [], Silent(), ["raw_items"])
+    with dg.DagsterInstance.get() as instance:
+        records = instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey("raw_items")), limit=2).records
+    last, first = ({name: each.value for name, each in record.asset_materialization.metadata.items()} for record in records)
+    assert (first.pop("reused"), last.pop("reused")) == (False, True)
+    assert last.pop("seconds") <= first.pop("seconds")
+    assert last == first
+    assert last["dagster/row_count"] == 40
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ class RecommenderConfig:
     dropout: float = 0.1
     history: int = 20  # L, items
     history_input: HistoryInput = "soft"  # mixtures of token tables by the distances to the codes; hard: the codes' own tokens
-    history_tau: float = 1.0  # tau_in of soft input
+    history_tau: float = 0.3  # tau_in of soft input
     item_tokens: ItemTokens = "one"  # encoder tokens of an item: one, the sum of its codes' and its suffix's, or all of them
     relative_buckets: int = 32
     relative_max_distance: int = 128

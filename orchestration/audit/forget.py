@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from orchestration.audit.forward import closure, period
 from orchestration.audit.index import Index, Made
 from orchestration.audit.rewriting import Subject, counts_users, row_filter, rows_of, without
 from orchestration.engine import removal
+from orchestration.engine.forgotten import pseudonym
 from orchestration.engine.registry import Volume
 from orchestration.graph import BY_NAME, ORDER, STAGES
 
@@ -170,13 +170,6 @@ def _forget(index: Index, found: Findings) -> dict[str, str]:
     if found.pages:
         store.root.remove_directory(removal.PAGES)  # copies of reports; whoever needs one writes it again
     return {old: new for old, new in replaced.items() if old not in earlier or old in {a.hash for a in found.holders}}
-
-
-def pseudonym(user: str, salt: str | None = None) -> dict[str, str]:
-    """A salted hash that takes long to compute: whoever knows the id can check it, nobody can list the ids."""
-    salt = salt or secrets.token_hex(16)
-    made = hashlib.scrypt(user.encode(), salt=bytes.fromhex(salt), n=1 << 14, r=8, p=1, dklen=32).hex()
-    return {"scrypt_16384_8_1": made, "salt": salt}
 
 
 def was_forgotten(index: Index, user: str) -> bool:

@@ -1,4 +1,4 @@
-"""The world of docs/data.md: a shop's two CSV exports and parameters for a tiny catalogue."""
+"""The world of docs/data.md: a shop's two CSV exports, and those of the day after."""
 
 from pathlib import Path
 
@@ -15,3 +15,12 @@ def world(folder: Path) -> None:
         for step in range(6)
     ]
     (folder / "clicks.csv").write_text("\n".join(["customer,sku,time", *clicks]) + "\n", encoding="utf-8")
+    tuesday = [
+        clicks[-1],  # exported on Monday, too
+        "anna,0004715,1767441000",
+        "c5,0004751,1767441060",
+        "c61,0004712,1767441120",
+    ]
+    (folder / "tuesday_clicks.csv").write_text("\n".join(["customer,sku,time", *tuesday]) + "\n", encoding="utf-8")
+    changed = ["0004712,Linen kettle no. 1 (new box),Northwind", "0004751,Copper jug no. 40,Northwind", "0004752,Linen jug no. 41,Northwind"]
+    (folder / "tuesday_products.csv").write_text("\n".join(["sku,title,brand", *changed]) + "\n", encoding="utf-8")

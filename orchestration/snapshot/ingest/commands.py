@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from orchestration.snapshot.ingest.header import TextFormat
+    from orchestration.snapshot.ingest.overlap import Rule
     from orchestration.snapshot.ingest.source import Source
     from orchestration.snapshot.ingest.table import TableOptions
 
@@ -18,6 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
 _MAP = "Which column holds user_id, item_id, timestamp, pos, rating, weight or event_type."
 _UNITS = click.Choice(["s", "ms", "us", "ns"])
+_RULES = click.Choice(["keep", "drop", "refuse"])
 _READING = ("timestamp_format", "decimal_comma", "event_types", "drop_invalid")
 
 
@@ -112,8 +114,8 @@ def _output_options(command: F) -> F:
     return command
 
 
-def _table_options(command: F) -> F:
-    """What files with named columns share."""
+def _reading_options(command: F) -> F:
+    """How files with named columns are read."""
     for option in reversed((
         click.option("--map", "mapping", multiple=True, callback=_mapping, metavar="NAME=COLUMN", help=_MAP),
         click.option("--map-items", "items_mapping", multiple=True, callback=_mapping, metavar="NAME=COLUMN", help="Rename a column of the items."),
@@ -121,9 +123,31 @@ def _table_options(command: F) -> F:
         click.option("--floor-timestamps", "floor", is_flag=True, help="Drop fractions of a second instead of refusing them."),
         click.option("--timestamp-format", callback=_time_format, metavar="FORMAT", help="Of times as text, as in '%m/%d/%y %H:%M' [ISO 8601]."),
         click.option("--decimal-comma", is_flag=True, help="Numbers in text files are written as 4,5."),
+        click.option("--drop-invalid", is_flag=True, help="Leave out and count rows without an id or with unreadable values."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _table_options(command: F) -> F:
+    """What files with named columns share."""
+    for option in reversed((
         click.option("--integer-ids", is_flag=True, help="Ids are integers, also where written as 17.0 (default: text, leading zeros kept)."),
         click.option("--event-types", callback=_kinds, metavar="TYPE,TYPE…", help="Keep only events of these types [default: all]."),
-        click.option("--drop-invalid", is_flag=True, help="Leave out and count rows without an id or with unreadable values."),
+    )):  # fmt: skip
+        command = option(command)
+    return _reading_options(command)
+
+
+def _text_options(command: F) -> F:
+    """How text files are cut."""
+    for option in reversed((
+        click.option("--delimiter", default=",", show_default=True, callback=_delimiter, help="Of CSV files; \\t is a tab."),
+        click.option("--encoding", default="utf-8", show_default=True, callback=_encoding, help="Of CSV files, for instance cp1252."),
+        click.option("--columns", callback=_names, metavar="NAME,NAME…", help="Names of the columns, where the interactions have no line of names."),
+        click.option("--items-delimiter", callback=_delimiter, help="Where it differs from the interactions'."),
+        click.option("--items-encoding", callback=_encoding, help="Where it differs from the interactions'."),
+        click.option("--items-columns", callback=_names, metavar="NAME,NAME…", help="Names of the columns, where the items have no line of names."),
     )):  # fmt: skip
         command = option(command)
     return command
@@ -156,12 +180,7 @@ def recbole(inter: Path, item: Path | None, **options: Any) -> None:
 @ingest.command()
 @click.option("--interactions", required=True, type=_FILE, help="CSV (gzipped or plain), Parquet, or a directory of Parquet part files.")
 @click.option("--items", type=_FILE, help="Likewise; without it the catalogue has ids alone.")
-@click.option("--delimiter", default=",", show_default=True, callback=_delimiter, help="Of CSV files; \\t is a tab.")
-@click.option("--encoding", default="utf-8", show_default=True, callback=_encoding, help="Of CSV files, for instance cp1252.")
-@click.option("--columns", callback=_names, metavar="NAME,NAME…", help="Names of the columns, where the interactions have no line of names.")
-@click.option("--items-delimiter", callback=_delimiter, help="Where it differs from the interactions'.")
-@click.option("--items-encoding", callback=_encoding, help="Where it differs from the interactions'.")
-@click.option("--items-columns", callback=_names, metavar="NAME,NAME…", help="Names of the columns, where the items have no line of names.")
+@_text_options
 @_table_options
 @_output_options
 def table(
@@ -191,6 +210,56 @@ def table(
         option="--items-encoding",
     )
     _write(table_source(interactions, items, _columns(options, text=text, items_text=items_text)), **options)
+
+
+@ingest.command()
+@click.argument("snapshot", type=_FILE)
+@click.option("--interactions", required=True, type=_FILE, help="The day's events (reviews, .inter), in the format of the first ones.")
+@click.option("--items", type=_FILE, help="The day's items (metadata, .item): all, or new and changed ones. A row replaces the item's row.")
+@click.option("--out", required=True, type=_FILE, help="The new snapshot's directory.")
+@click.option("--overwrite", is_flag=True, help="Replace a snapshot that exists.")
+@click.option("--late", type=_RULES, help="Events older than the snapshot's newest [default: keep; a day that is older as a whole is refused].")
+@click.option("--duplicates", type=_RULES, default="drop", show_default=True, help="Events that the snapshot has already, equal in every column.")
+@click.option("--without", type=_FILE, help="Ids of users, one a line: their events are left out, old ones too.")
+@click.option("--store", default="store", show_default=True, envvar="DIGER_STORE", help="Where diger forget has noted who is forgotten.")
+@_text_options
+@_reading_options
+@click.pass_context
+def append(
+    context: click.Context,
+    /,
+    snapshot: Path,
+    interactions: Path,
+    items: Path | None,
+    out: Path,
+    overwrite: bool,
+    late: Rule | None,
+    duplicates: Rule,
+    without: Path | None,
+    store: str,
+    **reading: Any,
+) -> None:
+    """Make a new snapshot from SNAPSHOT and a day's files.
+
+    Equal, byte for byte, to a full ingest of all events with the items as they are now. Files are read as those of SNAPSHOT were; options of reading
+    say what is different today.
+    """
+    from orchestration.engine.console import console_progress, print_next
+    from orchestration.snapshot.ingest.append import append_snapshot
+    from orchestration.snapshot.ingest.overlap import Policy
+    from orchestration.snapshot.ingest.previous import day_source, open_previous
+    from orchestration.snapshot.ingest.without import forgotten_users
+
+    given = {name: value for name, value in reading.items() if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    previous = open_previous(snapshot)
+    users, warning = forgotten_users(previous.path, without, store)
+    source = day_source(previous, interactions, items, given)
+    with console_progress() as progress:
+        done = append_snapshot(previous, source, out, Policy(late, duplicates), without=users, overwrite=overwrite, progress=progress)
+    of_files, *said = source.notes.lines()
+    for line in [f"{done.line}; of the files {of_files}", *said, *warning]:
+        click.echo(line)
+    print_next([(f"diger run --snapshot {shlex.quote(str(out))}", "compare, retrain if it pays, judge, release")])
 
 
 def _columns(options: dict[str, Any], text: TextFormat | None = None, items_text: TextFormat | None = None) -> TableOptions:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypedDict, cast
 
 import pyarrow as pa
 
@@ -148,8 +148,16 @@ def lines(file: Reading) -> Iterator[tuple[int, bytes]]:
     file.advance(number, finished=True)
 
 
-def file_facts(path: Path, role: str) -> dict[str, str | int]:
-    """Name without directories, size and SHA-256 of a source file, for ingest.json."""
+class FileFacts(TypedDict):
+    """A source file, for ingest.json: its name without directories."""
+
+    role: str
+    name: str
+    bytes: int
+    sha256: str
+
+
+def file_facts(path: Path, role: str) -> FileFacts:
     parts = part_files(path) if path.is_dir() else [path]
     sha, size = hashlib.sha256(), 0
     for part in parts:

@@ -26,7 +26,8 @@ _EXACT_FLOAT = 2.0**53
 @dataclass(frozen=True)
 class TableOptions:
     """`mapping`: canonical name -> column of the file. `unit`: of numeric timestamps. `floor`: drop fractions of a second, do not refuse.
-    `timestamp_format`: of times as text, as strptime has it. `event_types`: the only ones that are kept (None: all)."""
+    `timestamp_format`: of times as text, as strptime has it. `event_types`: the only ones that are kept (None: all); of a `day` they need
+    not all occur."""
 
     mapping: Mapping[str, str]
     items_mapping: Mapping[str, str]
@@ -40,6 +41,7 @@ class TableOptions:
     decimal_comma: bool = False
     drop_invalid: bool = False
     event_types: tuple[str, ...] | None = None
+    day: bool = False
 
 
 def table_source(interactions: Path, items: Path | None, options: TableOptions, name: str = "table") -> Source:
@@ -114,7 +116,7 @@ def _kept(header: Header, options: TableOptions) -> list[str]:
 def _interactions(path: Path, header: Header, options: TableOptions, notes: Notes, progress: Progress) -> Iterator[pa.Table]:
     wanted = list(dict.fromkeys(options.mapping.values()))
     times = Times(options.unit, options.floor, options.timestamp_format, options.decimal_comma)
-    order, first, kinds = Times(), 1, Kinds(options.event_types)
+    order, first, kinds = Times(), 1, Kinds(options.event_types, options.day)
     for batch in batches(path, header, options.text, wanted, notes, progress):
         columns: dict[str, pa.ChunkedArray | pa.Array] = {}
         bad = np.zeros(len(batch), bool)
@@ -140,8 +142,8 @@ def _interactions(path: Path, header: Header, options: TableOptions, notes: Note
 class Kinds:
     """Counts event types, and keeps the rows of those that are wanted."""
 
-    def __init__(self, wanted: tuple[str, ...] | None) -> None:
-        self.wanted = wanted
+    def __init__(self, wanted: tuple[str, ...] | None, day: bool = False) -> None:
+        self.wanted, self.day = wanted, day
         self.counts: dict[str, int] = {}
 
     def chosen(self, table: pa.Table) -> pa.Table:
@@ -155,12 +157,12 @@ class Kinds:
         return table.filter(pc.fill_null(pc.is_in(table["event_type"], pa.array(self.wanted, pa.large_string())), False))
 
     def tell(self, path: Path, notes: Notes) -> None:
-        """DigerError where a wanted type does not occur: most likely it is misspelt."""
+        """DigerError where a wanted type does not occur: most likely it is misspelt. Not of a day, where a rare type may be missing."""
         if not self.counts:
             return
         there = ", ".join(f"{kind!r} {count:,}" for kind, count in sorted(self.counts.items(), key=lambda pair: -pair[1])[:10])
         for kind in self.wanted or ():
-            if kind not in self.counts:
+            if kind not in self.counts and not self.day:
                 raise DigerError(f"{path.name}: no event has type {kind!r}; the file has {there}; correct --event-types")
         left = sum(count for kind, count in self.counts.items() if self.wanted is not None and kind not in self.wanted)
         if left:

@@ -107,7 +107,7 @@ def test_small_batches_give_the_same_bytes_as_one(tmp_path: Path, monkeypatch: p
     metadata = lines_of(tmp_path / "m.json", [{"asin": f"B{n % 5}", "title": f"T{n}"} for n in range(20)])
     call("amazon", "--reviews", reviews, "--metadata", metadata, "--out", tmp_path / "whole")
     monkeypatch.setattr("orchestration.snapshot.ingest.amazon.BATCH_ROWS", 3)
-    monkeypatch.setattr("orchestration.snapshot.ingest.writer.ROW_GROUP", 4)
+    monkeypatch.setattr("orchestration.snapshot.ingest.event_files.ROW_GROUP", 4)
     assert source_module.BATCH_ROWS > 3
     call("amazon", "--reviews", reviews, "--metadata", metadata, "--out", tmp_path / "parts")
     for name in ("interactions", "items"):

@@ -13,7 +13,7 @@ import pyarrow as pa
 from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
 from orchestration.engine.threads import for_each
-from orchestration.on_ray.session import gpus_for, ray_session, root_cause, told_by_worker
+from orchestration.on_ray.session import gpus_for, private, ray_session, root_cause, shutdown, told_by_worker
 from orchestration.params.cluster import ClusterConfig
 
 Function = Callable[[Sequence[str]], np.ndarray]
@@ -57,19 +57,43 @@ def map_batches_to_numpy(
             out_nD[start : start + batch_size] = function(texts[start : start + batch_size])
             progress.update(what, min(start + batch_size, len(texts)), len(texts))
         return out_nD
-    with ray_session(cluster) as ray:
-        for last in (False, True):
+
+    def once(ray: Any) -> None:
+        _collect(_dataset(ray, make, arguments, texts, cluster, batch_size, gpu), out_nD, progress, what)
+
+    _with_restarts(once, cluster, progress, what, lambda: "the extraction starts again", "run it again with --debug, or with cluster.workers=0")
+    return out_nD
+
+
+def _with_restarts(once: Callable[[Any], None], cluster: ClusterConfig, progress: Progress, what: str, then: Callable[[], str], remedy: str) -> None:
+    """Calls `once(ray)`, and again after the loss of a worker or another fault of Ray's own, at most `cluster.max_failures` times.
+
+    A second fault in a row may be the cluster's: from then on each start gets a private cluster of its own. Raises DigerError: at once for
+    what the work itself has told, otherwise for the last fault; `then` says what a new start does, `remedy` what is left to the user.
+    """
+    for failures in range(1, cluster.max_failures + 2):
+        with ray_session(cluster) as ray:
             try:
-                _collect(_dataset(ray, make, arguments, texts, cluster, batch_size, gpu), out_nD, progress, what)
-                break
-            except ray.exceptions.RayError as error:
+                return once(ray)
+            except Exception as error:
+                if not _of_ray(error):
+                    raise
                 told = told_by_worker(error)
                 if told is not None:
                     raise DigerError(told) from error
-                if last:
-                    raise DigerError(f"{what}: {root_cause(error)}: run it again with --debug, or with cluster.workers=0") from error
-                progress.message(f"warning: {what}: a worker was lost ({type(error).__name__}); the extraction starts again")
-    return out_nD
+                if failures > cluster.max_failures:
+                    raise DigerError(f"{what}: {root_cause(error)}: {remedy}") from error
+                progress.message(f"warning: {what}: a worker was lost ({root_cause(error)}); {then()}")
+        if failures > 1 and private():
+            shutdown()
+
+
+def _of_ray(error: Exception) -> bool:
+    """Whether Ray, or a function that it has run, raised it: Ray Data marks what comes from its own code by the cause, whatever the type."""
+    from ray.data.exceptions import SystemException
+    from ray.exceptions import RayError
+
+    return isinstance(error, RayError) or isinstance(error.__cause__, SystemException)
 
 
 def _no_restarts() -> dict[str, Any]:
@@ -141,25 +165,18 @@ def map_shards(
     what: str,
 ) -> None:
     """`make(*arguments)` is built once in each of `cluster.workers` actors and called on every shard's number; `keep` gets each table here, in
-    whatever order they come. After the loss of a worker only what was not kept is computed again, once."""
+    whatever order they come. After the loss of a worker only what was not kept is computed again."""
     left = list(shards)
 
     def kept(shard: int, rows: pa.Table) -> None:
         keep(shard, rows)
         left.remove(shard)
 
-    with ray_session(cluster) as ray:
-        for last in (False, True):
-            try:
-                _collect_shards(_shard_dataset(ray, make, arguments, left, cluster), kept)
-                break
-            except ray.exceptions.RayError as error:
-                told = told_by_worker(error)
-                if told is not None:
-                    raise DigerError(told) from error
-                if last:
-                    raise DigerError(f"{what}: {root_cause(error)}: run it again; finished shards are kept") from error
-                progress.message(f"warning: {what}: a worker was lost ({type(error).__name__}); {len(left)} shards are computed again")
+    def once(ray: Any) -> None:
+        if left:
+            _collect_shards(_shard_dataset(ray, make, arguments, left, cluster), kept)
+
+    _with_restarts(once, cluster, progress, what, lambda: f"{len(left)} shards are computed again", "run it again; finished shards are kept")
     if left:
         raise RuntimeError(f"{what}: Ray Data returned nothing for the shards {left[:5]}")
 

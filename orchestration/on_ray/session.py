@@ -27,6 +27,9 @@ from orchestration.params.cluster import ClusterConfig
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # By default workers run at niceness 15 and have a minute to start: beside other busy processes they hardly get a core.
+    "RAY_worker_niceness": "0",
+    "RAY_worker_register_timeout_seconds": "300",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",

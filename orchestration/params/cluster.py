@@ -22,7 +22,7 @@ class ClusterConfig:
     runtime_env: dict[str, Any] = field(default_factory=dict)  # of submitted jobs: working_dir, pip, env_vars (never secrets)
     object_store_mb: int = 200
     min_workers: int | None = None  # continue with so few where the others are lost; null: wait until there is room for all
-    max_failures: int = 2  # restarts of a training run after a worker died
+    max_failures: int = 2  # new starts of training, of embeddings and of lists after a worker died
     checkpoint_steps: int | None = None  # a checkpoint also every so many steps, beside training.checkpoint_every
     dashboard: bool = False  # on 127.0.0.1; costs a gigabyte
 

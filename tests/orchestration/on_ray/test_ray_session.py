@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from diger_core.store.owner import Owner, ended
 from orchestration.engine.scratch import family
 from orchestration.features import encoders
 from orchestration.features.encoders import EmbeddingsConfig
+from orchestration.on_ray import data
 from orchestration.on_ray import session as ray_session
 from orchestration.on_ray.data import map_batches_to_numpy, map_shards
 from orchestration.params.cluster import ClusterConfig
@@ -98,6 +100,56 @@ def test_a_lost_worker_costs_a_new_start_and_a_fault_of_the_data_is_told(tmp_pat
         map_batches_to_numpy(_refuses, (), ["a"], 1, ClusterConfig(workers=1))
 
 
+class _Faults:
+    """Work that meets the given faults, one a start, and then ends well; `clusters` counts the private clusters that were given up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *faults: Exception) -> None:
+        self.faults, self.clusters, self.messages = list(faults), 0, list[str]()
+        monkeypatch.setattr(data, "ray_session", lambda cluster: contextlib.nullcontext())
+        monkeypatch.setattr(data, "private", lambda: True)
+        monkeypatch.setattr(data, "shutdown", self.shutdown)
+
+    def shutdown(self) -> None:
+        self.clusters += 1
+
+    def once(self, ray: object) -> None:
+        if self.faults:
+            raise self.faults.pop(0)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def run(self, max_failures: int = 2) -> None:
+        cluster = ClusterConfig(max_failures=max_failures)
+        data._with_restarts(self.once, cluster, self, "lists", lambda: "once more", "look here")  # type: ignore[arg-type]
+
+
+def _of_ray_data(error: Exception) -> Exception:
+    """As Ray Data raises a fault of its own: any type, the mark is the cause."""
+    from ray.data.exceptions import SystemException
+
+    error.__cause__ = SystemException()
+    return error
+
+
+def test_faults_of_ray_cost_new_starts_and_the_second_one_a_new_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import GetTimeoutError
+
+    work = _Faults(monkeypatch, GetTimeoutError("no answer"), _of_ray_data(ValueError("no such actor")))
+    work.run()
+    assert work.clusters == 1
+    assert [text.partition("(")[2] for text in work.messages] == ["GetTimeoutError: no answer); once more", "ValueError: no such actor); once more"]
+
+
+def test_the_last_fault_of_ray_is_told_with_the_remedy_and_one_of_the_callers_own_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DigerError, match=r"^lists: ValueError: second: look here$"):
+        _Faults(monkeypatch, _of_ray_data(ValueError("first")), _of_ray_data(ValueError("second"))).run(max_failures=1)
+    work = _Faults(monkeypatch, OSError(28, "No space left on device"))
+    with pytest.raises(OSError, match="No space"):
+        work.run()
+    assert work.messages == []
+
+
 def _up_to() -> Callable[[int], pa.Table]:
     return lambda shard: pa.table({"value": pa.array(range(shard), pa.int32())})
 
@@ -112,6 +164,7 @@ def test_shards_come_back_whole_also_those_without_rows() -> None:
 def test_one_private_cluster_serves_the_whole_process_and_leaves_nothing_behind() -> None:
     with ray_session.ray_session(ClusterConfig()) as ray:
         first = ray.get_runtime_context().get_node_id()
+        ray.put(1)
         assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
     with ray_session.ray_session(ClusterConfig(workers=1)) as ray:
         assert ray.get_runtime_context().get_node_id() == first
@@ -120,6 +173,9 @@ def test_one_private_cluster_serves_the_whole_process_and_leaves_nothing_behind(
     assert os.path.isdir(directory)
     ray_session.shutdown()
     assert not os.path.exists(directory)
+    assert not ray.is_initialized()
+    with pytest.raises(Exception, match="[Nn]ot been started|ray.init"):
+        ray.put(1)  # by itself it would start a cluster
     assert not ray.is_initialized()
 
 
@@ -173,15 +229,6 @@ def test_a_start_that_was_too_slow_is_tried_once_more_and_leaves_nothing() -> No
     with pytest.raises(DigerError, match=r"^Ray does not start at 'local': The current node timed out .*cluster.workers=0"):
         ray_session._start(too_busy, "local", ClusterConfig())
     assert [os.path.isdir(each) for each in (*busy.directories, *too_busy.directories)] == [False] * 4
-
-
-def test_a_call_of_ray_starts_no_cluster_by_itself() -> None:
-    with ray_session.ray_session(ClusterConfig(workers=1)) as ray:
-        ray.put(1)
-    ray_session.shutdown()
-    with pytest.raises(Exception, match="[Nn]ot been started|ray.init"):
-        ray.put(1)
-    assert not ray.is_initialized()
 
 
 def test_a_private_cluster_listens_on_loopback_even_where_ray_was_imported_before() -> None:

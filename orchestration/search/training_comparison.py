@@ -50,6 +50,8 @@ def compared(run: StageRun) -> ComparisonDocument:
     told: dict[str, list[Training]] = {variant.name: [] for variant in variants}
     values: dict[tuple[str, str], list[np.ndarray]] = {}
     total = len(seeds) * len(variants)
+    for variant in variants:
+        seeded(params, variant, 0)  # an unknown key is told before anything is trained
     for place in range(len(seeds)):
         for number, variant in enumerate(variants):
             model = _trained(run, variant, place)

@@ -36,6 +36,15 @@ def shared_data() -> Callable[[str], Path]:
     return folder
 
 
+@pytest.fixture(scope="module")
+def no_pictures() -> Iterator[None]:
+    """No picture is drawn in a module that asks for this (half of the time of a gate or of a study)."""
+    from tests.support.undrawn import undrawn
+
+    with undrawn():
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a real S3 server, started once for the session."""

@@ -21,6 +21,8 @@ from orchestration.params.load import build_params
 from orchestration.params.training import RetrainingConfig
 from tests.support.retraining_world import TO_BUNDLE, UNTIL_EMBEDDINGS, RetrainingWorld, shop
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():

@@ -54,7 +54,7 @@ class Ui:
             if run["status"] in statuses:
                 return run
             assert run["status"] not in ENDED, (run, self.log())
-            time.sleep(0.3)
+            time.sleep(0.5)
         raise AssertionError((f"not {statuses} within {seconds} s", self.runs(), self.log()))
 
     def backfills(self) -> list[dict[str, Any]]:
@@ -149,6 +149,12 @@ def launch(page: Any, ui: Ui, path: str, *snapshots: str) -> dict[str, Any]:
     begins = re.search(r"Launched run (\w+)", told.inner_text())
     assert begins, told.inner_text()
     return next(run for run in ui.runs() if run["runId"].startswith(begins[1]))
+
+
+def ended(page: Any, ui: Ui, run_id: str, seconds: float = 240) -> dict[str, Any]:
+    """The run, once it has ended. The page is left first: one that shows work under way is drawn without end, which takes a core from the run."""
+    page.goto("about:blank")
+    return ui.wait(run_id, seconds=seconds)
 
 
 def launchpad(page: Any, ui: Ui, job: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +16,7 @@ from diger_core.store.files import Root
 from orchestration.champion.log import Entry, append, current, history, origin, promote, rollback
 from orchestration.cli import main
 from orchestration.engine.removal import note, take_out
+from tests.support.at_once import at_once
 from tests.support.release_world import ReleaseWorld
 
 
@@ -138,7 +138,7 @@ def _release(arguments) -> int:
 
 
 def test_many_writers_at_once_get_one_number_each(store, bundles):
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
+    with at_once().Pool(3) as pool:
         jobs = [(store.url, bundle, f"r{place}") for place, bundle in enumerate(bundles * 2)]
         numbers = pool.map(_release, jobs)
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6]

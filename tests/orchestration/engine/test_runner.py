@@ -1,7 +1,6 @@
 """The runner: a key is a pure function of params and inputs; the same work is done once; a lone click says what is missing."""
 
 import json
-import multiprocessing
 import re
 
 import pytest
@@ -13,6 +12,7 @@ from orchestration.engine.registry import lookup, register, registered, snapshot
 from orchestration.engine.runner import MissingInput, Session
 from orchestration.graph import BY_NAME
 from orchestration.params.load import build_params
+from tests.support.at_once import at_once
 from tests.support.snapshot_material import interactions, items, replaced, write
 
 EARLY = ("raw_items", "raw_interactions", "validated_items", "validated_interactions", "sequences")
@@ -101,7 +101,7 @@ def _launch(tmp_path):
 
 def test_the_same_work_launched_twice_at_once_is_done_once(tmp_path):
     write(tmp_path / "snap", interactions(), items())
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with at_once().Pool(2) as pool:
         one, two = pool.map(_launch, [tmp_path, tmp_path])
     store = Store(tmp_path / "store")
     for name in EARLY:

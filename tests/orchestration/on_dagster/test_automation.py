@@ -6,7 +6,6 @@ import contextlib
 import http.server
 import json
 import logging
-import multiprocessing
 import socket
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from orchestration.params.arrival import ArrivalConfig, NotifyConfig
 from orchestration.params.load import build_params, load_params
 from orchestration.snapshot.arrival import CONTENTS, accepted, look, newest_event, scan
 from orchestration.snapshot.files import describe
+from tests.support.at_once import at_once
 from tests.support.retraining_world import FIRST, RENAMED, SECOND, SMALL, RetrainingWorld, shop
 from tests.support.snapshot_material import START, interactions, items, write
 
@@ -327,7 +327,7 @@ def _look(folder: Path) -> str:
 def test_two_sensors_at_once_agree_on_one_registration_of_equal_bytes_under_two_names(place):
     for name in ("left", "right"):
         drop(name)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with at_once(__name__).Pool(2) as pool:
         found = pool.map(_look, [place, place])
     (entry,) = registered(Store("store"))
     assert set(found) == {entry.key}
@@ -403,6 +403,8 @@ def test_freshness_stands_on_the_release_alone(place):
     configure(freshness_hours=48)
     code = """from orchestration.definitions import defs
 import dagster as dg
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 print([key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys() if defs.resolve_asset_graph().get(key).freshness_policy])"""
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=_environment())
     assert done.stdout.strip() == "['release']", done.stderr
@@ -451,7 +453,8 @@ def test_the_diff_decides_between_retraining_cold_start_and_nothing_and_refuses_
 
 def test_a_catalogue_that_lost_30_percent_of_its_items_is_refused_and_the_failure_names_it(dagster, place):
     project = load_params(Path(__file__).resolve().parents[3] / "params.yaml")
-    Path("params.yaml").write_text(yaml.safe_dump({"validated_items": {"min_volume_ratio": project.validated_items.min_volume_ratio}}))
+    volume = {"min_volume_ratio": project.validated_items.min_volume_ratio}
+    Path("params.yaml").write_text(yaml.safe_dump(SMALL | {"validated_items": volume}))
     world = RetrainingWorld(place)
     assert dagster.run("arrival", world.first().key).success
     (place / "store" / "champion").mkdir()

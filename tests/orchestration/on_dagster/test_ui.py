@@ -11,7 +11,7 @@ import pytest
 
 from orchestration.graph import STAGES
 from orchestration.on_dagster.presentation import group_label
-from tests.support.ui_server import Ui, free_port, launch, start, wait_for
+from tests.support.ui_server import Ui, ended, free_port, launch, start, wait_for
 
 pytestmark = pytest.mark.timeout(900)  # a run from the page starts processes, and two cores may be busy with other tests
 
@@ -25,7 +25,7 @@ SEQUENCES = "/assets/sequences?view=lineage&lineageScope=upstream&lineageDepth=5
 
 def materialise(page: Any, ui: Ui, partition: str) -> dict[str, Any]:
     """Launches the early assets for one partition by the buttons of the lineage page; returns the ended run."""
-    return ui.wait(launch(page, ui, SEQUENCES, partition)["runId"])
+    return ended(page, ui, launch(page, ui, SEQUENCES, partition)["runId"])
 
 
 def test_a_taken_port_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_failed_run_goes_on_from_its_failure_once_the_remedy_is_taken(ui: Ui, 
         page.get_by_role("button").filter(has=page.get_by_label("arrow_drop_down")).click()
         page.get_by_text("From failure", exact=True).click()
         page.wait_for_url(lambda url: "/runs/" in url and failed["runId"] not in url)
-        again = ui.wait(page.url.rsplit("/", 1)[1])
+        again = ended(page, ui, page.url.rsplit("/", 1)[1])
     finally:
         if before is None:
             params.unlink()

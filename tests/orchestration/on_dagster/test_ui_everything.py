@@ -18,7 +18,7 @@ from orchestration.graph import BY_NAME, STAGES
 from orchestration.params.load import load_params
 from tests.support.browser import browser_page, chromium
 from tests.support.screenshots import EVERYTHING, JOBS, small_shop
-from tests.support.ui_server import Ui, launch, running_ui
+from tests.support.ui_server import Ui, ended, launch, running_ui
 
 DAGSTER = {
     *("fresh-overview", "fresh-lineage", "launchpad-retrain", "run-running", "refused-message", "run-cancelled", "backfill-completed"),
@@ -52,7 +52,7 @@ def started_at(ui: Ui, run_id: str) -> dict[str, float]:
 
 def test_materialize_all_makes_every_asset_and_the_study_delays_no_release(shop_ui: Ui, shop_page: Any) -> None:
     snapshot = shop_ui.partitions()[0]
-    run = shop_ui.wait(launch(shop_page, shop_ui, EVERYTHING, snapshot)["runId"], seconds=600)
+    run = ended(shop_page, shop_ui, launch(shop_page, shop_ui, EVERYTHING, snapshot)["runId"], seconds=600)
     assert run["status"] == "SUCCESS", shop_ui.log()
     began = started_at(shop_ui, run["runId"])
     assert set(began) == {stage.name for stage in STAGES}
@@ -69,7 +69,7 @@ def test_materialize_all_makes_every_asset_and_the_study_delays_no_release(shop_
 def test_each_job_runs_to_its_end_on_the_next_snapshot(shop_ui: Ui, shop_page: Any, job: str) -> None:
     snapshot = shop_ui.partitions()[1]
     path = f"/locations/orchestration.definitions/jobs/{job}"
-    run = shop_ui.wait(launch(shop_page, shop_ui, path, snapshot)["runId"], seconds=600)
+    run = ended(shop_page, shop_ui, launch(shop_page, shop_ui, path, snapshot)["runId"], seconds=600)
     assert (run["jobName"], run["status"]) == (job, "SUCCESS"), shop_ui.log()
     if job == "gate_and_release":
         store = Store(shop_ui.home / "store")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 
 from diger_core.config import JointModelConfig, ScheduleConfig
 from diger_core.errors import DigerError
+from diger_core.store.artefacts import Artefact
 from orchestration.on_ray import tune as ray_tune
 from orchestration.params.cluster import ClusterConfig
 from orchestration.params.search import SearchConfig
@@ -26,6 +27,8 @@ from orchestration.search.space import Dimension, SpaceConfig
 from orchestration.training.joint_model import joint_model
 from tests.support.ray_processes import tune_workers
 from tests.support.training_world import Recorder, World, params
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 SPACE = SpaceConfig(
     schedule=Dimension(choice=("frqud", "sdud", "gumbel")), sigma_0=None, lambda_=None, r=None, codebook_learning_rate=Dimension(fixed=1e-3)
@@ -71,22 +74,34 @@ class Stopper(Recorder):
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials whose scores are known and cost nothing: the larger tau the better, a little luck by seed; tau above 2.9 collapses after two epochs."""
 
-    def run_trial(job: Any, trial: Trial, on_epoch: Any) -> tuple[str, str | None]:
-        for epoch in range(1, job.model.training.epochs + 1):
-            tau = float(trial.config["tau"])
-            if tau > 2.9 and epoch > 2:
-                return "collapsed", "codebooks collapsed"
-            score = tau / 10 * epoch / job.model.training.epochs + trial.seed % 3 / 1000
-            row = {"epoch": epoch, "validation_ndcg_10": score, "unique_prefixes": 30 - epoch, "churn": 0.01 * epoch, "perplexity": [5.0, 4.0]}
-            on_epoch({**row, "sigma": 1 / epoch, "loss_gen": 2.0, "noisy_share": 0.5, "largest_group": 3, "validation_recall_10": score}, 0.5)
-        return "finished", None
-
-    monkeypatch.setattr(ray_tune, "run_trial", run_trial)
+    monkeypatch.setattr(ray_tune, "run_trial", quick_trial)
 
 
-def test_a_study_prunes_repeats_its_finalists_and_names_a_winner(world: World, quick: None) -> None:
+def quick_trial(job: Any, trial: Trial, on_epoch: Any) -> tuple[str, str | None]:
+    for epoch in range(1, job.model.training.epochs + 1):
+        tau = float(trial.config["tau"])
+        if tau > 2.9 and epoch > 2:
+            return "collapsed", "codebooks collapsed"
+        score = tau / 10 * epoch / job.model.training.epochs + trial.seed % 3 / 1000
+        row = {"epoch": epoch, "validation_ndcg_10": score, "unique_prefixes": 30 - epoch, "churn": 0.01 * epoch, "perplexity": [5.0, 4.0]}
+        on_epoch({**row, "sigma": 1 / epoch, "loss_gen": 2.0, "noisy_share": 0.5, "largest_group": 3, "validation_recall_10": score}, 0.5)
+    return "finished", None
+
+
+Unbroken = tuple[Artefact, Mapping[str, Any], Recorder]
+
+
+@pytest.fixture(scope="module")
+def unbroken(world: World) -> Unbroken:
+    """A quick study that nothing has stopped: its artefact, its notes and what it said."""
     recorder = Recorder()
-    artefact, notes = world.compute("decay_search", decay_search, search_params(), key="a" * 64, progress=recorder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ray_tune, "run_trial", quick_trial)
+        return *world.compute("decay_search", decay_search, search_params(), key="a" * 64, progress=recorder), recorder
+
+
+def test_a_study_prunes_repeats_its_finalists_and_names_a_winner(unbroken: Unbroken) -> None:
+    artefact, notes, recorder = unbroken
     study, trials = artefact.json("study.json"), artefact.json("trials.json")
     searched = [t for t in trials if t["repeats"] is None]
     assert [t["number"] for t in searched] == [1, 2, 3, 4, 5, 6]
@@ -108,12 +123,12 @@ def test_a_study_prunes_repeats_its_finalists_and_names_a_winner(world: World, q
     assert sum("Trials of the search" in text for text in recorder.messages) == 1
 
 
-def test_the_page_in_dagster_shows_the_winner_and_where_the_whole_report_is(world: World, quick: None) -> None:
+def test_the_page_in_dagster_shows_the_winner_and_where_the_whole_report_is(unbroken: Unbroken) -> None:
     from orchestration.engine.runner import Result
     from orchestration.graph import BY_NAME
     from orchestration.on_dagster.presentation import present
 
-    artefact, _ = world.compute("decay_search", decay_search, search_params(), key="a" * 64)
+    artefact = unbroken[0]
     shown = present(Result(BY_NAME["decay_search"], "a" * 64, artefact, False, 1.0))
     assert "# Decay search" in shown["report"].md_str
     assert "data:image/png;base64" in shown["report"].md_str
@@ -149,8 +164,7 @@ def test_a_trial_is_the_joint_models_own_training(world: World) -> None:
 
 
 @pytest.mark.parametrize("stopped_after", [6, 19, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 11, 14, 25))])
-def test_a_stopped_study_goes_on_with_all_trials_and_ends_the_same(world: World, quick: None, stopped_after: int) -> None:
-    unbroken, _ = world.compute("decay_search", decay_search, search_params(), key="a" * 64)
+def test_a_stopped_study_goes_on_with_all_trials_and_ends_the_same(world: World, quick: None, unbroken: Unbroken, stopped_after: int) -> None:
     key = f"{stopped_after:064d}"
     with pytest.raises(KeyboardInterrupt):
         world.compute("decay_search", decay_search, search_params(), key=key, progress=Stopper(stopped_after))
@@ -163,7 +177,7 @@ def test_a_stopped_study_goes_on_with_all_trials_and_ends_the_same(world: World,
         assert after[number].trial == told.trial
         if told.state != "running":
             assert after[number].curve == told.curve
-    assert _without_names(resumed) == _without_names(unbroken)
+    assert _without_names(resumed) == _without_names(unbroken[0])
 
 
 def _without_names(artefact: Any) -> dict:

@@ -18,6 +18,8 @@ from orchestration.search.training_comparison import continued, seeded
 from tests.support.retraining_world import FIRST, SMALL, shop
 from tests.support.snapshot_material import write
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):

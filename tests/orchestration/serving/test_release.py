@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -19,7 +18,10 @@ from orchestration.engine import runner
 from orchestration.engine.runner import MissingInput, Session
 from orchestration.graph import BY_NAME
 from orchestration.verdict.gate import gate as gate_stage
+from tests.support.at_once import at_once
 from tests.support.release_world import ReleaseWorld, easy, launched, random_table, released
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 LOOSE = easy(max_churn=1.0)
 
@@ -256,7 +258,7 @@ def _launch(arguments) -> str:
 
 def test_of_two_releases_at_once_exactly_one_wins_and_the_other_is_told_to_judge_again(world, made):
     released(world, made[0])
-    context = multiprocessing.get_context("spawn")
+    context = at_once()
     with context.Manager() as manager, context.Pool(2) as pool:
         barrier = manager.Barrier(2)
         said = sorted(pool.map(_launch, [(world, made[1], barrier), (world, made[2], barrier)]), key=len)
@@ -266,7 +268,7 @@ def test_of_two_releases_at_once_exactly_one_wins_and_the_other_is_told_to_judge
 
 
 def test_the_same_release_launched_twice_at_once_makes_one_entry(world, made):
-    context = multiprocessing.get_context("spawn")
+    context = at_once()
     with context.Manager() as manager, context.Pool(2) as pool:
         barrier = manager.Barrier(2)
         assert pool.map(_launch, [(world, made[1], barrier)] * 2) == ["released", "released"]

@@ -25,7 +25,13 @@ def shop(tmp_path_factory):
     titles = {"a": "red lamp", "b": "oak table", "c": "oak chair", "new": "red lamp", "alone": "zzz"}
     titles |= {f"x{i}": f"thing {i} rope" for i in range(4)}
     write(here / "snap", pa.table(events), pa.table({"item_id": list(titles), "title": list(titles.values())}))
-    (here / "params.yaml").write_text("{sequences: {split: leave_one_out}, embeddings: {dimensions: 4, min_df: 1}, neighbours: {text_max_df: 1.0}}")
+    sections = (
+        "sequences: {split: leave_one_out}",
+        "embeddings: {dimensions: 4, min_df: 1}",
+        "neighbours: {text_max_df: 1.0}",
+        "cluster: {workers: 0}",
+    )
+    (here / "params.yaml").write_text("\n".join(sections))
     return here
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestration.verdict.report import code_figures, drawing, figures
-from tests.support.report_material import fake_curves, fake_metrics
+from orchestration.verdict.report import code_figures, drawing, figures, gate
+from tests.support.report_material import fake_curves, fake_metrics, fake_verdict
 
 METRICS = fake_metrics()
 CODES = np.random.default_rng(0).integers(0, 200, (3000, 3))
@@ -22,6 +22,7 @@ PICTURES = {
     "popularity": lambda: drawing.png([figures.popularity_panel(np.arange(500))]),
     "embedding_map": lambda: drawing.png([figures.embedding_panel(np.random.default_rng(0).normal(size=(5000, 16)))]),
     "tokenizer_curves": lambda: figures.tokenizer_curves([{"epoch": e, "loss": 1 / (e + 1)} for e in range(30)]),
+    "gate": lambda: gate.picture(fake_verdict((0.01, 0.002, 0.018))),
     "sequence_lengths": lambda: drawing.png([figures.sequence_lengths_panel(np.arange(0, 900, 7))]),
 }
 

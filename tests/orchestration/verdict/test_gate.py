@@ -31,6 +31,8 @@ from orchestration.verdict.report.page import page
 from tests.support.release_world import COUNTED, EASY, MODEL_ALONE, SUFFIXES, WIDTH, ReleaseWorld, easy, item_name, random_table, released
 from tests.support.report_material import IDENTITY, fake_inputs
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

@@ -20,6 +20,7 @@ from orchestration.verdict.report.text import markdown_escape, printable
 from orchestration.verdict.report.tree import SHOWN_PREFIXES, tree
 from orchestration.verdict.report.verdict import verdict
 from tests.support.report_material import HOSTILE, IDENTITY, fake_curves, fake_inputs, fake_metrics, fake_run
+from tests.support.undrawn import undrawn
 
 VOID = {"meta", "input", "br", "hr", "img", "link"}
 SELF_CLOSED = {"path", "rect", "use", "image", "clippath", "g", "circle", "line"}
@@ -155,6 +156,7 @@ def test_the_page_holds_no_user_ids_and_no_paths(inputs, html, tmp_path):
     assert str(next(iter(inputs.values())).root.url) not in html
 
 
+@undrawn()
 def test_examples_can_be_switched_off_and_never_reach_markdown_or_facts(inputs):
     off = fake_run(inputs, report=ReportConfig(examples=0))
     report(off)
@@ -172,6 +174,7 @@ def test_a_right_recommendation_is_ticked_exactly_once_a_list(read):
     assert read.text.count("✓ right") == 2 * 5  # the fixture puts the truth into the two lists of 5 shoppers
 
 
+@undrawn()
 def test_a_run_without_the_control_says_that_the_gain_is_unknown(tmp_path):
     made = page(Material(fake_inputs(tmp_path, frozen=False)), ReportConfig(), IDENTITY)
     assert "no frozen control was trained" in made
@@ -195,6 +198,7 @@ def test_the_verdict_claims_no_more_than_the_interval_allows(gain, tone, words):
     assert f"{gain[1]:+.4f} to {gain[2]:+.4f}" in found.sentence
 
 
+@undrawn()
 def test_an_alarm_of_the_training_is_told_beside_the_verdict(inputs, tmp_path):
     store = Store(tmp_path)
     with store.writer("joint_model") as out:

@@ -15,6 +15,7 @@ from orchestration.verdict.report.split import sentences
 from orchestration.verdict.report.verdict import verdict
 from tests.orchestration.verdict.test_report import Reader
 from tests.support.report_material import IDENTITY, SPLIT, fake_fusion, fake_inputs, fake_metrics
+from tests.support.undrawn import undrawn
 
 
 def test_a_split_by_time_is_told_with_its_dates_and_with_who_is_not_judged():
@@ -58,6 +59,7 @@ def test_a_fallback_is_said_in_words_and_its_weights_are_no_shares():
     assert listens.rows(fitted)[1][:2] == ("similar text", "0.7")
 
 
+@undrawn()
 def test_page_and_markdown_have_one_table_in_one_order(tmp_path):
     names = [
         "released lists",
@@ -83,6 +85,7 @@ def test_page_and_markdown_have_one_table_in_one_order(tmp_path):
     assert "Split by time" in text
 
 
+@undrawn()
 def test_a_run_without_a_recipe_has_no_section_of_it(tmp_path):
     inputs = fake_inputs(tmp_path)
     made = page(Material({name: artefact for name, artefact in inputs.items() if name != "fusion"}), ReportConfig(), IDENTITY)
@@ -90,6 +93,7 @@ def test_a_run_without_a_recipe_has_no_section_of_it(tmp_path):
     assert Reader(made).faults == []
 
 
+@undrawn()
 def test_every_event_of_the_test_period_stands_beside_the_first_one(tmp_path):
     metrics = fake_metrics()
     text = Reader(page(Material(fake_inputs(tmp_path)), ReportConfig(), IDENTITY)).text
@@ -101,6 +105,7 @@ def test_every_event_of_the_test_period_stands_beside_the_first_one(tmp_path):
     assert "test period" not in verdict(metrics).headline
 
 
+@undrawn()
 def test_counting_by_the_published_protocol_stands_beside_a_temporal_split(tmp_path):
     inputs = fake_inputs(tmp_path)
     found = inputs["evaluation"].json("leave_one_out.json")

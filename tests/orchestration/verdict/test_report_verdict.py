@@ -12,6 +12,7 @@ from orchestration.verdict.report.page import page
 from orchestration.verdict.report.sections import commands
 from orchestration.verdict.report.verdict import facts, verdict
 from tests.support.report_material import IDENTITY, MODELS, fake_inputs, fake_metrics, fake_verdict
+from tests.support.undrawn import undrawn
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,7 @@ def test_a_paired_loss_on_a_slice_is_seen_where_the_two_intervals_overlap():
     assert verdict(fake_metrics(), stored).warnings == (), "too few users"
 
 
+@undrawn()
 def test_a_page_of_lists_that_counting_beats_says_so_before_anything_else(tmp_path):
     beaten = {**MODELS, "lists": 0.11}
     refused = fake_verdict((0.01, 0.002, 0.018), refused="best_baseline")
@@ -101,6 +103,7 @@ def test_a_page_of_lists_that_counting_beats_says_so_before_anything_else(tmp_pa
     assert first < made.index("not below the best counting baseline: best_baseline as measured") < made.index('id="evaluation"')
 
 
+@undrawn()
 def test_the_page_opens_with_the_gate_and_names_the_rule_that_was_not_met(tmp_path):
     made = page(Material(fake_inputs(tmp_path, verdict=fake_verdict((0.01, 0.002, 0.018), refused="coverage"))), ReportConfig(), IDENTITY)
     first = made.index("Refused: this model may not serve; lists above every baseline")

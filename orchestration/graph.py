@@ -77,7 +77,7 @@ class Stage:
 
 
 _BASELINE = Hook("orchestration.champion.baseline:extra_inputs")
-_TRAINED = Hook("orchestration.on_ray.train:published")
+_TRAINED = Hook("orchestration.engine.checkpoints:remove")
 _PRESENT = "orchestration.on_dagster.presentation:"
 _CHECKS = "orchestration.on_dagster.checks:"
 

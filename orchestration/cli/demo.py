@@ -122,7 +122,7 @@ def _models(later: dict[str, Any]) -> list[tuple[str, str]]:
             told.append((title, f"{found.value:.4f} against counting ({NAMES[best]}) {found.base:.4f}: {_gain(asdict(found))}"))
             period = over_the_period(metrics, model, best, metric)
             if model == "lists" and period is not None:
-                told.append(("  all events", f"{period.value:.4f} against {period.base:.4f}, {period.events:,} events: {_gain(asdict(period))}"))
+                told.append(("All events", f"{period.value:.4f} against {period.base:.4f}, {period.events:,} events: {_gain(asdict(period))}"))
         elif model in metrics["models"] and best is not None:
             told.append((title, f"{metrics['models'][model][metric]:.4f}, counting ({NAMES[best]}) {metrics['models'][best][metric]:.4f}"))
     return told

@@ -97,11 +97,6 @@ def launch_training(run: StageRun, joint: JointModelConfig, refit: RefitConfig |
     run.note(training_seconds=seconds, workers=cluster.workers, rows_per_second=round(state["rows_per_second"], 1), **state.get("memory", {}))
 
 
-def published(store: Store, key: str) -> None:
-    """Called once the artefact is in the store: the checkpoints have served."""
-    store.root.remove_directory("checkpoints", key)
-
-
 def stage_job(run: StageRun, joint: JointModelConfig, refit: RefitConfig | None = None) -> Job:
     """The job of a stage's run."""
     root, params = run.store.root, run.params

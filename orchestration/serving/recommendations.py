@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact, Store
-from orchestration.on_ray.train import published
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
     from orchestration.params.sections import Params
 
-__all__ = ["extra_inputs", "published", "recommendations"]
+__all__ = ["extra_inputs", "recommendations"]
 
 
 def recommendations(run: StageRun) -> None:

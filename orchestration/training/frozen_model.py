@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from diger_core.config import JointModelConfig
 from orchestration.champion.baseline import extra_inputs
-from orchestration.on_ray.train import launch_training, published
+from orchestration.on_ray.train import launch_training
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
 
-__all__ = ["extra_inputs", "frozen_model", "published"]
+__all__ = ["extra_inputs", "frozen_model"]
 
 
 def frozen_model(run: StageRun) -> None:

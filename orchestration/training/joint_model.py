@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestration.champion.baseline import extra_inputs
-from orchestration.on_ray.train import launch_training, published
+from orchestration.on_ray.train import launch_training
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
 
-__all__ = ["extra_inputs", "joint_model", "published"]
+__all__ = ["extra_inputs", "joint_model"]
 
 
 def joint_model(run: StageRun) -> None:

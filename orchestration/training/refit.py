@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from diger_core.config import JointModelConfig
 from diger_core.store.artefacts import Artefact
 from orchestration.champion.model_artefact import ASSIGNMENT, MODEL_FILES
-from orchestration.on_ray.train import launch_training, published
+from orchestration.on_ray.train import launch_training
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
 
-__all__ = ["published", "refit"]
+__all__ = ["refit"]
 
 
 def refit(run: StageRun) -> None:

@@ -77,7 +77,7 @@ def headline(a: Found, b: Found, both: Paired | None) -> str | None:
     if both is not None:
         row, gain = both.lists, both.lists.difference
         told = f"{words[gain.tone]}: NDCG@10 {row.b:.4f} against {row.a:.4f}, {gain.told.replace('(', '(95% interval ')}"
-        return f"{told}, on the {both.users:,} users whose test target is the same item in both."
+        return f"{told}, on the {both.users:,} users whose test target is the same event in both."
     found = verdict(b.material.metrics, b.material.gate).champion if _is_champion_of(a, b) else None
     return None if found is None else f"{words[found.tone]}: {found.told}. B's gate ranked A's bundle beside B's, for the users of B's test."
 

@@ -1,4 +1,7 @@
-"""Two reports on one user set: the users whose test target is the same item in both, with every model's difference and its paired interval."""
+"""Two reports on one user set: the users whose test target is the same event in both, with every model's difference and its paired interval.
+
+The same item is not enough: who buys it again has it as target in both, and the later model was trained on the earlier purchase.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ def paired(a: Material, b: Material, ranking: EvaluationConfig) -> Paired | None
         return None
     left, right = (_ranks(material) for material in (a, b))
     names = [name for name in ordered(left.column_names) if name in right.column_names and name in NAMES]
-    joined = left.join(right, ["user", "target"], join_type="inner", right_suffix=" b").combine_chunks().sort_by([("user", "ascending")])
+    joined = left.join(right, ["user", "target", "moment"], join_type="inner", right_suffix=" b").combine_chunks().sort_by([("user", "ascending")])
     if joined.num_rows < LEAST or "lists" not in names:
         return None
     ranks = {name: (joined[name].to_numpy(), joined[f"{name} b"].to_numpy()) for name in names}
@@ -89,16 +92,19 @@ def _parts(b: Material, place_U: np.ndarray, ranking: EvaluationConfig) -> dict[
 
 
 def _ranks(material: Material) -> pa.Table:
-    """user and target item (as text), the place among the side's test targets, and each model's rank of the target."""
+    """user and target item (as text), when it happened (0 without times), its place among the side's test targets, each model's rank of it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from diger_core.data.splits import targets
 
     ranks = material.inputs["evaluation"].table("per_user.parquet")
-    users_T, _, target_T = targets(material.seq, "test")
+    users_T, end_T, target_T = targets(material.seq, "test")
+    times_E = material.seq.timestamps_E
+    moment_T = np.zeros(len(end_T), dtype=np.int64) if times_E is None else times_E[end_T]
     places = np.searchsorted(users_T, ranks["user_index"].to_numpy())
     users = material.inputs["sequences"].table("users.parquet")["user_id"].take(pa.array(users_T[places]))
     target = material.item_ids.take(pa.array(target_T[places]))
     columns: dict[str, Any] = {name: ranks[name] for name in ranks.column_names if name != "user_index"}
-    return pa.table({"user": pc.cast(users, pa.string()), "target": pc.cast(target, pa.string()), "place": pa.array(places), **columns})
+    keys = {"user": pc.cast(users, pa.string()), "target": pc.cast(target, pa.string()), "moment": pa.array(moment_T[places])}
+    return pa.table({**keys, "place": pa.array(places), **columns})

@@ -147,6 +147,16 @@ def test_the_paired_difference_takes_users_with_the_same_target_only(tmp_path):
     assert paired(Material(inputs), b, EvaluationConfig()) is None  # ranks were not stored
 
 
+def test_the_same_item_bought_again_later_is_another_target(tmp_path):
+    inputs, store = fake_inputs(tmp_path / "store", users=100), Store(tmp_path / "store")
+    a, b = (ranked(inputs, store, np.full(100, rank)) for rank in (3, 1))
+    for side, later in ((a, 0), (b, 86_400)):
+        times = np.arange(len(side.seq.events_E), dtype=np.int64)
+        times[targets(side.seq, "test")[1][:50]] += later  # fifty of B's users bought it on another day
+        side.__dict__["seq"] = replace(side.seq, timestamps_E=times)
+    assert paired(a, b, EvaluationConfig()).users == len(targets(a.seq, "test")[0]) - 50
+
+
 def test_two_bundles_lead_to_their_own_reports(tmp_path):
     """The second run was compared with the first bundle: that makes it no report of the first."""
     store = Store(tmp_path / "store")

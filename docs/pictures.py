@@ -30,9 +30,9 @@ def meaning(material: Material) -> list[Panel]:
     pairs = random.integers(0, len(codes_NM), (2_000_000, 2))
     shared = (np.cumprod(codes_NM[pairs[:, 0]] == codes_NM[pairs[:, 1]], axis=1)).sum(axis=1)
     alike = np.array([_cosine(vectors_ND, pairs[(shared == n) & (pairs[:, 0] != pairs[:, 1])][:20_000]) for n in range(levels + 1)])
-    before, after = material.events[:-1], material.events[1:]
+    before, after = material.seq.events_E[:-1], material.seq.events_E[1:]
     inside = np.ones(len(before), dtype=bool)
-    inside[material.offsets[1:-1] - 1] = False  # the next event is another user's
+    inside[material.seq.offsets_U1[1:-1] - 1] = False  # the next event is another user's
     followed = (np.cumprod(codes_NM[before[inside]] == codes_NM[after[inside]], axis=1)).sum(axis=1)
     lift = [(followed >= n).mean() / max((shared >= n).mean(), 1e-9) for n in range(1, levels + 1)]
 

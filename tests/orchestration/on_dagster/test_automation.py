@@ -33,6 +33,8 @@ from tests.support.at_once import at_once
 from tests.support.retraining_world import FIRST, RENAMED, SECOND, SMALL, RetrainingWorld, shop
 from tests.support.snapshot_material import START, interactions, items, write
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 TROUBLE = Trouble("retrain", "snap-1", "joint_model", "the loss is not finite: lower training.learning_rate", "run-1")
 CONFIG = ArrivalConfig(watch="incoming")
 
@@ -403,8 +405,6 @@ def test_freshness_stands_on_the_release_alone(place):
     configure(freshness_hours=48)
     code = """from orchestration.definitions import defs
 import dagster as dg
-
-pytestmark = pytest.mark.usefixtures("no_pictures")
 print([key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys() if defs.resolve_asset_graph().get(key).freshness_policy])"""
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=_environment())
     assert done.stdout.strip() == "['release']", done.stderr

@@ -19,6 +19,7 @@ import torch
 from diger_core.errors import DigerError
 from diger_core.training import checkpoint as checkpoints
 from orchestration.champion.model_artefact import ASSIGNMENT, load_model
+from orchestration.engine.checkpoints import remove as remove_checkpoints
 from orchestration.ids.semantic_ids import semantic_ids
 from orchestration.on_ray import train as ray_train
 from orchestration.params.cluster import ClusterConfig
@@ -145,7 +146,7 @@ def test_a_finished_result_is_not_computed_again_and_is_cleared_once_published(w
     monkeypatch.setattr(ray_train, "train_job", lambda *_: pytest.fail("trained again"))
     second, _ = world.compute("joint_model", joint_model, params(), key="3" * 64)
     assert second.hash == first.hash
-    ray_train.published(world.store, "3" * 64)
+    remove_checkpoints(world.store, "3" * 64)
     assert not world.store.root.exists("checkpoints", "3" * 64)
 
 

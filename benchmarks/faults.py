@@ -70,7 +70,7 @@ BENCH = (
             (TERMINATION, ""),
             (RAY, "interrupted_run"),
             (JOBS, "interrupt"),
-            (SESSION, "interrupted_stage or by_itself"),
+            (SESSION, "interrupted_stage or one_private_cluster"),
             (PRIVATE, ""),
         ),
     ),

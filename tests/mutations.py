@@ -184,8 +184,8 @@ MUTATIONS = [
     # Soft input, the whole test period
     Mutation("soft input weighs each level by its own gaps", "recommender/history_input.py", "tok.input_alpha_M[level]", "tok.input_alpha_M[0]",
              "recommender/test_history_input.py::test_weights_are_the_softmax_of_the_distances_along_the_tables_codes"),
-    Mutation("the whole period draws users, not events", "evaluation/period.py", "np.square(gain_U - mean * events_U).sum()",
-             "(mean * (1 - mean) * events_U).sum()", "evaluation/test_period.py::test_the_interval_is_that_of_drawing_users_not_events"),
+    Mutation("the whole period draws users, not events", "evaluation/period.py", "float(column_X @ self.products_XX @ column_X)",
+             "mean * (1 - mean) * total", "evaluation/test_period.py::test_the_interval_is_that_of_drawing_users_not_events"),
     # The start, the ranks, the size
     Mutation("L_gen starts within 0.1 of ln K", "recommender/model.py", "nn.init.normal_(table, std=0.02)", "nn.init.normal_(table, std=0.3)",
              "training/test_training.py::test_loss_gen_starts_near_the_logarithm_of_k"),

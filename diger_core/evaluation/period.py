@@ -6,7 +6,8 @@ that of a ratio, linearised (Cochran, Sampling Techniques, 1977, section 6.4):
 
     var = U / (U - 1) sum_u (g_u - mean e_u)^2 / (sum_u e_u)^2,   interval: mean +- 1.96 sqrt(var)
 
-Time and memory grow with targets x models; nothing is drawn.
+For a difference of two models g is that of their gains. So all of it follows from the sums and products of the columns over users, which are added up
+in blocks of users: memory grows with one block alone, time with targets x models, and nothing is drawn.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from diger_core.config import EvaluationConfig
-from diger_core.data.sequences import Int64, Sequences
+from diger_core.data.sequences import Int32, Int64, Sequences
 from diger_core.data.splits import targets
 from diger_core.evaluation.metrics import Difference, Float64, Period, ndcg, ranks, recall
 from diger_core.evaluation.ranking import EvaluationResult
 
 Z = 1.959964  # of a two-sided 95% interval
-CHUNK = 1 << 18  # targets ranked at once
+BLOCK = 1 << 15  # users whose gains are held at once
 
 
 def whole_period(results: Mapping[str, EvaluationResult], seq: Sequences, config: EvaluationConfig) -> Period | None:
@@ -35,44 +36,58 @@ def whole_period(results: Mapping[str, EvaluationResult], seq: Sequences, config
         return None
     first = next(iter(results.values()))
     users_E, _, target_E = targets(seq, "test_all")
-    row_E = np.searchsorted(first.users_T, users_E)
-    row_E = np.minimum(row_E, len(first.users_T) - 1)
-    if not np.array_equal(first.users_T[row_E], users_E):
+    if not np.array_equal(first.users_T, users_E[np.r_[True, users_E[1:] != users_E[:-1]]]):
         raise ValueError("whole_period: the lists are not those of every test user")
-    events_U = np.bincount(row_E, minlength=len(first.users_T))
     labels = [f"recall@{k}" for k in config.recall_at] + [f"ndcg@{k}" for k in config.ndcg_at]
-    gains = {name: _gains(result, row_E, target_E, config) for name, result in results.items()}
+    moments = Moments(1 + len(results) * len(labels))
+    for start in range(0, len(first.users_T), BLOCK):
+        rows_u = np.arange(start, min(start + BLOCK, len(first.users_T)))
+        begin, end = np.searchsorted(users_E, first.users_T[rows_u[0]]), np.searchsorted(users_E, first.users_T[rows_u[-1]], side="right")
+        row_e = np.searchsorted(first.users_T, users_E[begin:end])
+        gains = [_gains(result, rows_u, row_e, target_E[begin:end], config) for result in results.values()]
+        moments.add(np.column_stack([np.bincount(row_e - start, minlength=len(rows_u)), *gains]))
     names = list(results)
+    place = {name: 1 + len(labels) * number for number, name in enumerate(names)}
     models: dict[str, dict[str, Any]] = {}
     for name in names:
-        found = [clustered(gain_U, events_U) for gain_U in gains[name].T]
+        found = [moments.clustered(place[name] + i) for i in range(len(labels))]
         models[name] = {label: each["mean"] for label, each in zip(labels, found, strict=True)}
         models[name]["intervals"] = {label: [each["low"], each["high"]] for label, each in zip(labels, found, strict=True)}
     differences = {
-        f"{a} - {b}": {label: clustered(gain_U, events_U) for label, gain_U in zip(labels, (gains[a] - gains[b]).T, strict=True)}
-        for place, a in enumerate(names)
-        for b in names[place + 1 :]
+        f"{a} - {b}": {label: moments.clustered(place[a] + i, place[b] + i) for i, label in enumerate(labels)}
+        for number, a in enumerate(names)
+        for b in names[number + 1 :]
     }
     return {"events": len(target_E), "models": models, "differences": differences}
 
 
-def clustered(gain_U: Float64, events_U: Int64) -> Difference:
-    """The mean over events with its 95% interval over users. gain_U: each user's sum; events_U: how many events it is of, at least 1 in all."""
-    total, users = float(events_U.sum()), len(events_U)
-    mean = float(gain_U.sum()) / total
-    spread = float(np.square(gain_U - mean * events_U).sum()) * users / max(1, users - 1)
-    half = Z * spread**0.5 / total
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+class Moments:
+    """Sums and products over users of the columns [users, X]: a user's number of events first, then their summed gains, column by column."""
+
+    def __init__(self, columns: int) -> None:
+        self.users, self.sums_X, self.products_XX = 0, np.zeros(columns), np.zeros((columns, columns))
+
+    def add(self, values_uX: Float64) -> None:
+        """More users."""
+        self.users += len(values_uX)
+        self.sums_X += values_uX.sum(axis=0)
+        self.products_XX += values_uX.T @ values_uX
+
+    def clustered(self, a: int, b: int | None = None) -> Difference:
+        """The mean over events of column `a`, or of `a` minus `b`, with its 95% interval over users. There must be an event."""
+        total, column_X = float(self.sums_X[0]), np.zeros(len(self.sums_X))
+        column_X[a] = 1.0
+        if b is not None:
+            column_X[b] -= 1.0
+        mean = float(column_X @ self.sums_X) / total
+        column_X[0] -= mean  # g - mean e
+        spread = max(0.0, float(column_X @ self.products_XX @ column_X)) * self.users / max(1, self.users - 1)
+        half = Z * spread**0.5 / total
+        return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def _gains(result: EvaluationResult, row_E: Int64, target_E: np.ndarray, config: EvaluationConfig) -> Float64:
-    """[U, C]: each user's gains, summed over their targets."""
-    users, columns = len(result.users_T), len(config.recall_at) + len(config.ndcg_at)
-    sums_UC = np.zeros((users, columns))
-    for start in range(0, len(target_E), CHUNK):
-        row_e = row_E[start : start + CHUNK]
-        rank_e = ranks(result.items_Tk[row_e], target_E[start : start + CHUNK])
-        values = [recall(rank_e, k) for k in config.recall_at] + [ndcg(rank_e, k) for k in config.ndcg_at]
-        for column, value_e in enumerate(values):
-            sums_UC[:, column] += np.bincount(row_e, value_e, minlength=users)
-    return sums_UC
+def _gains(result: EvaluationResult, rows_u: Int64, row_e: Int64, target_e: Int32, config: EvaluationConfig) -> Float64:
+    """[u, C]: the gains of the users at `rows_u`, summed over their targets."""
+    rank_e = ranks(result.items_Tk[row_e], target_e)
+    values = [recall(rank_e, k) for k in config.recall_at] + [ndcg(rank_e, k) for k in config.ndcg_at]
+    return np.stack([np.bincount(row_e - rows_u[0], value_e, minlength=len(rows_u)) for value_e in values], axis=1)

@@ -10,8 +10,9 @@ import pytest
 from diger_core.config import EvaluationConfig
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import targets
+from diger_core.evaluation import period
 from diger_core.evaluation.metrics import ranks
-from diger_core.evaluation.period import clustered, whole_period
+from diger_core.evaluation.period import Moments, whole_period
 from diger_core.evaluation.ranking import EvaluationResult
 
 CONFIG = EvaluationConfig(recall_at=(1, 2), ndcg_at=(2,))
@@ -33,7 +34,9 @@ def result(seq: Sequences, lists: list[list[int]]) -> EvaluationResult:
     return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
 
 
-def test_each_event_is_looked_for_in_its_users_list(seq: Sequences) -> None:
+@pytest.mark.parametrize("block", [1, 1 << 15])
+def test_each_event_is_looked_for_in_its_users_list(seq: Sequences, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(period, "BLOCK", block)
     found = whole_period({"a": result(seq, [[2, 3], [1, 0]]), "b": result(seq, [[4, 2], [-1, -1]])}, seq, CONFIG)
     assert found is not None
     assert found["events"] == 4
@@ -64,7 +67,10 @@ def test_the_interval_is_that_of_drawing_users_not_events() -> None:
     events_U = random.integers(1, 8, 800)
     taste_U = random.random(800)  # a user's events are hit together: intervals over events would be too narrow
     gain_U = random.binomial(events_U, taste_U).astype(float)
-    found = clustered(gain_U, events_U)
+    moments = Moments(2)
+    for part in (slice(0, 300), slice(300, 800)):
+        moments.add(np.column_stack((events_U[part], gain_U[part])))
+    found = moments.clustered(1)
     drawn = random.integers(0, 800, (4000, 800))
     means = gain_U[drawn].sum(axis=1) / events_U[drawn].sum(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))

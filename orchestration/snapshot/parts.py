@@ -88,7 +88,7 @@ def described(root: Root, name: str) -> Described:
     found: dict[str, Described] = {part: _describe_part(root, part) for part in parts(root, name)}
     if list(found) == [name]:
         return found[name]
-    schema = _together(root.url, {part: each.schema for part, each in found.items()})
+    schema = together(root.url, {part: each.schema for part, each in found.items()})
     sha = digest("parts", *(text for part, each in found.items() for text in (part.removeprefix(f"{name}/"), each.sha256)))
     size, rows, memory = (sum(getattr(each, name) for each in found.values()) for name in ("bytes", "rows", "memory"))
     return Described(size, sha, rows, next(iter(found.values())).leaves, memory, schema)
@@ -123,14 +123,14 @@ def _in_memory(metadata: Any) -> int:
     return sum(max(int(chunk.total_uncompressed_size), 4 * int(chunk.num_values)) for chunk in chunks)
 
 
-def _together(url: str, schemas: Mapping[str, pa.Schema]) -> pa.Schema:
+def together(where: str, schemas: Mapping[str, pa.Schema]) -> pa.Schema:
     """One schema for all parts: the same columns, each of a type that holds the parts' own (int32 beside int64 is int64)."""
     first, *others = schemas
     names = schemas[first].names
     for part in others:
         if odd := sorted(set(names) ^ set(schemas[part].names)):
             without, other = (part, first) if odd[0] in names else (first, part)
-            raise DigerError(f"{url}/{without}: column {odd[0]} is missing, {other} has it; write all parts alike")
+            raise DigerError(f"{where}/{without}: column {odd[0]} is missing, {other} has it; write all parts alike")
     fields = []
     for name in names:
         kinds = {part: schemas[part].field(name).type for part in schemas}
@@ -139,7 +139,7 @@ def _together(url: str, schemas: Mapping[str, pa.Schema]) -> pa.Schema:
         except pa.ArrowException as error:
             odd_part = next(part for part in schemas if kinds[part] != kinds[first])
             raise DigerError(
-                f"{url}/{odd_part}: column {name} has type {kinds[odd_part]}, in {first} it has {kinds[first]}; write all parts alike"
+                f"{where}/{odd_part}: column {name} has type {kinds[odd_part]}, in {first} it has {kinds[first]}; write all parts alike"
             ) from error
         fields.append(whole.field(0))
     return pa.schema(fields)
@@ -149,7 +149,7 @@ def join(files: Mapping[str, Path], where: str, target: Path) -> None:
     """Writes the parts, local copies by their names, into one Parquet file, row by row in their order."""
     at = where
     try:
-        schema = _together(where, {part: pq.read_schema(path) for part, path in files.items()})
+        schema = together(where, {part: pq.read_schema(path) for part, path in files.items()})
         with pq.ParquetWriter(target, schema, compression="zstd", compression_level=3) as writer:
             for part, path in files.items():
                 at = f"{where}/{part}"

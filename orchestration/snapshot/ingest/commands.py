@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestration.snapshot.ingest import values
+
 if TYPE_CHECKING:
     from orchestration.snapshot.ingest.header import TextFormat
     from orchestration.snapshot.ingest.overlap import Rule
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from orchestration.snapshot.ingest.table import TableOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
-_FILE = click.Path(path_type=Path)
+_FILE = values.LocalPath()
 _MAP = "Which column holds user_id, item_id, timestamp, pos, rating, weight or event_type."
 _UNITS = click.Choice(["s", "ms", "us", "ns"])
 _RULES = click.Choice(["keep", "drop", "refuse"])
@@ -28,77 +30,6 @@ def ingest() -> None:
     """Turn a public format into a snapshot: a directory with interactions.parquet and items.parquet."""
 
 
-def _moment(_: click.Context, option: click.Parameter, text: str | None) -> int | None:
-    from orchestration.snapshot.ingest.times import moment
-
-    try:
-        return None if text is None else moment(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no date (2014-07-01), time (2014-07-01T12:00:00) or Unix seconds", param=option) from error
-
-
-def _mapping(_: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
-    from orchestration.snapshot.ingest.table import CANONICAL
-
-    mapping = dict(pair.partition("=")[::2] for pair in pairs)
-    for name, column in mapping.items():
-        if not name or not column:
-            raise click.BadParameter(f"{name}: write it as NAME=COLUMN", param=option)
-        if option.name == "mapping" and name not in CANONICAL:
-            raise click.BadParameter(f"{name} is none of {', '.join(CANONICAL)}", param=option)
-    return mapping
-
-
-def _names(_: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    names = None if text is None else tuple(name.strip() for name in text.split(","))
-    if names is not None and (not all(names) or len(set(names)) < len(names)):
-        raise click.BadParameter("give each column a name of its own, separated by commas", param=option)
-    return names
-
-
-def _delimiter(_: click.Context, option: click.Parameter, text: str | None) -> str | None:
-    found = None if text is None else text.replace("\\t", "\t")
-    if found is not None and (len(found) != 1 or not found.isascii() or found in '"\r\n'):
-        raise click.BadParameter("one ASCII character, or \\t", param=option)
-    return found
-
-
-def _encoding(_: click.Context, option: click.Parameter, name: str | None) -> str | None:
-    import codecs
-
-    try:
-        known = name is None or (codecs.lookup(name)._is_text_encoding and codecs.lookup(name).incrementaldecoder is not None)
-    except LookupError:
-        known = False
-    if not known:
-        raise click.BadParameter(
-            f"{name!r} is no encoding of text; the usual ones are utf-8, cp1252, latin-1, utf-16, cp1251, shift_jis", param=option
-        )
-    return name
-
-
-def _time_format(_: click.Context, option: click.Parameter, text: str | None) -> str | None:
-    from datetime import datetime
-
-    if text is None:
-        return None
-    try:
-        again = datetime.strptime(datetime(2024, 12, 31, 23, 58, 59).astimezone().strftime(text), text)
-        whole = (again.year, again.month, again.day) == (2024, 12, 31)
-    except ValueError:
-        whole = False
-    if not whole:
-        raise click.BadParameter(f"{text!r} does not name year, month and day, as '%d.%m.%Y %H:%M:%S' does", param=option)
-    return text
-
-
-def _kinds(_: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    kinds = None if text is None else tuple(kind.strip() for kind in text.split(","))
-    if kinds is not None and not all(kinds):
-        raise click.BadParameter("give types separated by commas, as in view,purchase", param=option)
-    return kinds
-
-
 def _output_options(command: F) -> F:
     """What all formats share: where to write, and what to keep."""
     for option in reversed((
@@ -106,8 +37,8 @@ def _output_options(command: F) -> F:
         click.option("--overwrite", is_flag=True, help="Replace a snapshot that exists."),
         click.option("--k-core", default=0, type=click.IntRange(0), help="Keep users and items with at least N interactions each."),
         click.option("--min-rating", type=float, help="Drop interactions rated lower."),
-        click.option("--since", callback=_moment, help="Drop earlier interactions: a date, an ISO time (UTC) or Unix seconds."),
-        click.option("--until", callback=_moment, help="Drop interactions at or after this time."),
+        click.option("--since", callback=values.moment, help="Drop earlier interactions: a date, an ISO time (UTC) or Unix seconds."),
+        click.option("--until", callback=values.moment, help="Drop interactions at or after this time."),
         click.option("--keep-rating", is_flag=True, help="Keep the rating as the column weight."),
     )):  # fmt: skip
         command = option(command)
@@ -117,11 +48,11 @@ def _output_options(command: F) -> F:
 def _reading_options(command: F) -> F:
     """How files with named columns are read."""
     for option in reversed((
-        click.option("--map", "mapping", multiple=True, callback=_mapping, metavar="NAME=COLUMN", help=_MAP),
-        click.option("--map-items", "items_mapping", multiple=True, callback=_mapping, metavar="NAME=COLUMN", help="Rename a column of the items."),
+        click.option("--map", "mapping", multiple=True, callback=values.mapping, metavar="NAME=COLUMN", help=_MAP),
+        click.option("--map-items", "items_mapping", multiple=True, callback=values.mapping, metavar="NAME=COLUMN", help="Rename an item's column."),
         click.option("--timestamp-unit", "unit", default="s", type=_UNITS, show_default=True, help="What numeric timestamps count."),
         click.option("--floor-timestamps", "floor", is_flag=True, help="Drop fractions of a second instead of refusing them."),
-        click.option("--timestamp-format", callback=_time_format, metavar="FORMAT", help="Of times as text, as in '%m/%d/%y %H:%M' [ISO 8601]."),
+        click.option("--timestamp-format", callback=values.time_format, metavar="FORMAT", help="Of times, as in '%m/%d/%y %H:%M' [ISO 8601]."),
         click.option("--decimal-comma", is_flag=True, help="Numbers in text files are written as 4,5."),
         click.option("--drop-invalid", is_flag=True, help="Leave out and count rows without an id or with unreadable values."),
     )):  # fmt: skip
@@ -133,7 +64,7 @@ def _table_options(command: F) -> F:
     """What files with named columns share."""
     for option in reversed((
         click.option("--integer-ids", is_flag=True, help="Ids are integers, also where written as 17.0 (default: text, leading zeros kept)."),
-        click.option("--event-types", callback=_kinds, metavar="TYPE,TYPE…", help="Keep only events of these types [default: all]."),
+        click.option("--event-types", callback=values.kinds, metavar="TYPE,TYPE…", help="Keep only events of these types [default: all]."),
     )):  # fmt: skip
         command = option(command)
     return _reading_options(command)
@@ -142,12 +73,12 @@ def _table_options(command: F) -> F:
 def _text_options(command: F) -> F:
     """How text files are cut."""
     for option in reversed((
-        click.option("--delimiter", default=",", show_default=True, callback=_delimiter, help="Of CSV files; \\t is a tab."),
-        click.option("--encoding", default="utf-8", show_default=True, callback=_encoding, help="Of CSV files, for instance cp1252."),
-        click.option("--columns", callback=_names, metavar="NAME,NAME…", help="Names of the columns, where the interactions have no line of names."),
-        click.option("--items-delimiter", callback=_delimiter, help="Where it differs from the interactions'."),
-        click.option("--items-encoding", callback=_encoding, help="Where it differs from the interactions'."),
-        click.option("--items-columns", callback=_names, metavar="NAME,NAME…", help="Names of the columns, where the items have no line of names."),
+        click.option("--delimiter", default=",", show_default=True, callback=values.delimiter, help="Of CSV files; \\t is a tab."),
+        click.option("--encoding", default="utf-8", show_default=True, callback=values.encoding, help="Of CSV files, for instance cp1252."),
+        click.option("--columns", callback=values.names, metavar="NAME,NAME…", help="The columns, where the interactions have no line of names."),
+        click.option("--items-delimiter", callback=values.delimiter, help="Where it differs from the interactions'."),
+        click.option("--items-encoding", callback=values.encoding, help="Where it differs from the interactions'."),
+        click.option("--items-columns", callback=values.names, metavar="NAME,NAME…", help="The columns, where the items have no line of names."),
     )):  # fmt: skip
         command = option(command)
     return command

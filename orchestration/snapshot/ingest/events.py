@@ -56,7 +56,7 @@ class Events:
             self.event_type = (self.event_type[0][kept], self.event_type[1])
 
 
-def collect(batches: Iterator[pa.Table], filters: Filters) -> Events:
+def collect(batches: Iterator[pa.Table], filters: Filters, file: str = "the interactions") -> Events:
     """Reads all batches, filters by rating and time, and numbers the ids in the order of their first appearance."""
     coded: dict[str, list[pa.Array]] = {"user_id": [], "item_id": [], "event_type": []}
     values: dict[str, list[np.ndarray]] = {}
@@ -73,6 +73,8 @@ def collect(batches: Iterator[pa.Table], filters: Filters) -> Events:
         for name in _VALUES:
             if name in batch.column_names:
                 values.setdefault(name, []).append(batch.column(name).to_numpy())
+    if read == 0:
+        raise DigerError(f"{file}: has no row that can be used; export it again, with the events")
     if kept == 0:
         raise DigerError(f"none of the {read:,} interactions is left after the filters; check --min-rating, --since and --until")
     columns = {name: np.concatenate(values.pop(name)) for name in list(values)}

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
+from orchestration.snapshot.ingest.foreign import no_table
 from orchestration.snapshot.ingest.notes import Notes
 from orchestration.snapshot.ingest.source import Utf8, part_files, reading
 from orchestration.validation.columns import nearest_column
@@ -142,6 +143,8 @@ def missing_columns(
     if not missing:
         return
     if not header.parquet:
+        if why := no_table(text.delimiter.join(header.first)):
+            raise DigerError(f"{path.name}: {why}")
         other, cells = _other_delimiter(header.first, text), header.first
         if other:
             cells = tuple("".join(header.first).split(_delimiter_in(header.first, text)))

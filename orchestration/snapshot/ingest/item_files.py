@@ -113,6 +113,11 @@ def write_first(files: ItemFiles, source: Source, progress: Progress) -> dict[st
         repeated += len(again)
         note_merged(source.notes, batch, again)
         files.write(batch.filter(pa.array(once)), place[once])
+    if source.items and not files.described.any():
+        name, known = list(source.files.values())[-1].name, str(files.catalogue[0].as_py())[:40]
+        source.notes.say(
+            f"{name}: none of its {rows:,} rows is of an item with events; compare its ids with those of the interactions, such as {known!r}"
+        )
     return {"metadata_rows": rows, "metadata_rows_repeated": repeated, "items_without_metadata": files.close()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from diger_core.progress import Progress
 from orchestration.snapshot.ingest.header import Header, TextFormat, one_line, open_parquet
 from orchestration.snapshot.ingest.notes import Notes
 from orchestration.snapshot.ingest.source import BATCH_ROWS, BLOCK_BYTES, Utf8, part_files, reading
+from orchestration.snapshot.parts import together
 
 
 def batches(path: Path, header: Header, text: TextFormat, columns: list[str], notes: Notes, progress: Progress) -> Iterator[pa.Table]:
@@ -25,13 +27,10 @@ def batches(path: Path, header: Header, text: TextFormat, columns: list[str], no
 
 
 def _parquet(path: Path, columns: list[str], progress: Progress) -> Iterator[pa.Table]:
-    rows, schema = 0, None
-    for part in part_files(path) if path.is_dir() else [path]:
+    parts = part_files(path) if path.is_dir() else [path]
+    schema, rows = _schema(path, parts, columns), 0
+    for part in parts:
         with open_parquet(part) as file:
-            absent = [name for name in columns if file.schema_arrow.names.count(name) != 1]
-            if absent:
-                raise DigerError(f"{path.name}/{part.name}: column {absent[0]} is not there once, as in the other parts; write all parts alike")
-            schema = schema or pa.schema([file.schema_arrow.field(name) for name in columns])
             total = file.metadata.num_rows if part == path else None
             try:
                 for batch in file.iter_batches(BATCH_ROWS, columns=columns):
@@ -42,33 +41,38 @@ def _parquet(path: Path, columns: list[str], progress: Progress) -> Iterator[pa.
                 raise DigerError(f"{part.name}: cannot be read after row {rows} ({one_line(error)}); export or download it again") from error
 
 
+def _schema(path: Path, parts: list[Path], columns: list[str]) -> pa.Schema:
+    """One type for each column that holds those of all parts: what the first part has is no measure, its values may all be missing."""
+    found: dict[str, pa.Schema] = {}
+    for part in parts:
+        with open_parquet(part) as file:
+            absent = [name for name in columns if file.schema_arrow.names.count(name) != 1]
+            if absent:
+                raise DigerError(f"{path.name}/{part.name}: column {absent[0]} is not there once, as in the other parts; write all parts alike")
+            found[part.name if part == path else str(part.relative_to(path))] = pa.schema([file.schema_arrow.field(name) for name in columns])
+    return together(path.name, found).remove_metadata()
+
+
 def _text(path: Path, header: Header, text: TextFormat, columns: list[str], notes: Notes, progress: Progress) -> Iterator[pa.Table]:
     """Every cell as text: an empty one is an empty text, and nothing is taken for a null or a number."""
-    rows = 0
     positions = {name: str(header.names.index(name)) for name in columns}
-
-    def wrong_width(_: pa_csv.InvalidRow) -> str:
-        if not notes.drop_invalid:
-            return "error"
-        notes.dropped[f"not {len(header.names)} cells"] += 1
-        return "skip"
-
+    cut = _Cut(path, len(header.names), notes)
     with reading(path, progress) as file:
-        source = pa.PythonFile(Utf8(file, text.encoding, text.option), "r")
+        source = Utf8(file, text.encoding, text.option, ending=text.delimiter.join([_ENDING] * cut.width) + "\n")
         try:
             reader = pa_csv.open_csv(
-                source,
+                pa.PythonFile(source, "r"),
                 pa_csv.ReadOptions(
                     block_size=BLOCK_BYTES,
                     use_threads=False,
-                    column_names=[str(n) for n in range(len(header.names))],
+                    column_names=[str(n) for n in range(cut.width)],
                     skip_rows_after_names=1 if text.header else 0,
                 ),
                 pa_csv.ParseOptions(
                     delimiter=text.delimiter,
                     quote_char='"' if text.quoted else False,
                     newlines_in_values=text.quoted,
-                    invalid_row_handler=wrong_width,
+                    invalid_row_handler=cut.wrong_width,
                 ),
                 pa_csv.ConvertOptions(
                     column_types={position: pa.large_string() for position in positions.values()},
@@ -77,20 +81,66 @@ def _text(path: Path, header: Header, text: TextFormat, columns: list[str], note
                 ),
             )
             for batch in reader:
-                rows += len(batch)
-                file.advance(rows)
-                table = pa.Table.from_batches([batch]).rename_columns(columns)
+                table = cut.without_ending(pa.Table.from_batches([batch]).rename_columns(columns))
+                file.advance(cut.rows)
                 yield _trimmed(table) if header.trim else table
         except pa.ArrowInvalid as error:
-            if "straddling" in str(error):
-                raise DigerError(
-                    f"{path.name}, after row {rows}: a row is longer than {BLOCK_BYTES:,} bytes; look for a quote that is never closed"
-                ) from error
-            remedy = "fix the row, pass --drop-invalid to leave such rows out, or check the delimiter"
-            raise DigerError(f"{path.name}, after row {rows}: {one_line(error)}; {remedy}") from error
+            raise cut.fault(error) from error
         except OSError as error:
-            raise DigerError(f"{path.name}, after row {rows}: cannot be read to its end ({one_line(error)}); download it again") from error
-        file.advance(rows, finished=True)
+            raise DigerError(f"{path.name}, after row {cut.rows}: cannot be read to its end ({one_line(error)}); download it again") from error
+        if not cut.ended:
+            raise cut.open_quote()
+        if source.backslash_quotes and text.quoted:
+            notes.say(
+                f"{path.name}: a quote stands after a backslash; here a quote inside a cell is doubled and a backslash is a character like others, "
+                "so where it was meant to protect the quote, export again with doubled quotes"
+            )
+        file.advance(cut.rows, finished=True)
+
+
+_ENDING = "\x1eend\x1e"  # in every cell of a last line that no file has: it arrives whole unless a quote swallows it
+
+
+@dataclass
+class _Cut:
+    """What was cut so far: `rows` of the file, whether its end was met as a line of its own, and how faults are told."""
+
+    path: Path
+    width: int
+    notes: Notes
+    rows: int = 0
+    ended: bool = False
+    swallowed: bool = False
+
+    def wrong_width(self, row: pa_csv.InvalidRow) -> str:
+        self.swallowed = self.swallowed or _ENDING in row.text
+        if self.swallowed or not self.notes.drop_invalid:
+            return "error"
+        self.notes.dropped[f"not {self.width} cells"] += 1
+        return "skip"
+
+    def without_ending(self, table: pa.Table) -> pa.Table:
+        last = len(table) - 1
+        if last >= 0 and all(table[name][last].as_py() == _ENDING for name in table.column_names):
+            self.ended, table = True, table.slice(0, last)
+        self.rows += len(table)
+        return table
+
+    def open_quote(self) -> DigerError:
+        return DigerError(
+            f"{self.path.name}: a quote that opens after row {max(self.rows - 1, 0)} is never closed, so the rest of the file would be one cell; "
+            "close it, or double it where it belongs to the text"
+        )
+
+    def fault(self, error: Exception) -> DigerError:
+        if self.swallowed:
+            return self.open_quote()
+        if "straddling" in str(error):
+            return DigerError(
+                f"{self.path.name}, after row {self.rows}: a row is longer than {BLOCK_BYTES:,} bytes; look for a quote that is never closed"
+            )
+        remedy = "fix the row, pass --drop-invalid to leave such rows out, or check the delimiter"
+        return DigerError(f"{self.path.name}, after row {self.rows}: {one_line(error)}; {remedy}")
 
 
 def _trimmed(table: pa.Table) -> pa.Table:

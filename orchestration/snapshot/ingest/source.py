@@ -18,10 +18,12 @@ import pyarrow as pa
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
 from diger_core.store.regular import require_regular
+from orchestration.snapshot.ingest.foreign import MAGIC_BYTES, foreign, marked_encoding
 from orchestration.snapshot.ingest.notes import Notes
 
 BATCH_ROWS = 100_000
 BLOCK_BYTES = 1 << 22  # also what a row may have
+GZIP = b"\x1f\x8b"
 LINE_BYTES = 1 << 24  # what a line of JSON may have
 Batches = Callable[[Progress], Iterator[pa.Table]]
 
@@ -60,12 +62,15 @@ class Reading:
 
 @contextmanager
 def reading(path: Path, progress: Progress) -> Iterator[Reading]:
-    """Opens `path`. DigerError where it is missing, no regular file, unreadable or empty."""
+    """Opens `path`. DigerError where it is missing, no regular file, unreadable, empty, or of a format that nothing here reads."""
     require_regular(path)
     try:
         with path.open("rb") as raw:
             if path.stat().st_size == 0:
                 raise DigerError(f"{path.name}: the file is empty; download or export it again")
+            if what := foreign(raw.read(MAGIC_BYTES)):
+                raise DigerError(f"{path.name}: {what}")
+            raw.seek(0)
             yield Reading(path, raw, progress)
     except OSError as error:
         raise DigerError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
@@ -74,7 +79,7 @@ def reading(path: Path, progress: Progress) -> Iterator[Reading]:
 def is_gzip(raw: BinaryIO) -> bool:
     magic = raw.read(2)
     raw.seek(0)
-    return magic == b"\x1f\x8b"
+    return magic == GZIP
 
 
 def unzipped(file: Reading) -> BinaryIO:
@@ -86,27 +91,44 @@ GZIP_FAULTS = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class Utf8:
-    """A file's text as UTF-8 bytes without a byte order mark, whatever encoding it has; for readers that want a file object."""
+    """A file's text as UTF-8 bytes without a byte order mark, whatever encoding it has; for readers that want a file object.
 
-    def __init__(self, file: Reading, encoding: str, option: str = "--encoding") -> None:
+    `ending`: a line that follows the file's last one. Where it does not arrive as a line of its own, a quote was never closed.
+    """
+
+    def __init__(self, file: Reading, encoding: str, option: str = "--encoding", ending: str = "") -> None:
         self.closed = False
-        self._file, self._encoding, self._option = file, encoding, option
+        self.backslash_quotes = False  # whether a quote stood after a backslash, as far as was read
+        self._file, self._encoding, self._option, self._ending = file, encoding, option, ending
         self._stream, self._lines, self._rest = unzipped(file), 1, b""
+        self._first, self._last, self._ended = b"", "\n", False
         self._decoder = codecs.getincrementaldecoder("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)()
 
     def read(self, size: int = BLOCK_BYTES) -> bytes:
         """At most `size` bytes; none at the end. DigerError that names the line with bytes of another encoding."""
-        while len(self._rest) < max(size, 1):
+        while len(self._rest) < max(size, 1) and not self._ended:
             block = self._raw(min(max(size, 1), BLOCK_BYTES))
+            if not self._first:
+                self._first = block[:MAGIC_BYTES]
+                if what := foreign(block) or ("is gzipped twice; unpack it and give the file inside" if block.startswith(GZIP) else None):
+                    raise DigerError(f"{self._file.path.name}: {what}")
             text = self._decoded(block)
             if "\0" in text:
-                raise DigerError(f"{self._file.path.name}: holds zero bytes, as UTF-16 text does; pass {self._option} utf-16, or export it as UTF-8")
+                raise DigerError(f"{self._file.path.name}: {self._zeros(block)}")
             self._lines += text.count("\n")
-            self._rest += text.encode()
+            self.backslash_quotes |= '\\"' in text
+            self._last = text[-1:] or self._last
             if not block:
-                break
+                self._ended = True
+                text += ("" if self._last in "\r\n" else "\n") * bool(self._ending) + self._ending
+            self._rest += text.encode()
         found, self._rest = self._rest[:size], self._rest[size:]
         return found
+
+    def _zeros(self, block: bytes) -> str:
+        if block.count(0) * 4 >= len(block):  # each second byte of Latin letters
+            return f"holds zero bytes, as UTF-16 text does; pass {self._option} utf-16, or export it as UTF-8"
+        return f"holds zero bytes, which no text does (line {self._lines} or after): it is damaged, or no text; export it again, as CSV or Parquet"
 
     def _raw(self, size: int) -> bytes:
         try:
@@ -122,7 +144,8 @@ class Utf8:
             line = self._lines
             if isinstance(error, UnicodeDecodeError):
                 line += error.object[: error.start].count(b"\n")
-            remedy = f"pass {self._option} cp1252 (Western European Windows), latin-1, or whatever it was exported with"
+            known = marked_encoding(self._first) or "cp1252 (Western European Windows), latin-1, or whatever it was exported with"
+            remedy = f"pass {self._option} {known}"
             why = error.reason if isinstance(error, UnicodeDecodeError) else error
             raise DigerError(f"{self._file.path.name}, line {line}: not {self._encoding} text ({why}); {remedy}") from error
 
@@ -169,10 +192,20 @@ def file_facts(path: Path, role: str) -> FileFacts:
 
 
 def part_files(path: Path) -> list[Path]:
-    """The Parquet files of a directory as Spark, Dask and Polars write it, by path; those that begin with a dot or underscore are none of them."""
-    found = [part for part in sorted(path.rglob("*.parquet")) if not any(name[0] in "._" for name in part.relative_to(path).parts) and part.is_file()]
-    if not found:
+    """The Parquet files of a directory as Spark, Dask and Polars write it, by path; names that begin with a dot or underscore are marks of the tool.
+
+    Nothing else is left out unseen: DigerError for another file among them, and for one that is no regular file or leads nowhere.
+    """
+    found = [entry for entry in sorted(path.rglob("*")) if not any(name[0] in "._" for name in entry.relative_to(path).parts)]
+    found = [entry for entry in found if entry.suffix == ".parquet" or entry.is_symlink() or not entry.is_dir()]
+    if not any(entry.suffix == ".parquet" for entry in found):
         raise DigerError(f"{path}: is a directory without Parquet files; give a file, or a directory of part files (*.parquet)")
+    for entry in found:
+        if entry.suffix != ".parquet":
+            raise DigerError(f"{entry}: is no Parquet file (*.parquet) and lies among them; take it out of the directory, or give it that ending")
+        if not entry.exists():
+            raise DigerError(f"{entry}: is a link that leads nowhere; remove it, or put the file in its place")
+        require_regular(entry)
     return found
 
 

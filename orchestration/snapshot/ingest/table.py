@@ -92,6 +92,10 @@ def _interaction_columns(path: Path, header: Header, options: TableOptions) -> d
     missing_columns(path, header, options.text, wanted)
     if not options.with_rating:
         mapping.pop("rating", None)
+    if mapping["user_id"] == mapping["item_id"]:
+        raise DigerError(
+            f"{path.name}: column {mapping['user_id']} is mapped to user_id and to item_id; name the column of each (--map item_id=COLUMN)"
+        )
     for column in mapping.values():
         header.require_once(path, column)
     return mapping
@@ -116,7 +120,7 @@ def _kept(header: Header, options: TableOptions) -> list[str]:
 def _interactions(path: Path, header: Header, options: TableOptions, notes: Notes, progress: Progress) -> Iterator[pa.Table]:
     wanted = list(dict.fromkeys(options.mapping.values()))
     times = Times(options.unit, options.floor, options.timestamp_format, options.decimal_comma)
-    order, first, kinds = Times(), 1, Kinds(options.event_types, options.day)
+    order, first, kinds = Times(order=True), 1, Kinds(options.event_types, options.day)
     for batch in batches(path, header, options.text, wanted, notes, progress):
         columns: dict[str, pa.ChunkedArray | pa.Array] = {}
         bad = np.zeros(len(batch), bool)
@@ -182,19 +186,33 @@ def _ids(values: pa.ChunkedArray, where: Place, notes: Notes, integer: bool) -> 
     """Ids as large_string, int64 or uint64, one type for all batches of a file, and the rows without one (null or an empty text)."""
     column = decoded(values)
     wide = column.type == pa.uint64()
-    if integer and pa.types.is_floating(column.type):
+    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        if not integer:
+            raise DigerError(
+                f"{where.path.name}: column {where.column} has type {column.type}, and ids must be integers or text; pass --integer-ids where all "
+                "are whole numbers, or write the column as int64 or as string"
+            )
         column = _whole(column, where)
     ids = exact_ids(column, where.path.name, where.column)
-    empty = pc.fill_null(pc.equal(ids, ""), True) if is_text(ids.type) else pc.is_null(ids)
+    empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True) if is_text(ids.type) else pc.is_null(ids)
     bad = notes.at_fault(empty.to_numpy(), f"no {where.column}", "no id", where)
     if is_text(ids.type):
         _tell_of_floats(ids, where, notes, integer)
+        _tell_of_odd(ids, where, notes)
         ids = plain_integers(ids) if integer else ids
     return (ids.cast(pa.uint64()) if wide else ids), bad
 
 
 def _whole(column: pa.ChunkedArray, where: Place) -> pa.ChunkedArray:
-    """Float ids that are whole numbers below 2^53, as int64: what a table with a missing value becomes in many tools."""
+    """Float ids that are whole numbers below 2^53, as int64: what a table with a missing value becomes in many tools. Decimals: any whole number."""
+    if pa.types.is_decimal(column.type):
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise DigerError(
+                f"{where.path.name}: column {where.column} has type {column.type} and holds a value that is no integer within 64 bits; write the "
+                "ids as text"
+            ) from error
     numbers = pc.fill_null(column.cast(pa.float64()), 0.0).to_numpy()
     wrong = ~(np.abs(numbers) < _EXACT_FLOAT) | (numbers != np.floor(numbers))
     if wrong.any():
@@ -214,6 +232,26 @@ def _tell_of_floats(ids: pa.ChunkedArray, where: Place, notes: Notes, integer: b
         example = ids[pc.index(found, True).as_py()].as_py()
         done = "read as integers" if integer else "kept as text; pass --integer-ids to read them as integers"
         notes.say(f"{where.path.name}: column {where.column} holds integers written as floats, such as {example!r}: {done}")
+
+
+_NO_VALUE = ("null", "none", "nan", "na", "n/a", "<na>", "#n/a", "\\n", "undefined", "(null)", "nil")
+
+
+def _tell_of_odd(ids: pa.ChunkedArray, where: Place, notes: Notes) -> None:
+    """Ids that other tools write for a missing one, and numbers that a spreadsheet has rounded: kept, and told."""
+    missing = pc.fill_null(pc.is_in(pc.utf8_lower(ids), pa.array(_NO_VALUE, pa.large_string())), False)
+    for word in pc.unique(ids.filter(missing)).to_pylist()[:3]:
+        notes.say(
+            f"{where.path.name}: column {where.column} holds {word!r}, kept as an id like others; where it stands for no id, leave it empty and "
+            "pass --drop-invalid"
+        )
+    rounded = pc.fill_null(pc.match_substring_regex(ids, r"^-?\d(\.\d+)?[eE]\+\d+$"), False)
+    if pc.any(rounded).as_py():
+        example = ids[pc.index(rounded, True).as_py()].as_py()
+        notes.say(
+            f"{where.path.name}: column {where.column} holds numbers as spreadsheets shorten them, such as {example!r}: several ids may have become "
+            "one; export the column as text"
+        )
 
 
 def _items(path: Path, header: Header, options: TableOptions, notes: Notes, progress: Progress) -> Iterator[pa.Table]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
+from orchestration.snapshot.ingest.date_numbers import date_in
 from orchestration.snapshot.ingest.notes import EXAMPLE, Mask, Notes, Place
 from orchestration.validation.columns import decoded, is_text
 
@@ -28,18 +29,21 @@ _ZONED_TIME = f"^{_DATE}{_CLOCK}{_ZONE}$"
 _KINDS = {"numbers": _NUMBER, "times without a zone": _NAIVE_TIME, "times with a zone": _ZONED_TIME}
 _FLOOR = "pass --floor-timestamps to drop it"
 
+_COMPACT = ("%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%z", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
 _DATES = ("%m/%d/%y", "%d/%m/%y", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d",
           "%d %b %Y", "%b %d %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y")  # fmt: skip
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", " %H:%M:%S.%f", " %H:%M:%S %z")
-_FORMATS = (*(d + c for d, c in product(_DATES, _CLOCKS)), "%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S %z", "%a %b %d %H:%M:%S %z %Y")
+_FORMATS = (*_COMPACT, *(d + c for d, c in product(_DATES, _CLOCKS)), "%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S %z", "%a %b %d %H:%M:%S %z %Y")
 
 
 class Times:
     """A file's time column, batch by batch: all batches must hold one kind of value."""
 
-    def __init__(self, unit: str = "s", floor: bool = False, format_: str | None = None, decimal_comma: bool = False) -> None:
+    def __init__(self, unit: str = "s", floor: bool = False, format_: str | None = None, decimal_comma: bool = False, *, order: bool = False) -> None:
         self.unit, self.floor, self.format, self.decimal_comma = unit, floor, format_, decimal_comma
         self._kind: str | None = None
+        self.order = order  # the numbers order events and are no times
+        self._seen = False  # whether a batch with numbers was looked at
 
     def __call__(self, values: pa.ChunkedArray, where: Place, notes: Notes) -> tuple[Int64, Mask]:
         """Whole Unix seconds, int64 [n], and the rows that hold none (only where such rows are dropped).
@@ -48,6 +52,8 @@ class Times:
         of a second is refused unless `floor`; a unit finer than seconds is the caller's statement that it may be dropped. Both are counted.
         """
         column = decoded(values)
+        if pa.types.is_decimal(column.type) or (self.format is not None and pa.types.is_integer(column.type)):
+            column = column.cast(pa.string()).cast(pa.large_string())
         if is_text(column.type):
             return self._texts(pc.utf8_trim_whitespace(column), where, notes)
         bad = notes.at_fault(pc.is_null(column).to_numpy(), f"no {where.column}", "no value", where)
@@ -64,6 +70,7 @@ class Times:
             numbers = _filled(column.cast(pa.int64()))
         except pa.ArrowInvalid as error:
             raise DigerError(f"{where.path.name}: column {where.column} holds values over 2^63 - 1, which are no times; check the column") from error
+        self._refuse_dates(numbers, bad, where)
         return self._divided(numbers, PER_SECOND[self.unit], self.floor or self.unit != "s", bad, where, notes), bad
 
     def _texts(self, column: pa.ChunkedArray, where: Place, notes: Notes) -> tuple[Int64, Mask]:
@@ -94,8 +101,10 @@ class Times:
                 notes.refuse(mask, found, where, "write all of them in one way, or pass --drop-invalid to leave the others out")
 
     def _numbers(self, column: pa.ChunkedArray, bad: Mask, where: Place, notes: Notes) -> tuple[Int64, Mask]:
+        column = pc.utf8_ltrim(column, characters="+")
         if pc.all(pc.match_substring_regex(column, _INTEGER)).as_py():
             numbers = column.cast(pa.int64()).to_numpy()
+            self._refuse_dates(numbers, bad, where)
             return self._divided(numbers, PER_SECOND[self.unit], self.floor or self.unit != "s", bad, where, notes), bad
         return self._floats(column.cast(pa.float64()).to_numpy(), bad, where, notes)
 
@@ -104,6 +113,7 @@ class Times:
         bad = bad | notes.at_fault(none & ~bad, f"unreadable {where.column}", "a number that is no time", where)
         numbers = np.where(bad, 0.0, numbers)
         whole = np.floor(numbers)
+        self._refuse_dates(whole.astype(np.int64), bad, where)
         whole_units = self._cut(whole.astype(np.int64), (numbers != whole), self.floor or self.unit != "s", where, notes)
         return self._divided(whole_units, PER_SECOND[self.unit], True, bad | (numbers != whole), where, notes), bad
 
@@ -146,6 +156,14 @@ class Times:
             return numbers
         seconds, rest = np.divmod(numbers, divisor)
         return self._cut(seconds, (rest != 0) & ~bad, floor, where, notes)
+
+    def _refuse_dates(self, numbers: Int64, bad: Mask, where: Place) -> None:
+        """By the first batch that has a number at all."""
+        if self._seen or self.order or bad.all():
+            return
+        self._seen = True
+        if why := date_in(numbers[~bad]):
+            raise DigerError(f"{where.row(int(np.argmin(bad)))} holds {numbers[~bad][0]}, {why}")
 
     def _cut(self, seconds: Int64, cut: Mask, floor: bool, where: Place, notes: Notes) -> Int64:
         """Counts fractions of a second that are dropped, or refuses them."""
@@ -216,10 +234,13 @@ def floats(values: pa.ChunkedArray, where: Place, notes: Notes, decimal_comma: b
 def moment(text: str) -> int:
     """`--since`, `--until`: a date, an ISO 8601 time (UTC where it names no zone) or Unix seconds, as Unix seconds. ValueError otherwise."""
     try:
-        return int(text)
+        seconds = int(text)
     except ValueError:
         time = datetime.fromisoformat(text)
-        return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+        seconds = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+    if not -(2**62) < seconds < 2**62:
+        raise ValueError(text)
+    return seconds
 
 
 def _first(column: pa.ChunkedArray, bad: Mask) -> str:

@@ -66,8 +66,9 @@ def write_snapshot(
 
 def read_events(source: Source, filters: Filters, keep_rating: bool, progress: Progress) -> Events:
     """The source's events after the filters that look at one event alone, with ids of their final kind."""
-    events = collect(source.interactions(progress), filters)
-    refuse_milliseconds(events, next(iter(source.files.values())).name)
+    name = next(iter(source.files.values())).name
+    events = collect(source.interactions(progress), filters, name)
+    refuse_milliseconds(events, name)
     if source.integer_ids:
         as_integers(events)
     if keep_rating:
@@ -95,6 +96,8 @@ def replacing(out: Path, overwrite: bool) -> Iterator[Path]:
     _sweep(out)
     if out.exists() and not overwrite:
         raise DigerError(f"{out}: exists already; pass --overwrite to replace it, or choose another --out")
+    if out.is_symlink() and not out.exists():
+        raise DigerError(f"{out}: is a link that leads nowhere; remove it, or choose another --out")
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]) and not (out / "_SUCCESS").exists():
         raise DigerError(f"{out}: is no snapshot (there is no _SUCCESS in it), so --overwrite does not replace it; choose another --out")
     partial, old = (out.parent / f".{out.name}.{kind}.{signature()}" for kind in ("partial", "replaced"))

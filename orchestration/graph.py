@@ -385,7 +385,7 @@ STAGES: tuple[Stage, ...] = (
         description=(
             "One self-contained page: verdict, metrics with intervals, what changed, curves, code usage, the ID tree, slices, examples, lineage."
         ),
-        version="6",
+        version="7",
         names_snapshot=True,
         presented=Hook(_PRESENT + "report"),
         checks=Hook(_CHECKS + "report"),

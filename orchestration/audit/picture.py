@@ -20,16 +20,16 @@ WIDE, HIGH, GAP_X, GAP_Y, TOP = 110, 40, 28, 14, 30  # pixels of a node, between
 FITS = 16  # characters of a box
 OF_STAGE = {"encoder": "features", "snapshot": "snapshot", "champion": "serving"}  # what is no stage of the graph
 STYLE = """
-.chain { overflow-x: auto; border: 1px solid var(--line); border-radius: 10px; background: var(--soft); margin: 1rem 0; }
-.chain svg { display: block; margin: .6rem auto; }
-.chain text { font: 12px system-ui, sans-serif; fill: var(--ink); }
-.chain .hash { font: 11px ui-monospace, monospace; fill: var(--muted); }
-.chain .column { fill: var(--muted); font-weight: 600; }
-.chain rect { fill: var(--page); stroke: var(--line); }
-.chain .asked rect { stroke: var(--link); stroke-width: 2; }
-.chain .bad rect { stroke: var(--worse); stroke-width: 2; }
-.chain path { fill: none; stroke: var(--grey); stroke-opacity: .28; }
-.chain path.main { stroke: var(--link); stroke-opacity: .8; stroke-width: 1.5; }
+.lineage { overflow-x: auto; border: 1px solid var(--line); border-radius: 10px; background: var(--soft); margin: 1rem 0; }
+.lineage svg { display: block; margin: .6rem auto; }
+.lineage text { font: 12px system-ui, sans-serif; fill: var(--ink); }
+.lineage .hash { font: 11px ui-monospace, monospace; fill: var(--muted); }
+.lineage .column { fill: var(--muted); font-weight: 600; }
+.lineage rect { fill: var(--page); stroke: var(--line); }
+.lineage .asked rect { stroke: var(--link); stroke-width: 2; }
+.lineage .bad rect { stroke: var(--worse); stroke-width: 2; }
+.lineage path { fill: none; stroke: var(--grey); stroke-opacity: .28; }
+.lineage path.main { stroke: var(--link); stroke-opacity: .8; stroke-width: 1.5; }
 """
 
 
@@ -53,12 +53,12 @@ def picture(chain: Chain, shown: list[Line]) -> str:
         columns[column].sort(key=lambda node: (ORDER.get(node.stage, -1 if node.kind == "snapshot" else len(ORDER)), node.id))
         for row, node in enumerate(columns[column]):
             places[node.id] = Place(8 + number * (WIDE + GAP_X), TOP + row * (HIGH + GAP_Y))
-    width = 16 + len(ordered) * WIDE + (len(ordered) - 1) * GAP_X
+    width = 8 + len(ordered) * (WIDE + GAP_X)  # with room for a bow at the right
     height = TOP + max(len(nodes) for nodes in columns.values()) * (HIGH + GAP_Y)
     told = f"The chain from left to right: {len(places)} nodes in the columns {', '.join(ordered)}"
     body = "".join((*_heads(ordered), *_edges(chain, shown, places), *(_box(chain, chain.nodes[id_], names[id_], at) for id_, at in places.items())))
     svg = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{escape(told)}">{body}</svg>'
-    return f'<div class="chain" tabindex="0" role="region" aria-label="The chain as a picture, which scrolls sideways">{svg}</div>'
+    return f'<div class="lineage" tabindex="0" role="region" aria-label="The chain as a picture, which scrolls sideways">{svg}</div>'
 
 
 def _column(line: Line) -> str:

@@ -46,9 +46,12 @@ def item(item_id: str, past: bool, released: bool, as_json: bool, store: str) ->
         say(f"{episode.at[:19].replace('T', ' ')}  {name:<16}  assignment {episode.assignment[:12]}  {', '.join(episode.snapshots)}{champion}")
         if past:
             say(f"{'':21}{episode.why}")
-    if not past:
-        quoted = shlex.quote(item_id)
-        next_steps(store, (f"diger item {quoted} --history", "every ID that it has had"), (f"diger similar {quoted}", "items like it"))
+    quoted = shlex.quote(item_id)
+    made, had = (
+        (f"diger why {shlex.quote(f'item:{item_id}')}", "what its ID was made from"),
+        (f"diger item {quoted} --history", "every ID that it has had"),
+    )
+    next_steps(store, made if past else had, (f"diger similar {quoted}", "items like it"))
 
 
 @click.command(cls=VerifyCommand)
@@ -78,3 +81,5 @@ def verify(content: bool, again: bool, as_json: bool, store: str) -> None:
         print_outcome(outcome)
     if outcome.faults:
         sys.exit(1)
+    if not as_json:
+        next_steps(store, ("diger reproduce champion", "build it again from its data and code, and compare"))

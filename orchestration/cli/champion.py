@@ -33,6 +33,9 @@ def champion(whole: bool, store: str, as_json: bool) -> None:
             [str(e.number), e.action + (" (forced)" if e.forced else ""), e.bundle[:12], e.at[:16].replace("T", " "), e.by, e.reason] for e in entries
         ]
         print_table("Champions, oldest first", ["no.", "by", "bundle", "at (UTC)", "who", "reason"], rows)
+        if len(entries) > 1:
+            back = ("diger rollback --to N --reason TEXT", "let entry N serve again")
+            next_steps(store, ("diger report compare champion~1 champion", "what the last change brought"), back)
         return
     entry = current(opened)
     if entry is None:

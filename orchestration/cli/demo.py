@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from diger_core.errors import DigerError, Refused
 from orchestration.cli.options import Source, json_option, next_steps, open_store, params_options, store_option
 from orchestration.cli.run import duration
 from orchestration.verdict.gate.document import NDCG, VERDICT, GateVerdict
-from orchestration.verdict.models import NAMES, strongest_baseline
+from orchestration.verdict.models import strongest_baseline
 
 if TYPE_CHECKING:
     from diger_core.store.artefacts import Store
@@ -38,24 +39,24 @@ def demo(params_file: str | None, overrides: tuple[str, ...], store: str, first_
     if not demo_may_come(open_store(store)):
         raise DigerError(f"{store}: holds a shop of your own, which the demo's would be compared with: give the demo another, --store demo-store")
     with console_progress() as progress:
-        first, second = demo_snapshots(progress)
+        first, second = (Source(place, params_file, overrides, store) for place in demo_snapshots(progress))
         progress.message("1 of 2: a shop's first snapshot: nothing serves yet")
-        summary = run_snapshot(Source(first, params_file, overrides, store), progress, [])
+        summary = run_snapshot(first, progress, [])
     if not as_json:
         show(summary, as_json)
     if not first_only and "refused" not in summary:
         with console_progress() as progress:
             progress.message("\n2 of 2: the shop's next snapshot arrives: retraining continues from the champion")
-            later = run_snapshot(Source(second, params_file, (*LATER, *overrides), store), progress, [])
+            later = run_snapshot(Source(second.given, params_file, (*LATER, *overrides), store), progress, [])
         summary["second"] = {**later, "cycle": cycle(later, store)}
     if as_json:
         print_json(summary)
     elif "second" in summary:
         for line in story(summary):
             print(line)
-        next_steps(store, *follow_up(summary["second"]))
+        next_steps(store, *follow_up(summary["second"], None, second, somebody(second)))
     else:
-        next_steps(store, *follow_up(summary))
+        next_steps(store, *follow_up(summary, None, first, somebody(first)))
     refused = summary.get("refused") or summary.get("second", {}).get("refused")
     if refused:
         raise Refused(refused)
@@ -82,55 +83,62 @@ def cycle(summary: dict[str, Any], store_url: str) -> dict[str, Any]:
 
 
 def story(summary: dict[str, Any]) -> list[str]:
-    """The demo's end: what was compared, what won, what changed, what to open. At most ten lines of 80 columns, a long path apart."""
+    """The demo's end: what was compared, what won, what changed, what to open. Ten lines of at most 80 columns, a long path apart."""
     later = summary["second"]
     found, champion, seconds = later["cycle"], later["champion"], summary["seconds"] + later["seconds"]
-    says = f"refused ({found['rules_met']} of {found['rules']} rules met)"
+    met = f"{found['rules_met']} of {found['rules']} rules met"
+    says = f"refused, {met}: the champion stays"
     if "refused" not in later:
-        says = f"accepted ({found['rules_met']} of {found['rules']} rules met): released as champion #{champion['number']}"
+        says = f"accepted, {met}: released as champion #{champion['number']}"
+    kept = f"{found['ids_kept']:.1%} kept; {found['cold_start_items']:,} new items had IDs before training" if found["ids_kept"] is not None else ""
     lines = [
-        ("Compared", f"the model retrained on {later['snapshot']} with the one from {summary['snapshot']}"),
+        ("Compared", f"the model retrained on {later['snapshot']} with the one before"),
         ("Gate", says),
         *_models(later),
-        ("Changed", f"{found['reason']}"),
-        (
-            "IDs",
-            f"{found['ids_kept']:.1%} kept; {found['cold_start_items']:,} new items had IDs before training" if found["ids_kept"] is not None else "",
-        ),
+        ("Changed", re.sub(r" \([^)]*\)", "", found["reason"])),  # without the thresholds
+        ("IDs", kept),
         ("Open", str(later.get("report"))),
     ]
     rows = [
-        textwrap.fill(told, 80, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14, break_long_words=False) for name, told in lines if told
+        textwrap.fill(told, 80, initial_indent=f"  {name:<13}", subsequent_indent=" " * 15, break_long_words=False) for name, told in lines if told
     ]
-    return [f"\nThe demo in short ({duration(seconds)} for both snapshots; NDCG@10, full ranking, test events)", *rows]
+    return [f"\nThe demo in short ({duration(seconds)}; NDCG@10 on test events, with 95% intervals)", *rows]
 
 
 def _models(later: dict[str, Any]) -> list[tuple[str, str]]:
-    """The champion before, then what ships and the generative model alone, each against the best counting baseline."""
+    """The lists beside the champion's, then lists and generative model alone beside the best counting baseline."""
     from orchestration.verdict.report.compared import compared, over_the_period
     from orchestration.verdict.report.figures import judged_metric
 
     row, metrics = later["cycle"]["ndcg_10"], later["metrics"]
     told = []
     if row is not None:
-        told.append(("New vs old", f"{row['candidate']:.4f} against {row['champion']:.4f}: {_gain(row['difference'])}"))
+        told.append(("New lists", _gain(row["candidate"], "before", row["champion"], row["difference"])))
     metric = judged_metric(metrics)
     best = strongest_baseline(metrics["models"], metric)
-    for title, model in (("Lists", "lists"), ("Model alone", "joint_model")):
+    for title, model in (("Same lists", "lists"), ("Model alone", "joint_model")):
         found = compared(metrics, model, best, metric)
-        if found is not None and best is not None:
-            told.append((title, f"{found.value:.4f} against counting ({NAMES[best]}) {found.base:.4f}: {_gain(asdict(found))}"))
+        if found is not None:
+            told.append((title, _gain(found.value, "counting", found.base, asdict(found))))
             period = over_the_period(metrics, model, best, metric)
             if model == "lists" and period is not None:
-                told.append(("All events", f"{period.value:.4f} against {period.base:.4f}, {period.events:,} events: {_gain(asdict(period))}"))
+                told.append(("All events", _gain(period.value, "counting", period.base, asdict(period))))
         elif model in metrics["models"] and best is not None:
-            told.append((title, f"{metrics['models'][model][metric]:.4f}, counting ({NAMES[best]}) {metrics['models'][best][metric]:.4f}"))
+            told.append((title, f"{metrics['models'][model][metric]:.4f}, counting {metrics['models'][best][metric]:.4f}"))
     return told
 
 
-def _gain(found: Mapping[str, float]) -> str:
-    word = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else "no difference established"
-    return f"{word} ({found['mean']:+.4f}, 95% {found['low']:+.4f} to {found['high']:+.4f})"
+def _gain(value: float, against: str, base: float, found: Mapping[str, float]) -> str:
+    word = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else "not clear"
+    return f"{value:.4f}, {against} {base:.4f}: {word}, {found['mean']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+
+
+def somebody(source: Source) -> str:
+    """A user of the demo's snapshot, for an example: the one of its first event."""
+    import pyarrow.parquet as pq
+
+    rows = pq.ParquetFile(Path(source.snapshot()) / "interactions.parquet").iter_batches(batch_size=1, columns=["user_id"])
+    return str(next(rows)["user_id"][0].as_py())
 
 
 def demo_may_come(store: Store) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
-from orchestration.cli.options import json_option, open_store, store_option
+from orchestration.cli.options import json_option, next_steps, open_store, store_option
 
 
 @click.group()
@@ -34,7 +35,8 @@ def champion(out: Path, store: str, as_json: bool) -> None:
         print_json(document)
         return
     print(f"{out}: bundle {document['bundle'][:12]}, assignment {document['assignment_hash'][:12]}, {document['items']:,} items")
-    print(f"{len(document['files'])} files, described in {out}/export.json; check them with `diger export check {out}`")
+    print(f"{len(document['files'])} files, described in {out}/export.json")
+    next_steps(store, (f"diger export check {shlex.quote(str(out))}", "with numpy alone: every byte, every path, every golden request"))
 
 
 @export.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestration.cli.options import Source, json_option, next_steps, source_options
+from orchestration.cli.options import Source, json_option, next_steps, of_snapshot, source_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,8 @@ def lookup(item: str | None, codes: str | None, limit: int, source: Source, as_j
     title = f"{len(found):,} item{'s' * (len(found) != 1)}{cut}"
     print_table(title, ["item_id", "title", "ID"], [[str(row["item_id"]), short(row["title"]), str(id_of(row))] for row in rows])
     first = shlex.quote(str(rows[0]["item_id"]))
-    next_steps(source.store_url, (f"diger similar {first}", "items like it"), (f"diger item {first} --history", "every ID that it has had"))
+    like = (f"diger similar {first}{of_snapshot(source.given)}", "items like it")
+    next_steps(source.store_url, like, (f"diger item {first} --history", "every ID that it has had"))
 
 
 def with_titles(session: Session, table: pa.Table) -> list[dict[str, Any]]:

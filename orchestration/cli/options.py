@@ -133,6 +133,11 @@ def open_store(url: str) -> Store:
     return store
 
 
+def of_snapshot(given: str | None) -> str:
+    """The --snapshot of a command that follows another one's; nothing where that took the one of the parameters."""
+    return f" --snapshot {shlex.quote(given)}" if given else ""
+
+
 def next_steps(store_url: str, *steps: tuple[str, str]) -> None:
     """What a person may do next, as commands that name this store where it is not the one that they would take by themselves."""
     from orchestration.engine.console import print_next

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from orchestration.cli.options import Source, json_option, next_steps, source_options
+from orchestration.cli.options import Source, json_option, next_steps, of_snapshot, source_options
 
 if TYPE_CHECKING:
     from diger_core.progress import Progress
@@ -70,7 +70,7 @@ def recommend(
     if as_json:
         print_json(document)
     elif out is None:
-        show(document, store.url)
+        show(document, source)
     else:
         show_written(document, out, store.url)
 
@@ -159,7 +159,7 @@ def lists_of(session: Session, request: Request, progress: Progress) -> dict[str
     return _described(session, request) | {"counts": opened.counts, "rules": list(opened.ranker.rules.told), "lists": list(lists.values())}
 
 
-def show(document: dict[str, Any], store_url: str) -> None:
+def show(document: dict[str, Any], source: Source) -> None:
     """A table for each user, then the counts."""
     from orchestration.engine.console import digits, print_table
     from orchestration.serving.titles import short
@@ -177,11 +177,9 @@ def show(document: dict[str, Any], store_url: str) -> None:
     print(f"Champion {document['champion'][:12]}, snapshot {document['snapshot']}")
     first = next((row["item_id"] for each in document["lists"] for row in each["items"]), None)
     if first is not None:
-        next_steps(
-            store_url,
-            (f"diger similar {shlex.quote(str(first))}", "items like the first one"),
-            ("diger recommend --out DIR", "the lists of all users, as Parquet"),
-        )
+        of = of_snapshot(source.given)
+        like = (f"diger similar {shlex.quote(str(first))}{of}", "items like the first one")
+        next_steps(source.store_url, like, (f"diger recommend --out DIR{of}", "the lists of all users, as Parquet"))
 
 
 def show_written(document: dict[str, Any], out: str, store_url: str) -> None:

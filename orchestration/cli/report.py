@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diger_core.errors import DigerError
-from orchestration.cli.options import json_option, open_store, store_option
+from orchestration.cli.options import json_option, next_steps, open_store, store_option
 from orchestration.engine.removal import PAGES
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def show(what: str, out: str | None, store: str) -> None:
     place = _place(opened, out, f"report-{found.made.snapshot or 'unknown'}-{found.hash[:8]}.html")
     made = page(found.material, config, recorded(found, _beside(opened, place, found.previous)), found.costs, overrides(found.params, present))
     print(f"Report: {_write(opened, place, made)}")
+    next_steps(store, (f"diger why {found.hash[:12]}", "what it was made from"), ("diger ui", "all reports, runs and stages in the browser"))
 
 
 @report.command(
@@ -78,6 +80,7 @@ def compare(a: str, b: str, out: str | None, store: str, as_json: bool) -> None:
         return
     _tell(found)
     print(f"Comparison: {place}")
+    next_steps(store, (f"diger report show {right.hash[:12]}", "B alone"), (f"diger ids diff {shlex.quote(a)} {shlex.quote(b)}", "which IDs changed"))
 
 
 def _tell(found: dict[str, Any]) -> None:

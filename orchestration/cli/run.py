@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from diger_core.errors import Refused
-from orchestration.cli.options import Source, json_option, next_steps, source_options
+from orchestration.cli.options import Source, json_option, next_steps, of_snapshot, source_options
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 
@@ -35,7 +35,7 @@ def run(source: Source, until: str | None, quiet: bool, as_json: bool) -> None:
         summary = run_snapshot(source, progress, [until] if until else [])
     show(summary, as_json, quiet)
     if not as_json and not quiet:
-        next_steps(source.store_url, *follow_up(summary, until, source.given))
+        next_steps(source.store_url, *follow_up(summary, until, source))
     if "refused" in summary:
         raise Refused(summary["refused"])
 
@@ -96,16 +96,16 @@ def show(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
     if "champion" in summary and not quiet:
         champion = summary["champion"]
         told = "none, nothing serves yet" if champion is None else f"{champion['bundle'][:12]}, entry {champion['number']} of the log"
-        print(f"Champion: {told}")
+        print(f"Champion: {told}{' (stays)' if champion is not None and 'refused' in summary else ''}")
     if "report" in summary:
         print(f"Report: {summary['report']}")
     if not quiet:
         print(f"Done in {duration(summary['seconds'])}; snapshot {summary['snapshot']}")
 
 
-def follow_up(summary: dict[str, Any], until: str | None = None, given: str | None = None) -> list[tuple[str, str]]:
-    """What to do after a run: read the report, then what its verdict asks for."""
-    of = f" --snapshot {shlex.quote(given)}" if given else ""
+def follow_up(summary: dict[str, Any], until: str | None, source: Source, user: str = "ID") -> list[tuple[str, str]]:
+    """What to do after a run: read the report, then what its verdict asks for. `user`: somebody to recommend to."""
+    of = of_snapshot(source.given)
     if "report" not in summary:
         last = until or list(summary["artefacts"])[-1]
         return [
@@ -115,15 +115,14 @@ def follow_up(summary: dict[str, Any], until: str | None = None, given: str | No
     seen = ("diger ui", "the report and all stages in the browser")
     champion = summary.get("champion")
     if "refused" in summary:
-        again = "retraining.epochs" if champion else "training.epochs"
-        return [
-            (f"diger report show {summary['artefacts']['report'][:12]}", "why, in full"),
-            (f"diger run{of} --set {again}=N", "train longer"),
-            seen,
-        ]
+        show = (f"diger report show {summary['artefacts']['report'][:12]}", "why, in full")
+        if champion and source.params().retraining.start == "scratch":
+            return [show, (f"diger run{of} --set retraining.start=warm", "continue from the champion"), seen]
+        return [show, (f"diger run{of} --set {'retraining.epochs' if champion else 'training.epochs'}=N", "train longer"), seen]
+    first = ("diger why champion", "what it was made from")
     if champion is not None and champion["number"] > 1:
-        return [("diger report compare champion~1 champion", "what changed since the model before"), ("diger recommend --users ID", "a list"), seen]
-    return [("diger recommend --users ID", "what the new model recommends to somebody"), ("diger why champion", "what it was made from"), seen]
+        first = ("diger report compare champion~1 champion", "what changed since the model before")
+    return [first, (f"diger recommend{of} --users {shlex.quote(user)}", "a list"), seen]
 
 
 def duration(seconds: float) -> str:

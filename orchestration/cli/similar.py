@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestration.cli.options import Source, json_option, next_steps, source_options
+from orchestration.cli.options import Source, json_option, next_steps, of_snapshot, source_options
 
 if TYPE_CHECKING:
     from diger_core.progress import Progress
@@ -65,11 +65,9 @@ def similar(items: tuple[str, ...], k: int, kind: str, everything: bool, out: Pa
     if unknown is not None:
         raise unknown
     if not as_json:
-        next_steps(
-            source.store_url,
-            (f"diger lookup --item {shlex.quote(named[0])}", "its semantic ID"),
-            ("diger similar --all --out FILE", "the whole catalogue's"),
-        )
+        of = of_snapshot(source.given)
+        item = (f"diger lookup --item {shlex.quote(named[0])}{of}", "its semantic ID")
+        next_steps(source.store_url, item, (f"diger similar --all --out FILE{of}", "the whole catalogue's"))
 
 
 def _meant(store: Store, opened: SimilarItems, item: str) -> str:

@@ -51,3 +51,5 @@ def list_(store: str, as_json: bool) -> None:
         for e in entries
     ]
     print_table("Snapshots", ["key", "where", "items", "events", "registered"], rows)
+    if entries:
+        next_steps(store, (f"diger run --snapshot {shlex.quote(entries[-1].url)}", "train, judge, release"), ("diger ui", "the same in the browser"))

@@ -106,6 +106,7 @@ def list_studies(store: Store, as_json: bool) -> None:
         for s in listed
     ]
     print_table("Studies", ["study", "started", "snapshot", "searcher", "trials ended", "on more seeds", "best NDCG@10"], rows)
+    next_steps(store.url, (f"diger tune --resume {listed[-1]['study'][:12]}", "continue or show the last one"))
 
 
 def show(found: dict[str, Any], as_json: bool) -> None:

@@ -113,16 +113,17 @@ def print_outcome(outcome: Outcome) -> None:
 
 @click.command(name="where-used")
 @click.argument("what", metavar="X")
-@click.option("--item", metavar="ITEM_ID", help="Also list the users to whom this item was recommended.")
+@click.option("--item", metavar="ITEM_ID", help="Also list the users to whom this item (its own id or its semantic ID) was recommended.")
 @json_option
 @store_option
 def where_used(what: str, item: str | None, as_json: bool, store: str) -> None:
     """Show everything that was made with X: a snapshot, an ID assignment, an encoder, a code commit, any artefact."""
     from orchestration.audit import forward
     from orchestration.audit.index import Index
-    from orchestration.audit.names import resolve
+    from orchestration.audit.names import item_meant, resolve
 
     index = Index(open_store(store))
+    item = None if item is None else item_meant(index, item)
     uses = forward.where_used(index, resolve(index, what))
     customers = _customers(index, uses, item)
     nobody = _nobody(index, customers, item)
@@ -134,6 +135,7 @@ def where_used(what: str, item: str | None, as_json: bool, store: str) -> None:
         say(nobody)
     for hash_, users in customers.items():
         say(f"item {item} was recommended to {len(users):,} users in {hash_[:12]}" + (f": {', '.join(users[:20])}" if users else ""))
+    next_steps(store, (f"diger why {shlex.quote(what)}", "the other way: what it was made from"))
 
 
 def _customers(index: Index, uses: Uses, item: str | None) -> dict[str, list[str]]:

@@ -185,7 +185,8 @@ def print_json(value: Any) -> None:
 
 def print_next(steps: Sequence[tuple[str, str]]) -> None:
     """What a person may do next: (command, what for), each on a line of standard error, so that standard output stays the answer alone."""
-    width = max((len(command) for command, _ in steps), default=0)
+    room = 70 - max((len(why) for _, why in steps), default=0)  # a longer command pushes no other line beyond 80 columns
+    width = max((len(command) for command, _ in steps if len(command) <= room), default=0)
     sys.stdout.flush()
     for place, (command, why) in enumerate(steps):
         print(visible(f"{'Next: ' if place == 0 else '      '}{command:<{width}}  # {why}"), file=sys.stderr)

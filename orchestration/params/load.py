@@ -39,10 +39,17 @@ def load_params(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     if data and not _ours(data):  # its keys are none of ours to quote
         names = ", ".join(each.name for each in dataclasses.fields(Params)[:4])
         raise DigerError(f"{source}: is no file of params: it has none of the sections ({names}, …; diger params lists them)")
-    sections = dict(data or {})
-    for override in overrides:
+    given, changes = dict(data or {}), tuple(overrides)
+    sections = dict(given)
+    for override in changes:
         _apply(sections, override)
-    return build_params(sections, str(source))
+    try:
+        return build_params(sections, str(source))
+    except DigerError:
+        if not changes:
+            raise
+    build_params(given, str(source))  # raises where the file is at fault
+    return build_params(sections, "--set")
 
 
 def _ours(keys: Iterable[str]) -> bool:

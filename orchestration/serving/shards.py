@@ -135,5 +135,5 @@ def tell(opened: Recommender, progress: Progress) -> None:
     if counts["items_without_id"]:
         progress.message(
             f"warning: recommendations: {counts['items_without_id']:,} items of the snapshot have no ID under this champion, "
-            "so only counts and texts list them: run cold_start"
+            "so only counts and texts list them: a retraining on this snapshot gives them IDs"
         )

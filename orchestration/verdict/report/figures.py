@@ -78,7 +78,10 @@ def _sigma(rows: Rows) -> Panel:
     def draw(ax: Axes) -> str:
         x, sigma = series(rows, "sigma")
         x_share, share = series(rows, "noisy_share")
-        draw_lines(ax, [("σ", NOISE, x, sigma), ("noisy", NOISE, x_share, share)], from_zero=True, dashes=("-", "--"))
+        lines = [("σ", NOISE, x, sigma)]
+        if len(share) != len(sigma) or not np.allclose(share, sigma):  # at a scale of 1 the mean is the share of items with noise: one line
+            lines.append(("share of items", NOISE, x_share, share))
+        draw_lines(ax, lines, from_zero=True, dashes=("-", "--"))
         whole_epochs(ax)
         ax.set_ylabel("mean over the items")
         if not len(sigma):

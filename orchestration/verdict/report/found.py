@@ -127,7 +127,7 @@ def _cost(stage: str, record: Record) -> Cost:
         notes.get("peak_gpu_memory_mb") or record.get("peak_gpu_memory_mb"),
         notes.get("workers"),
         str((record.get("machine") or {}).get("host", "")),
-        str((record.get("code") or {}).get("commit") or "")[:10],
+        str((record.get("code") or {}).get("commit") or "")[:8],
     )
 
 

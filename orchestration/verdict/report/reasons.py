@@ -165,7 +165,9 @@ def _says(champion: Compared | None, control: Compared | None, together: bool) -
             f"{joint} The gate ranked {champion.users:,} users and the evaluation {control.users:,}: gate.users=null puts the champion into one line."
         )
     training = control.base - champion.base
-    if champion.mean > 0 and training > champion.mean / 2:
+    if champion.tone == "open":
+        return f"No difference from the champion is established ({champion.mean:+.4f}, of which new training {training:+.4f}). {joint}"
+    if champion.tone == "better" and training > champion.mean / 2:
         return f"Most of the gain is training on the new data ({training:+.4f} of {champion.mean:+.4f}). {joint}"
     return f"New training changes {training:+.4f}, all together {champion.mean:+.4f}. {joint}"
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from orchestration.audit.forward import where_used
 from orchestration.audit.index import EARLIER, Index
 from orchestration.audit.items import history
 from orchestration.audit.names import Thing, item_meant, resolve
-from orchestration.audit.picture import picture
+from orchestration.audit.picture import STYLE, picture
 from orchestration.cli import main
 
 
@@ -103,6 +104,25 @@ def test_the_picture_leads_from_the_snapshots_to_what_was_asked_for(index):
     assert stages["raw_items"] < stages["validated_items"] < stages["embeddings"] < stages["tokenizer"] < stages["gate"] < stages["release"]
     assert min(place.values()) == next(place[line.node.id] for line in shown if line.name in EARLIER), "the release before comes first"
     assert all(line.node.id in place for line in shown)
+
+
+def test_the_pictures_style_is_its_own_so_that_it_scrolls_on_a_phone(index):
+    """A rule of the page's style for the same class, `display: flex`, once made the picture 360 pixels wide there."""
+    found = follow(index, "champion")
+    of_picture, of_page = (
+        re.search(r'^<div class="(\w+)"', picture(found, list(tree.lines(found))))[1],
+        resources.files("orchestration.verdict.report"),
+    )
+    assert f".{of_picture} " in STYLE
+    assert f".{of_picture}" not in (of_page / "style.css").read_text()
+
+
+@pytest.mark.parametrize(
+    "command", ["where-used champion", "why champion", "champion", "champion --history", "item 1 --history", "verify", "snapshot list"]
+)
+def test_what_is_read_ends_with_what_to_do_next(audit_world, capsys, command):
+    assert diger(audit_world.store, *command.split()) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith(("Next: diger ", "      diger "))
 
 
 def test_each_model_is_tied_to_its_own_assignment(index, audit_world):

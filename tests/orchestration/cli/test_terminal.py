@@ -11,8 +11,8 @@ import pytest
 from diger_core.progress import Silent
 from orchestration.cli import main
 from orchestration.cli.demo import story
-from orchestration.cli.options import next_steps
-from orchestration.cli.run import show
+from orchestration.cli.options import Source, next_steps
+from orchestration.cli.run import follow_up, show
 from orchestration.engine.console import Lines, _is_number, _rate, console_progress, digits
 from orchestration.verdict.models import NAMES, ordered
 from orchestration.verdict.report.verdict import verdict
@@ -209,7 +209,7 @@ def test_three_digits_count(value, written):
 def test_the_demo_ends_with_what_was_compared_what_won_and_what_to_open():
     cycle = {
         "decision": "retrain",
-        "reason": "8.6% new items, the champion was trained on 0.0%",
+        "reason": "13.0% more events (retrain_events: 2.0%); 8.0% new items (retrain_added: 2.0%)",
         "cold_start_items": 256,
         "ids_kept": 0.992,
         "ids_kept_weighted": 0.99,
@@ -219,13 +219,30 @@ def test_the_demo_ends_with_what_was_compared_what_won_and_what_to_open():
         "rules_met": 14,
     }
     later = {**SUMMARY, "snapshot": "tuesday-2", "champion": {"number": 2, "bundle": "b" * 64}, "cycle": cycle}
-    lines = story({**SUMMARY, "second": later})[1:]
+    told = "\n".join(story({**SUMMARY, "second": later})).strip()
+    lines = told.splitlines()
     assert len(lines) <= 10
-    told = "\n".join(lines)
-    assert max(len(line) for line in told.splitlines()) <= 80
+    assert max(map(len, lines)) <= 80
     flat = " ".join(told.split())
-    assert "New vs old 0.0845 against 0.0767: better (+0.0078, 95% +0.0039 to +0.0120)" in flat
-    assert "Lists 0.0550 against counting (item-item + text) 0.0700: worse" in flat
+    assert "Gate accepted, 14 of 14 rules met: released as champion #2" in flat
+    assert "New lists 0.0845, before 0.0767: better, +0.0078 (+0.0039 to +0.0120)" in flat
+    assert "Same lists 0.0550, counting 0.0700: worse, -0.0150 (-0.0200 to -0.0100)" in flat
     assert "Model alone" in flat
-    assert "14 of 14 rules met): released as champion #2" in flat
-    assert "/store/report.html" in flat
+    assert "Changed 13.0% more events; 8.0% new items IDs" in flat, "without the thresholds"
+    assert lines[-1] == "  Open         /store/report.html"
+    assert "Gate refused, 14 of 14 rules met: the champion stays" in " ".join(story({**SUMMARY, "second": {**later, "refused": "so"}})[2].split())
+
+
+def test_what_follows_a_run_names_its_snapshot_and_the_remedy_of_a_refusal():
+    source = Source("monday", None, (), "store")
+    later = {**SUMMARY, "champion": {"number": 2, "bundle": "b" * 64}, "artefacts": {"report": "r" * 64}}
+    assert follow_up(later, None, source, "c7")[1] == ("diger recommend --snapshot monday --users c7", "a list")
+    refused = {**later, "refused": "so"}
+    assert follow_up(refused, None, source)[1] == ("diger run --snapshot monday --set retraining.epochs=N", "train longer")
+    scratch = follow_up(refused, None, source.with_overrides("retraining.start=scratch"))[1]
+    assert scratch == ("diger run --snapshot monday --set retraining.start=warm", "continue from the champion")
+
+
+def test_a_long_command_does_not_push_what_follows_it_beyond_eighty_columns(capsys):
+    next_steps("store", ("diger recommend --snapshot data/snapshots/demo-2 --users c00820", "a list"), ("diger ui", "the report in the browser"))
+    assert [len(line) <= 80 for line in capsys.readouterr().err.splitlines()] == [True, True]

@@ -129,3 +129,10 @@ def test_a_share_of_nothing_or_of_everything_splits_nothing(key, share):
 def test_boundaries_that_do_not_follow_each_other_are_named():
     with pytest.raises(DigerError, match=r"sequences\.validate_until = 0.5.*above train_until, 0.6"):
         build_params({"sequences": {"train_until": 0.6, "validate_until": 0.5}})
+
+
+def test_a_fault_is_laid_on_the_file_or_on_the_override_that_holds_it(tmp_path):
+    with pytest.raises(DigerError, match=r"^--set: training.epochs = 'many'"):
+        load(tmp_path, "training:\n  epochs: 3\n", "training.epochs=many")
+    with pytest.raises(DigerError, match=r"p\.yaml: training.epochs = 'many'"):
+        load(tmp_path, "training:\n  epochs: many\n", "tokenizer.epochs=3")

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from orchestration.verdict.report import code_figures, drawing, figures, gate
@@ -92,6 +93,14 @@ def test_noise_that_is_off_is_said_to_be_off():
     rows = [{**row, "sigma": 0.0} for row in fake_curves()]
     assert "without exploration" in drawing.svg(figures.learning_panels({"joint_model": rows})[1], "s")[0]
     assert "is off at the end" in drawing.svg(figures.learning_panels({"joint_model": fake_curves()})[1], "s")[0]
+
+
+@pytest.mark.parametrize(("scale", "lines"), [(1.0, 1), (0.5, 2)])
+def test_the_share_of_items_with_noise_is_a_line_of_its_own_only_where_it_is_another_one(scale, lines):
+    rows = [{"epoch": e, "sigma": scale * share, "noisy_share": share} for e, share in enumerate((0.4, 0.3, 0.2))]
+    axes = Figure().add_subplot()
+    figures._sigma(rows)(axes)
+    assert [text.get_text() for text in axes.texts] == ["σ", "share of items"][:lines]
 
 
 def test_missing_and_non_finite_values_leave_gaps_instead_of_errors():

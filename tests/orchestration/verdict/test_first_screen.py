@@ -80,6 +80,13 @@ def test_the_gain_is_split_into_new_training_and_joint_training():
     assert found.sentence.endswith("changes nothing that is established (+0.0009, 95% interval -0.0005 to +0.0020).")
 
 
+def test_no_gain_is_told_where_no_difference_is_established():
+    found = why(row("champion", 0.1873, 0.1852, -0.0008, 0.005), row("lists_frozen", 0.1873, 0.1872, -0.0001, 0.0006))
+    assert found.sentence.startswith(
+        "No difference from the champion is established (+0.0021, of which new training +0.0020). Training the IDs, too, "
+    )
+
+
 def test_models_that_were_ranked_for_other_users_stand_in_no_chain():
     found = why(row("champion", 0.0845, 0.0767, 0.004, 0.012, users=500), row("lists_frozen", 0.0845, 0.0836, 0.0004, 0.002))
     assert [step.name for step in found.steps] == ["control", "joint"]

@@ -140,6 +140,10 @@ def test_tables_and_pictures_are_labelled_for_screen_readers(read, html):
     assert 'class="skip" href="#content"' in html
 
 
+def test_counts_of_zero_are_folded_away(html):
+    assert re.search(r"<details[^>]*><summary>\d+ counts are zero</summary>", html)
+
+
 def test_every_input_is_listed_with_its_hash(inputs, read):
     for stage, artefact in inputs.items():
         assert stage in read.text

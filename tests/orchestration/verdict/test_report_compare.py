@@ -1,6 +1,7 @@
 """`diger report compare` and `show`: which report is meant, what differs, and what the page claims."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,6 +199,13 @@ def test_the_page_is_whole_self_contained_and_without_users(world):
     assert "training.epochs" in read.text
     assert "Nothing ranks the two for the same users" in " ".join(read.text.split())
     assert json.dumps(summary(a, b))
+
+
+def test_hashes_have_twelve_digits_as_in_the_terminal(world):
+    store, hashes, _ = world
+    index = Index(store, cached=False)
+    made = compare_page(*(find_report(index, hash_) for hash_ in hashes))
+    assert {len(found) for found in re.findall(r'class="hash">([0-9a-f]+)<', made)} <= {8, 12}  # 8: a commit
 
 
 def test_figures_of_different_data_are_called_so(world):

@@ -1,4 +1,5 @@
-"""The stored pages beside the UI: /diger/reports lists the reports of the store, /diger/report/X shows the one that X leads to.
+"""The stored pages beside the UI: /diger/reports lists the reports of the store, /diger/report/X shows the one that X leads to, /diger/compared/X
+sets it beside its predecessor.
 
 A page comes from the store, whose texts come from a shop. It is sandboxed: its scripts have an origin of their own, so they can ask nothing of the
 GraphQL of the same server.
@@ -19,13 +20,17 @@ from starlette.routing import Route
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact
 from orchestration.on_dagster.sensors import default_store
+from orchestration.verdict.report.identity import COMPARED, recorded, told_in
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestration.audit.index import Index
+    from orchestration.verdict.report.found import Found
 
 PREFIX = "/diger/report"
 PAGE = "report.html"
-_WITH_PAGE = ("report", "decay_search", "training_comparison")
+_OTHERS = ("decay_search", "training_comparison")  # other stages with a page
 _SANDBOX = {
     "content-security-policy": "sandbox allow-scripts allow-popups allow-popups-to-escape-sandbox",
     "x-content-type-options": "nosniff",
@@ -45,7 +50,7 @@ def link(name: str) -> str:
 
 
 def routes() -> list[Route]:
-    return [Route("/diger/reports", _list), Route(PREFIX + "/{name:path}", _page)]
+    return [Route("/diger/reports", _list), Route(PREFIX + "/{name:path}", _page), Route(COMPARED + "/{name:path}", _compared)]
 
 
 async def _list(request: Request) -> Response:
@@ -53,26 +58,61 @@ async def _list(request: Request) -> Response:
 
 
 async def _page(request: Request) -> Response:
+    return await _made(shown, request)
+
+
+async def _compared(request: Request) -> Response:
+    return await _made(compared, request)
+
+
+async def _made(make: Callable[[str], str], request: Request) -> Response:
     try:
-        page = await run_in_threadpool(found, request.path_params["name"])
+        html = await run_in_threadpool(make, request.path_params["name"])
     except DigerError as error:
         return PlainTextResponse(f"{error}\n", status_code=404)
-    return HTMLResponse(page.read_text(encoding="utf-8"), headers=_SANDBOX)
+    return HTMLResponse(html, headers=_SANDBOX)
 
 
-def found(name: str) -> Path:
-    """The page that a name leads to: an artefact with a page of its own, or the report that belongs to what the name is. DigerError for none."""
+def shown(name: str) -> str:
+    """The page that a name leads to: an artefact with a page of its own, or the report that belongs to what the name is, with when, by which code and
+    in which run it was made, and links to that run, to the report before and to both side by side. DigerError for none."""
     from orchestration.audit.index import Index
+
+    index = Index(default_store())
+    own = [hash_ for hash_, stage in index.present.items() if stage in _OTHERS and len(name) >= 6 and hash_.startswith(name)]
+    if len(own) == 1:
+        return _html(index, own[0])
+    found = _report(index, name)
+    before = link(found.previous.artefact) if found.previous is not None else None
+    return told_in(_html(index, found.hash), recorded(found, before, ui=""))
+
+
+def compared(name: str) -> str:
+    """A report beside that of the champion that its run was compared with, made when it is asked for (seconds). DigerError for none."""
+    from orchestration.audit.index import Index
+    from orchestration.verdict.report.compare import compare_page
+    from orchestration.verdict.report.found import find_report
+
+    index = Index(default_store())
+    found = _report(index, name)
+    if found.previous is None:
+        raise DigerError(f"{name}: its run was compared with no champion whose report is in {index.store.url}")
+    return compare_page(find_report(index, found.previous.artefact), found)
+
+
+def _report(index: Index, name: str) -> Found:
     from orchestration.verdict.report.found import find_report
 
     if not _NAME.fullmatch(name):
         raise DigerError(f"{name[:80]!r}: give the beginning of a hash, champion or champion~1")
-    index = Index(default_store())
-    own = [hash_ for hash_, stage in index.present.items() if stage in _WITH_PAGE and len(name) >= 6 and hash_.startswith(name)]
-    artefact = index.artefact(own[0] if len(own) == 1 else find_report(index, name).hash)
+    return find_report(index, name)
+
+
+def _html(index: Index, hash_: str) -> str:
+    artefact = index.artefact(hash_)
     if artefact is None or PAGE not in artefact.names:
-        raise DigerError(f"{name}: its page is not in {index.store.url}: run report again")
-    return Path(artefact.path(PAGE))
+        raise DigerError(f"{hash_[:12]}: its page is not in {index.store.url}: run report again")
+    return Path(artefact.path(PAGE)).read_text(encoding="utf-8")
 
 
 def listing() -> str:
@@ -83,11 +123,12 @@ def listing() -> str:
     rows = "".join(_row(index, artefact, at) for at, artefact in _newest(index))
     head = "<tr><th>made</th><th>snapshot</th><th>verdict</th><th>report</th></tr>"
     table = f"<table>{head}{rows}</table>" if rows else "<p>No report yet: run <code>diger run</code>, or job <code>retrain</code>.</p>"
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Reports</title><style>{_STYLE}</style><h1>Reports</h1>{table}</html>'
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Reports</title>'
+    return f'<!doctype html><html lang="en">{meta}<style>{_STYLE}</style><h1>Reports</h1>{table}</html>'
 
 
 def _newest(index: Index) -> list[tuple[str, Artefact]]:
-    made = [made for made in reversed(index.made) if made.stage in _WITH_PAGE and made.artefact in index.present]
+    made = [made for made in reversed(index.made) if made.stage in ("report", *_OTHERS) and made.artefact in index.present]
     seen = {each.artefact: each.at for each in made}
     return [(at, artefact) for hash_, at in list(seen.items())[:_LISTED] if (artefact := index.artefact(hash_)) is not None]
 

@@ -1,6 +1,7 @@
 """The first screen: how close the rules were, where the lists are better, what of it is training, and what to look at first."""
 
 import re
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -13,7 +14,7 @@ from orchestration.verdict.report.compared import Compared
 from orchestration.verdict.report.examples import shoppers
 from orchestration.verdict.report.first_screen import figure, looks
 from orchestration.verdict.report.forest import Scale, drawn
-from orchestration.verdict.report.identity import Identity, Link
+from orchestration.verdict.report.identity import Identity, Link, told_in
 from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.page import page
 from orchestration.verdict.report.reasons import Where, room_of, rules_of, why
@@ -120,6 +121,8 @@ def test_the_page_carries_its_snapshot_and_a_copy_links_to_run_and_predecessor(i
     assert "<title>shop-1-0123abcd: Accepted · Joint semantic IDs" in copy
     assert 'code abc · <a href="http://127.0.0.1:3000/runs/1f2e">run 1f2e ↗</a> · previous a&lt;b</p>' in copy
     assert "Accepted, released as champion #2" in copy
+    stored = page(Material(inputs), ReportConfig(examples=0), replace(identity, facts=()))
+    assert told_in(stored, identity) == copy, "`diger ui` shows the stored page with the same line"
 
 
 def test_what_changed_names_the_settings_that_differ_from_the_champions(inputs):

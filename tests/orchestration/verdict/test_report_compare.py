@@ -27,7 +27,7 @@ from tests.support.report_material import fake_inputs, fake_verdict
 def publish_run(store: Store, snapshot: str, inputs: dict, epochs: int, at: str) -> str:
     """Records of a joint model and of a report made from it, as the runner would write them; the report's hash."""
     with store.writer("report") as out:
-        out.bytes("report.html", f"<p>{snapshot} {at}</p>".encode())
+        out.bytes("report.html", f"<header><h1>{snapshot} <small>{at}</small></h1>\n</header>".encode())
         made = store.publish(out)
     machine = {"machine": {"host": "here"}, "code": {"commit": "abcdef0123456789"}, "snapshot": snapshot}
     model = {

@@ -27,6 +27,7 @@ from diger_core.store.files import Root
 from orchestration.champion.bundle import load_bundle
 from orchestration.champion.model_artefact import with_assignment
 from orchestration.cli import main
+from orchestration.cli.options import Source
 from orchestration.cli.recommend import lists_of, show
 from orchestration.features.neighbours import read_table
 from orchestration.graph import BY_NAME
@@ -450,13 +451,13 @@ def test_lists_of_single_users_are_printed_with_titles_and_unknown_users_are_cou
     assert [row["rank"] for row in known["items"]] == [1, 2, 3, 4]
     assert all(row["title"] == f"thing {int(row['item_id'][5:])}" for row in known["items"])
     assert (known["known"], unknown["known"], unknown["events"]) == (True, False, 0)
-    show(document, world.store.url)
+    show(document, Source("monday", None, (), world.store.url))
     out, err = capsys.readouterr()
     assert f"User 3: after {known['events']} events" in out
     assert "User 5000: unknown, so popular items" in out
     assert known["items"][0]["title"] in out
     assert "2 users, 1 of them unknown, 1 without history; 40 items to choose from" in out
-    assert "Next: diger similar" in err
+    assert f"Next: diger similar {known['items'][0]['item_id']} --snapshot monday " in err
     with pytest.raises(DigerError, match="101 users are too many to print"):
         lists_of(session, request(world, made, users=pa.array(range(101))), told)
 

@@ -101,6 +101,8 @@ class RecommenderConfig:
         check(self.history_tau > 0, "history_tau", self.history_tau, "positive")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         check(self.relative_buckets >= 4, "relative_buckets", self.relative_buckets, "at least 4")
+        distance = self.relative_max_distance
+        check(distance >= self.relative_buckets, "relative_max_distance", distance, f"at least relative_buckets, {self.relative_buckets}")
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,7 @@ class JointModelConfig:
 
     def __post_init__(self) -> None:
         check(self.codebook_learning_rate >= 0, "codebook_learning_rate", self.codebook_learning_rate, "at least 0")
+        check(self.codebook_weight_decay >= 0, "codebook_weight_decay", self.codebook_weight_decay, "at least 0")
         check(self.encoder_learning_rate >= 0, "encoder_learning_rate", self.encoder_learning_rate, "at least 0")
         check(min(self.weight_vq, self.weight_recon) >= 0, "weight_vq, weight_recon", (self.weight_vq, self.weight_recon), "at least 0")
         check(
@@ -318,6 +321,10 @@ class EvaluationConfig:
     bootstrap: int = 1000  # resamples of users for the intervals
 
     def __post_init__(self) -> None:
+        for key in ("recall_at", "ndcg_at"):
+            cuts = getattr(self, key)
+            check(len(cuts) > 0 and min(cuts) >= 1, key, cuts, "a list of cut-offs, each at least 1")
+        check(self.new_item_events >= 0, "new_item_events", self.new_item_events, "at least 0")
         check(self.beams >= max((*self.recall_at, *self.ndcg_at)), "beams", self.beams, "at least the largest cut-off")
         check(0 < self.head_share < 1, "head_share", self.head_share, "in (0, 1)")
         check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import ClassVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from diger_core.config import STRICT
 
@@ -24,6 +25,8 @@ class NotifyConfig:
     def __post_init__(self) -> None:
         if self.webhook is not None and not _VARIABLE.fullmatch(self.webhook):
             raise ValueError("webhook: must be the name of an environment variable that holds the URL, not a URL")
+        if self.command and not self.command[0].strip():
+            raise ValueError(f"command = {self.command!r}: must begin with a program")
         if not 0 < self.timeout_seconds <= 60:
             raise ValueError(f"timeout_seconds = {self.timeout_seconds!r}: must be above 0 and at most 60")
 
@@ -52,5 +55,14 @@ class ArrivalConfig:
         for key in ("interval_seconds", "at_most", "look_at"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} = {getattr(self, key)!r}: must be at least 1")
+        if not _is_zone(self.timezone):
+            raise ValueError(f"timezone = {self.timezone!r}: must be the name of a time zone, such as 'Europe/Berlin'")
         if self.freshness_hours is not None and not self.freshness_hours > 0:
             raise ValueError(f"freshness_hours = {self.freshness_hours!r}: must be above 0, or null")
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        return bool(ZoneInfo(name).key)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return False

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = "params.yaml"
 INFINITE = {(ScheduleConfig, "r"), (StabilityConfig, "anchor")}  # keys whose limit has a meaning
+MAX_INTEGER = 2**31 - 1
 _KINDS = {list: "list", tuple: "list", bool: "truth value", int: "number", float: "number"}
 _KEYS = re.compile(r"""^[ {"']*([A-Za-z_]+)["']?[ ]*:""", re.MULTILINE)
 
@@ -104,6 +105,10 @@ def build_params(data: Mapping[str, Any], source: str = DEFAULT_FILE) -> Params:
     for key, value in _numbers(params):
         if not math.isfinite(value):
             raise DigerError(f"{source}: {key} = {value}: must be a finite number")
+        if isinstance(value, int) and value > MAX_INTEGER:
+            raise DigerError(f"{source}: {key} = {value}: must be at most {MAX_INTEGER:,}; no size, count or seed is larger")
+        if value < 0 and key.endswith("seed"):
+            raise DigerError(f"{source}: {key} = {value}: must be at least 0")
     return params
 
 
@@ -116,13 +121,15 @@ def _adapter() -> TypeAdapter[Params]:
 
 
 def _numbers(node: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every float below a section, by its key, without those that may be infinite."""
+    """Every number below a section, by its key, without those that may be infinite."""
     for each in dataclasses.fields(node):
         value, key = getattr(node, each.name), f"{prefix}{each.name}"
         if dataclasses.is_dataclass(value):
             yield from _numbers(value, f"{key}.")
-        elif isinstance(value, float) and (type(node), each.name) not in INFINITE:
+        elif isinstance(value, int | float) and (type(node), each.name) not in INFINITE:
             yield key, value
+        elif isinstance(value, tuple):
+            yield from ((f"{key}[{place}]", number) for place, number in enumerate(value) if isinstance(number, int | float))
 
 
 def _refuse_credentials(node: Any, source: str, where: str) -> None:

@@ -105,6 +105,8 @@ class _Builder:
 
     def _scalar(self, event: Any) -> str | int | float | bool | None:
         text: str = event.value
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise self._fault(event, "a text holds half of a surrogate pair, which no file can hold; write the character itself")
         if event.style in ("'", '"', "|", ">") or event.tag == "!":
             return text
         if text in _CONSTANTS:

@@ -16,6 +16,7 @@ from diger_core.config import (
     TableConfig,
     TokenizerConfig,
     TrainingConfig,
+    check,
 )
 from orchestration.features.encoders.base import EmbeddingsConfig
 from orchestration.params.arrival import ArrivalConfig
@@ -62,6 +63,9 @@ class Params:
     training_comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
+
+    def __post_init__(self) -> None:
+        check(bool(self.snapshot.strip()), "snapshot", self.snapshot, "a directory or an s3:// address")
 
     def section(self, names: Iterable[str]) -> dict[str, Any]:
         """The named sections as plain data: what a record's key is computed from."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
+from orchestration.validation.date_numbers import date_in
 
 INT64_MAX = 2**63 - 1
 STRING_BYTES = 2**31 - 1  # what one chunk of Arrow's `string` can hold
@@ -146,6 +147,10 @@ def unix_seconds(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArr
         column = pc.min_element_wise(column, pa.scalar(INT64_MAX, pa.uint64()), skip_nulls=False)
     column = column.cast(pa.int64())
     known = len(column) - column.null_count
+    if found := date_in(pc.drop_null(column).to_numpy()):
+        what, format_ = found
+        convert = f", or convert it (diger ingest table --timestamp-format '{format_}')" if format_ else ""
+        raise DigerError(f"{file}: column {name} holds values that read like {what}, such as {pc.min(column).as_py()}; {remedy}{convert}")
     for least, unit, factor in _UNITS:
         if known and (pc.sum(pc.greater_equal(column, least)).as_py() or 0) * 2 > known:
             raise DigerError(f"{file}: column {name} holds {unit} (most values are at least {least}), not Unix seconds; divide it by {factor}")
@@ -167,6 +172,16 @@ def weights(column: pa.ChunkedArray, file: str, name: str) -> np.ndarray:
         raise DigerError(f"{file}: column {name} has type {column.type}, it must hold numbers; write it as float or integer")
     weight_N: np.ndarray = pc.fill_null(column.cast(pa.float64(), safe=False), float("nan")).to_numpy()
     return weight_N
+
+
+def kinds(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
+    """Event types: texts as large_string, integers and truth values as they are."""
+    column = decoded(column)
+    if is_text(column.type):
+        return text(column, file, name)
+    if not (pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
+        raise DigerError(f"{file}: column {name} has type {column.type}, event types must be texts or integers; write it as string or leave it out")
+    return column
 
 
 def vectors(column: pa.ChunkedArray, file: str, name: str) -> tuple[np.ndarray, np.ndarray]:

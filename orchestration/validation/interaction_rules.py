@@ -126,7 +126,7 @@ def _read(interactions: pa.Table, known_items: pa.ChunkedArray, params: Validate
         pos,
         _exact_times(times, seconds) if times is not None and seconds is not None else None,
         seconds,
-        columns.text(event_type, FILE, "event_type") if event_type is not None and columns.is_text(event_type.type) else event_type,
+        columns.kinds(event_type, FILE, "event_type") if event_type is not None else None,
         columns.weights(weight, FILE, "weight") if weight is not None else None,
     )
 

@@ -110,14 +110,15 @@ def _mark_repeated(table: pa.Table, quarantine: Quarantine) -> None:
     rows = known[times[codes[known]] > 1]
     if len(rows) == 0:
         return
-    content = table.take(pa.array(rows)).append_column("#", pa.array(codes[rows]))
     names = [n for n in table.column_names if n != "item_id"]
-    order = pc.sort_indices(content, sort_keys=[("#", "ascending"), *((n, "ascending") for n in names)]).to_numpy()
+    numbered = [str(place) for place in range(len(names))]  # a file's own names might be any text
+    content = table.take(pa.array(rows)).select(names).rename_columns(numbered).append_column("item", pa.array(codes[rows]))
+    order = pc.sort_indices(content, sort_keys=[("item", "ascending"), *((n, "ascending") for n in numbered)]).to_numpy()
     content, rows = content.take(pa.array(order)), rows[order]
     later = np.zeros(len(rows), bool)
     later[1:] = codes[rows][1:] == codes[rows][:-1]
     equal = later.copy()
-    for name in names:
+    for name in numbered:
         before, after = content[name].slice(0, len(rows) - 1), content[name].slice(1)
         both_null = pc.and_(pc.is_null(before), pc.is_null(after))
         equal[1:] &= pc.or_(pc.fill_null(pc.equal(before, after), False), both_null).to_numpy()
@@ -147,7 +148,8 @@ def _match_vectors(ids: pa.ChunkedArray, vectors: pa.Table, quarantine: Quaranti
     first[of_vector[usable][::-1]] = usable[::-1]
     other = np.zeros(len(unique), bool)
     repeated = usable[first[of_vector[usable]] != usable]
-    unlike = ~np.all(matrix[repeated] == matrix[first[of_vector[repeated]]], axis=1)
+    one, another = matrix[repeated], matrix[first[of_vector[repeated]]]
+    unlike = ~np.all((one == another) | (np.isnan(one) & np.isnan(another)), axis=1)
     other[of_vector[repeated[unlike]]] = True
 
     of_item = index_of(ids, unique)

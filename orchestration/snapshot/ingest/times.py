@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
-from orchestration.snapshot.ingest.date_numbers import date_in
 from orchestration.snapshot.ingest.notes import EXAMPLE, Mask, Notes, Place
 from orchestration.validation.columns import decoded, is_text
+from orchestration.validation.date_numbers import date_in
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 Int64 = npt.NDArray[np.int64]
@@ -162,8 +162,12 @@ class Times:
         if self._seen or self.order or bad.all():
             return
         self._seen = True
-        if why := date_in(numbers[~bad]):
-            raise DigerError(f"{where.row(int(np.argmin(bad)))} holds {numbers[~bad][0]}, {why}")
+        if found := date_in(numbers[~bad]):
+            what, format_ = found
+            remedy = (
+                f"pass --timestamp-format '{format_}'" if format_ else "write it as a date (2024-01-31), or map it to pos where it is an order alone"
+            )
+            raise DigerError(f"{where.row(int(np.argmin(bad)))} holds {numbers[~bad][0]}, which reads like {what}: {remedy}")
 
     def _cut(self, seconds: Int64, cut: Mask, floor: bool, where: Place, notes: Notes) -> Int64:
         """Counts fractions of a second that are dropped, or refuses them."""

@@ -224,6 +224,13 @@ def test_items_without_one_usable_vector_are_quarantined():
     assert found.table["item_id"].to_pylist() == [1, 6]
 
 
+def test_equal_vectors_with_missing_values_are_one_and_invalid():
+    nan = float("nan")
+    vectors = pa.table({"item_id": [0, 1, 2, 0], "vector": [[1.0, nan], [1.0, 2.0], [2.0, 1.0], [1.0, nan]]})
+    found = validate_items(pa.table({"item_id": [0, 1, 2]}), vectors, ANY)
+    assert reasons(found) == {0: "its vector holds NaN or infinite values"}
+
+
 def test_times_in_the_future_or_too_early_are_quarantined():
     day = int(datetime.datetime(2024, 3, 1, tzinfo=datetime.UTC).timestamp())
     config = ValidatedInteractionsConfig(max_quarantined=0.9, latest="2024-03-01")
@@ -249,6 +256,33 @@ def test_arrow_timestamps_become_seconds_or_keep_their_fraction(unit):
         found = validate_interactions(pa.table({"user_id": [1, 1], "item_id": [0, 1], "timestamp": parts}), known([0, 1]), EVENTS)
         assert found.table["timestamp"].type == pa.timestamp(unit)
         assert found.table["item_id"].to_pylist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ([20240229, 20231231], "values that read like a date, such as 20231231; write .* --timestamp-format '%Y%m%d'"),
+        ([20240229120000, 20231231235959], "--timestamp-format '%Y%m%d%H%M%S'"),
+        ([45292, 45293], "values that read like the day number of a spreadsheet, such as 45292; write Unix seconds"),
+    ],
+)
+def test_dates_written_as_numbers_are_no_seconds(times, said):
+    rows = pa.table({"user_id": [1, 1], "item_id": [0, 1], "timestamp": times})
+    with pytest.raises(DigerError, match=said):
+        validate_interactions(rows, known([0, 1]), EVENTS)
+
+
+@pytest.mark.parametrize("kinds", [[["view"], ["buy"]], [{"a": 1}, {"a": 2}], [b"view", b"buy"], [1.0, float("nan")]])
+def test_event_types_that_are_neither_text_nor_integers_are_refused_by_name(kinds):
+    with pytest.raises(DigerError, match=r"interactions\.parquet: column event_type has type .* write it as string or leave it out"):
+        validate_interactions(events([1, 1], [0, 1], event_type=pa.array(kinds)), known([0, 1]), EVENTS)
+
+
+def test_a_column_may_have_any_name_also_where_items_repeat():
+    items = pa.table({"item_id": ["a", "b", "a"], "#": ["x", "y", "z"], "item": ["1", "2", "3"], "": ["", "", ""]})
+    found = validate_items(items, None, ANY)
+    assert found.table["#"].to_pylist() == ["x", "y"]
+    assert reasons(found) == {2: "item_id repeats an earlier item with other content"}
 
 
 def test_bad_weights_and_missing_positions_are_quarantined():

@@ -9,15 +9,15 @@ _FORMATS = ((10**13, "%Y%m%d%H%M%S"), (10**11, "%Y%m%d%H%M"), (10**7, "%Y%m%d"))
 _SHEET_DAYS = (20_000, 80_000)  # 1954 to 2119; as seconds the first day of 1970
 
 
-def date_in(numbers: npt.NDArray[np.int64]) -> str | None:
-    """The remedy where every one of the numbers [n] reads like a date; None where one does not, or there is none."""
+def date_in(numbers: npt.NDArray[np.int64]) -> tuple[str, str | None] | None:
+    """(what they read like, the format that reads them, if one does) where every one of the numbers [n] is a date; None where one is not."""
     if not len(numbers):
         return None
     for least, format_ in _FORMATS:
         if bool(np.all((numbers >= least) & (numbers < 10 * least))) and _dates(numbers // (least // 10**7), numbers % (least // 10**7), least):
-            return f"which reads like a date: pass --timestamp-format '{format_}'"
+            return "a date", format_
     if bool(np.all((numbers >= _SHEET_DAYS[0]) & (numbers < _SHEET_DAYS[1]))):
-        return "which reads like the day number of a spreadsheet: write it as a date (2024-01-31), or map it to pos where it is an order alone"
+        return "the day number of a spreadsheet", None
     return None
 
 

@@ -265,7 +265,7 @@ class Store:
         try:
             manifest = json.loads(self.root.read("artefacts", stage, hash_, MANIFEST))
             same = artefact_hash(manifest["stage"], manifest["files"], manifest["facts"]) == manifest["hash"] == hash_
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             same = False
         if not same:
             raise Damaged(
@@ -359,6 +359,9 @@ class Store:
         names = [n for n in self.root.list("records", stage, key) if n.endswith(".json")]
         again = "restore it from a copy of the store, or remove it: its stage is then computed again"
         found: list[Any] = [self.document("records", stage, key, name, remedy=again) for name in names]
+        for name, record in zip(names, found, strict=True):
+            if not isinstance(record.get("artefact"), str):
+                raise Damaged(f"{self.url}/records/{stage}/{key}/{name}: damaged, it names no artefact: {again}")
         return found
 
     def document(self, *names: str, remedy: str = "restore it from a copy of the store") -> dict[str, Any]:
@@ -366,7 +369,7 @@ class Store:
         data = self.root.read(*names)
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             what = "empty (0 bytes)" if not data else "not valid JSON, or no object"

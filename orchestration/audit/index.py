@@ -19,8 +19,10 @@ from diger_core.errors import Damaged, DigerError
 from diger_core.store.artefacts import MANIFEST, Artefact, Store, cache_directory
 from diger_core.store.canonical import digest
 from diger_core.store.record import Record
+from orchestration.engine.registry import AGAIN, is_entry
 
 EARLIER = ("baseline", "champion", "anchor")  # inputs that are an earlier release
+_RESTORE = "restore it from a copy of the store"
 THREADS = 16  # of requests to an object store; a local disk needs none
 
 
@@ -89,7 +91,9 @@ class Index:
             return _made(path, size, self._read_record(path))
         except DigerError as error:  # one damaged record must not hide the others
             self.faults.append(str(error))
-            return None
+        except (AttributeError, TypeError, ValueError):
+            self.faults.append(f"{self.store.url}/records/{path}: damaged, its fields are not those of a record; {_RESTORE}")
+        return None
 
     @cached_property
     def makers(self) -> dict[str, list[Made]]:
@@ -175,7 +179,12 @@ class Index:
     def snapshots(self) -> dict[str, dict[str, Any]]:
         """Key -> the registered snapshot, oldest first."""
         names = [name for name in self.root.list("snapshots") if name.endswith(".json")]
-        found = {name.removesuffix(".json"): value for name, value in self._readable([("snapshots", name) for name in names])}
+        found: dict[str, dict[str, Any]] = {}
+        for name, value in self._readable([("snapshots", name) for name in names]):
+            if is_entry(value):
+                found[name.removesuffix(".json")] = value
+            else:
+                self.faults.append(f"{self.store.url}/snapshots/{name}: damaged, it is no snapshot's entry: {AGAIN}")
         return dict(sorted(found.items(), key=lambda pair: (int(pair[1].get("number", 0)), str(pair[1].get("registered_at")), pair[0])))
 
     @cached_property
@@ -184,6 +193,10 @@ class Index:
         names = [name for name in self.root.list("champion") if name.endswith(".json")]
         documents = self.each(lambda name: self.document("champion", name), names)
         fields = Release.__dataclass_fields__
+        for name, document in zip(names, documents, strict=True):
+            texts = ("action", "bundle", "reason", "at", "by")
+            if not isinstance(document.get("number"), int) or not all(isinstance(document.get(text), str) for text in texts):
+                raise Damaged(f"{self.store.url}/champion/{name}: damaged, its fields are not those of an entry; {_RESTORE}")
         return [Release(**{name: value for name, value in document.items() if name in fields}) for document in documents]
 
     @cached_property
@@ -292,10 +305,10 @@ def parsed(data: bytes, where: str) -> Any:
     """A JSON object, or a `Damaged` that names the file."""
     try:
         value = json.loads(data)
-    except ValueError as error:
-        raise Damaged(f"{where}: not valid JSON ({' '.join(str(error).split())}): damaged; restore it from a copy of the store") from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{where}: not valid JSON ({' '.join(str(error).split())}): damaged; {_RESTORE}") from error
     if not isinstance(value, dict):
-        raise Damaged(f"{where}: holds no JSON object: damaged; restore it from a copy of the store")
+        raise Damaged(f"{where}: holds no JSON object: damaged; {_RESTORE}")
     return value
 
 

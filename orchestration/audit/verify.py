@@ -331,7 +331,8 @@ def _records(index: Index, made: Iterable[Made], outcome: Outcome) -> None:
         except DigerError as error:
             outcome.faults.append(str(error))
             continue
-        place = f"{record.get('stage')}/{record.get('key')}/{int(record.get('number', 0)):06d}.json"
+        number = record.get("number")
+        place = f"{record.get('stage')}/{record.get('key')}/{number:06d}.json" if isinstance(number, int) else "no number"
         if record.get("seal") != seal(record):
             outcome.faults.append(
                 f"{where}: edited or damaged: expected seal {record.get('seal')}, found {seal(record)}: restore it from a copy (dvc pull)"

@@ -231,7 +231,7 @@ def _read(store: Store, number: int) -> Entry:
         value = json.loads(store.root.read(SECTION, name))
         whole = value["seal"] == seal(value) and value["number"] == number
         entry = Entry(**{f.name: value[f.name] for f in fields(Entry)})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise Damaged(f"{where}: damaged or edited (it does not fit its own seal): restore it from a copy of the store")

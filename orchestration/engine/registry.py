@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestration.snapshot.files import SnapshotFiles
 
 _SECTION, _PLACE = "snapshots", "place"
+AGAIN = "restore it from a copy of the store, or remove it and register the snapshot again (diger snapshot add)"
 DEMO = ("data/snapshots/demo-1", "data/snapshots/demo-2")
 # Stage -> the files of a snapshot that it takes
 FILES_OF = {stage.name: stage.snapshot_files for stage in STAGES if stage.snapshot_files}
@@ -181,9 +182,21 @@ def readable(store: Store) -> tuple[list[Registered], list[str]]:
 
 
 def _read(store: Store, name: str) -> Registered:
-    again = "restore it from a copy of the store, or remove it and register the snapshot again (diger snapshot add)"
-    document = store.document(_SECTION, name, remedy=again)
-    try:
-        return Registered(**document)
-    except TypeError as error:
-        raise Damaged(f"{store.url}/{_SECTION}/{name}: damaged, it is no snapshot's entry: {again}") from error
+    document = store.document(_SECTION, name, remedy=AGAIN)
+    if not is_entry(document):
+        raise Damaged(f"{store.url}/{_SECTION}/{name}: damaged, it is no snapshot's entry: {AGAIN}")
+    return Registered(**document)
+
+
+def is_entry(document: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is a snapshot's entry: its fields, each of its type."""
+    texts = ("key", "url", "content_hash", "registered_at")
+    files, volumes = document.get("files"), (document.get("previous"), document.get("compared"))
+    return (
+        document.keys() <= Registered.__dataclass_fields__.keys()
+        and all(isinstance(document.get(name), str) for name in texts)
+        and isinstance(document.get("number", 0), int)
+        and isinstance(files, Mapping)
+        and all(isinstance(each, Mapping) and isinstance(each.get("sha256"), str) and isinstance(each.get("rows"), int) for each in files.values())
+        and all(each is None or (isinstance(each, Mapping) and isinstance(each.get("rows"), Mapping)) for each in volumes)
+    )

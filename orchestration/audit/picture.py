@@ -16,7 +16,7 @@ from orchestration.audit.tree import SHORT, Line, headline
 from orchestration.graph import BY_NAME, GROUPS, ORDER
 
 EARLIER_COLUMN = "earlier release"
-WIDE, HIGH, GAP_X, GAP_Y, TOP = 110, 40, 28, 14, 30  # pixels of a node, between nodes, and of the columns' names
+WIDE, HIGH, GAP_X, GAP_Y, TOP = 110, 40, 26, 14, 30  # pixels of a node, between nodes, and of the columns' names
 FITS = 16  # characters of a box
 OF_STAGE = {"encoder": "features", "snapshot": "snapshot", "champion": "serving"}  # what is no stage of the graph
 STYLE = """
@@ -53,7 +53,7 @@ def picture(chain: Chain, shown: list[Line]) -> str:
         columns[column].sort(key=lambda node: (ORDER.get(node.stage, -1 if node.kind == "snapshot" else len(ORDER)), node.id))
         for row, node in enumerate(columns[column]):
             places[node.id] = Place(8 + number * (WIDE + GAP_X), TOP + row * (HIGH + GAP_Y))
-    width = 8 + len(ordered) * (WIDE + GAP_X)  # with room for a bow at the right
+    width = 20 + len(ordered) * WIDE + (len(ordered) - 1) * GAP_X  # with room for a bow at the right
     height = TOP + max(len(nodes) for nodes in columns.values()) * (HIGH + GAP_Y)
     told = f"The chain from left to right: {len(places)} nodes in the columns {', '.join(ordered)}"
     body = "".join((*_heads(ordered), *_edges(chain, shown, places), *(_box(chain, chain.nodes[id_], names[id_], at) for id_, at in places.items())))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks.common import Data, device, load, record
-from benchmarks.gpu import fast, scale, speed
+from benchmarks.gpu import fast, ranks, scale, speed
 from diger_core.ids.id_table import IdTable, item_hash_order, refresh
 from diger_core.presets import preset
 from diger_core.tokenizer.rqvae import Tokenizer
@@ -18,7 +20,7 @@ from diger_core.training.table_refresh import suffix_values
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["fast", "scale", "train", "quality", "sasrec", "ensemble", "retraining"])
+    parser.add_argument("command", choices=["fast", "scale", "train", "ranks", "quality", "sasrec", "ensemble", "retraining"])
     parser.add_argument("--data", type=Path, default=Path(".device-inputs/beauty"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--preset", default="beauty")
@@ -57,6 +59,10 @@ def _quick(data: Data, config: object) -> tuple[Tokenizer, IdTable]:
 
 def main() -> None:
     given = _arguments()
+    if given.command == "ranks":
+        if ranks.RANK not in os.environ:
+            sys.exit(ranks.launch())
+        ranks.joined()
     data, chosen = load(given.data), preset(given.preset)
     if given.command == "quality":
         from benchmarks.gpu import quality
@@ -76,6 +82,8 @@ def main() -> None:
     # the paper's way to read histories, also under the small preset: what the other side of each table does
     recommender = replace(chosen.recommender, history=given.history, history_input="hard", item_tokens="all")
     tok, table = _quick(data, chosen.tokenizer)
+    if given.command == "ranks":
+        ranks.run(data, tok, chosen, recommender, given)
     if given.command == "train":
         common = {"data": data.name, "real_vectors": data.real_vectors}
         for variant in given.variants:

@@ -4,7 +4,10 @@ A captured step reads its batch from the epoch's order on the device, computes l
 advances the schedule and the sums, and moves its cursor on: the host only says which graph comes next. It computes what `Loop.step` computes; only
 dropout draws other numbers (keyed by seed, step and place, so that nothing has to be saved or restored).
 
-Where it cannot be used (several ranks, a learning encoder, no CUDA device), `captured_step` gives the reason and training stays eager.
+Of several ranks each takes its rows of the batch and the assignment of their items alone. What they exchange is one all-reduce of one flat buffer
+inside the graph: the gradients, the codebooks', the losses and what the schedule observes.
+
+Where it cannot be used (a learning encoder, no CUDA device, ranks without NCCL), `captured_step` gives the reason and training stays eager.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from diger_core.fast.program import Beside, Program, RowsInput, RowsOutput
 from diger_core.fast.rows import DeviceRows, RowsOnDevice, UniqueItems, unique_items
 from diger_core.recommender.history_input import input_weights
 from diger_core.training.distributed import Distributed
-from diger_core.training.joint_step import frozen_figures
+from diger_core.training.joint_step import LOSSES, PER_LEVEL, frozen_figures
 from diger_core.training.optimisation import Optimisation, learning_rate_factor
 from diger_core.training.state import StepContext, TrainingState
 
@@ -35,8 +38,8 @@ def obstacle(state: TrainingState, context: StepContext, ranks: Distributed) -> 
     """Why this run's steps cannot be captured, or None."""
     if state.device.type != "cuda":
         return "there is no CUDA device"
-    if ranks.world > 1:
-        return "several ranks share the batch"
+    if not ranks.capturable:
+        return "the ranks do not use NCCL"
     if context.config.learns and context.config.joint.train_encoder:
         return "the encoder learns"
     head = context.config.recommender.d_head
@@ -50,28 +53,36 @@ def obstacle(state: TrainingState, context: StepContext, ranks: Distributed) -> 
 class FastStep:
     """One training step in fixed shapes on the device, uncaptured: `run(length)`. Works on any device; the graphs of `CapturedStep` replay it."""
 
-    def __init__(self, state: TrainingState, context: StepContext) -> None:
+    def __init__(self, state: TrainingState, context: StepContext, ranks: Distributed | None = None) -> None:
         self.state, self.context, device = state, context, state.device
+        self.ranks = ranks or Distributed()
         training, recommender, items, learns = context.config.training, state.recommender, context.items, context.config.learns
-        self.flat = FlatParameters(recommender, torch.bfloat16 if training.precision == "bf16" else torch.float32)
+        books = state.tokenizer.codebooks
+        learned = books.numel() if learns else 0
+        self.figures = len(LOSSES) + len(PER_LEVEL) * recommender.levels
+        observed = context.schedule.observe(torch.zeros(1, recommender.levels, dtype=torch.int64)).numel() if learns else 0
+        low = torch.bfloat16 if training.precision == "bf16" else torch.float32
+        self.flat = FlatParameters(recommender, low, learned + self.figures + observed)
         self.key = torch.zeros((), dtype=torch.int64, device=device)
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.program = Program(recommender, self.flat, self.key, fused=device.type == "cuda")
         self.history = ItemTokens(recommender, self.flat)
-        self.rows = RowsOnDevice(context.batches, device)
+        self.rows = RowsOnDevice(context.batches, device, self.ranks)
         self.beside = Beside(device)
         self.table = _step_table(state.optimisation).to(device)
         sizes = [recommender.codes] * recommender.levels + [recommender.suffixes]
         self.offset_Q = torch.arange(len(sizes), device=device) * recommender.codes
         # frozen: the table never changes, so its tokens are made once
         self.token_NQ = torch.empty(0) if learns else torch.cat((items.codes_NM, items.suffix_N[:, None]), 1) + self.offset_Q
-        self.zero, self.frozen_3M = torch.zeros((), device=device), frozen_figures(items.codes_NM)
+        self.zero, self.frozen_3M = torch.zeros((), device=device), frozen_figures(items.codes_NM) / self.ranks.world
         input_tau = recommender.config.history_tau if self.history.soft else None
         self.codes = Codes(state.tokenizer, items, context.config.joint, context.schedule, training.seed, input_tau) if learns else None
         if learns:
-            state.tokenizer.codebooks.grad = torch.zeros_like(state.tokenizer.codebooks)
+            books.grad = self.flat.beside[:learned].view_as(books)
+        self.told = self.flat.beside[learned:]
         self.adamw = self._flat_adamw()
-        self.seed_key = (training.seed * 0x9E3779B97F4A7C15) % (1 << 48)
+        # each rank draws dropout of its own
+        self.seed_key = (training.seed * 0x9E3779B97F4A7C15 + self.ranks.rank * 0xD1B54A32D192ED03) % (1 << 48)
 
     @torch.no_grad()
     def run(self, length: int) -> None:
@@ -80,11 +91,15 @@ class FastStep:
         rows = self.rows.gather(length)
         if self.codes is None:
             out = self._frozen(rows)
-            losses, figures_3M = [out.loss_gen, out.loss_gen, self.zero, self.zero], self.frozen_3M
+            told = [torch.stack((out.loss_gen, out.loss_gen, self.zero, self.zero)), self.frozen_3M.flatten()]
         else:
-            losses, figures_3M = self._joint(rows, self.codes)
+            told = self._joint(rows, self.codes)
+        torch.cat(told, out=self.told)
+        self.ranks.sum_flat_(self.flat.exchange)
+        if self.codes is not None:
+            self._advance_schedule()
         norm = self._optimise()
-        self.state.sums += torch.cat((torch.stack(losses), figures_3M.flatten(), norm[None]))
+        self.state.sums += torch.cat((self.told[: self.figures], norm[None]))
         self.step += 1
         self.rows.cursor += 1
 
@@ -93,7 +108,7 @@ class FastStep:
         if self.history.plain:
             return self._recommend(rows, self.token_NQ, rows.item_BL, rows.target_B, False)
         items, tok, tau = self.context.items, self.state.tokenizer, self.state.recommender.config.history_tau
-        unique, p_MVK = unique_items(rows, len(items.codes_NM)), None
+        unique, p_MVK = unique_items(rows, len(items.codes_NM)), None  # nothing is counted here: its own rows' items are enough
         if self.history.soft and items.z_Ne is not None:
             p_MVK = input_weights(tok, items.z_Ne[unique.items_V], items.codes_NM[unique.items_V], tau).transpose(0, 1).contiguous()
         token_VQ = self.token_NQ[unique.items_V]
@@ -114,12 +129,12 @@ class FastStep:
         )
         return self.program.run(given, soft_labels)
 
-    def _joint(self, rows: DeviceRows, codes: Codes) -> tuple[list[Tensor], Tensor]:
-        """Assignment, recommender, the codebooks' gradient, the schedule's next state; the step's losses and PER_LEVEL figures [3, M]."""
+    def _joint(self, rows: DeviceRows, codes: Codes) -> list[Tensor]:
+        """Assignment, recommender, the codebooks' gradient; this rank's part of LOSSES, of PER_LEVEL [3 M] and of what the schedule observes."""
         state, items, joint = self.state, self.context.items, self.context.config.joint
-        unique = unique_items(rows, len(items.codes_NM))
+        unique = self.rows.unique(rows, len(items.codes_NM))
         with self.beside():
-            given = codes.forward(unique.items_V, unique.mask_V, state.schedule)
+            given = codes.forward(unique.items_V, unique.share_V, state.schedule)
             figures_3M = self._figures(given, unique)
         if (
             joint.forward == "cached" and not self.history.soft
@@ -133,9 +148,14 @@ class FastStep:
         self.beside.join()
         state.tokenizer.codebooks.grad.copy_(self._codebook_gradient(codes, given, out, unique, token_VQ))  # type: ignore[union-attr]
         loss = out.loss_gen + joint.weight_vq * given.loss_vq + joint.weight_recon * given.loss_recon
-        following = self.context.schedule.update(state.schedule, out.loss_gen, given.det_VM, unique.mask_V)
-        torch._foreach_copy_([state.schedule[name] for name in following], list(following.values()))
-        return [loss, out.loss_gen, given.loss_vq, given.loss_recon], figures_3M
+        losses = torch.stack((loss, out.loss_gen, given.loss_vq, given.loss_recon))
+        return [losses, figures_3M.flatten(), self.context.schedule.observe(given.det_VM, unique.counted_V)]
+
+    def _advance_schedule(self) -> None:
+        """By the whole batch's L_gen and items."""
+        state = self.state.schedule
+        following = self.context.schedule.update(state, self.told[LOSSES.index("loss_gen")], self.told[self.figures :])
+        torch._foreach_copy_([state[name] for name in following], list(following.values()))
 
     def _codebook_gradient(self, codes: Codes, given: FastAssignment, out: RowsOutput, unique: UniqueItems, token_VQ: Tensor) -> Tensor:
         paths, history, dp = self.context.config.joint.paths, self.history, None
@@ -156,11 +176,10 @@ class FastStep:
         return codes.backward(given, dP, self.state.schedule, dp)
 
     def _figures(self, given: FastAssignment, unique: UniqueItems) -> Tensor:
-        """PER_LEVEL [3, M]."""
+        """This rank's part of PER_LEVEL [3, M]."""
         table_VM = self.context.items.codes_NM[unique.items_V]
         figures_3VM = torch.stack((given.sigma_VM, (given.sigma_VM > 0).float(), (given.sampled_VM == table_VM).float()))
-        share_V = unique.mask_V / unique.mask_V.sum()
-        return (figures_3VM * share_V[:, None]).sum(1)
+        return (figures_3VM * unique.share_V[:, None]).sum(1)
 
     def _flat_adamw(self) -> list[AdamW]:
         """The optimizer's state in flat buffers, of which its own tensors become views: checkpoints find them where they look for them."""
@@ -229,8 +248,8 @@ class CapturedStep:
     illegal instruction ended the process. For runs side by side take a device for each.
     """
 
-    def __init__(self, state: TrainingState, context: StepContext) -> None:
-        self.step, self.graphs = FastStep(state, context), dict[int, torch.cuda.CUDAGraph]()
+    def __init__(self, state: TrainingState, context: StepContext, ranks: Distributed | None = None) -> None:
+        self.step, self.graphs = FastStep(state, context, ranks), dict[int, torch.cuda.CUDAGraph]()
         self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
     def epoch(self, epoch: int, first: int, step: int) -> Iterator[tuple[int, int]]:

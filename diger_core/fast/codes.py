@@ -48,7 +48,8 @@ class Codes:
         self.tokenizer, self.items, self.config, self.schedule, self.seed = tokenizer, items, config, schedule, seed
         self.offset_M = torch.arange(tokenizer.levels, device=tokenizer.codebooks.device) * tokenizer.codes
 
-    def forward(self, items_V: Tensor, mask_V: Tensor, state: State) -> FastAssignment:
+    def forward(self, items_V: Tensor, share_V: Tensor, state: State) -> FastAssignment:
+        """share_V: the items' shares in the means of the tokenizer's losses, 0 in unused places."""
         if self.items.z_Ne is None:
             raise ValueError("Codes: the encoder must be frozen, z given")
         books_MKe = self.tokenizer.codebooks.detach()
@@ -67,7 +68,7 @@ class Codes:
             r_MVe, l_MVK, y_MVK, det_VM, sigma_VM, sampled_VM = self._sampled(z_Ve, items_V, state, tau, square_M1K)
             codes_VM, q_VMe = sampled_VM, self._embed(sampled_VM)
         p_MVK = None if self.input_tau is None else (l_MVK * (self._sharpness() / self.input_tau)).softmax(-1)
-        loss_vq, loss_recon, d_books = self._losses(z_Ve, r_MVe, q_VMe, codes_VM, sampled_VM, mask_V)
+        loss_vq, loss_recon, d_books = self._losses(z_Ve, r_MVe, q_VMe, codes_VM, sampled_VM, share_V)
         return FastAssignment(codes_VM, sampled_VM, det_VM, sigma_VM, y_MVK, r_MVe, loss_vq, loss_recon, p_MVK, d_books)
 
     def _sharpness(self) -> Tensor:
@@ -104,11 +105,11 @@ class Codes:
         return torch.stack(residuals), torch.stack(ls), torch.cat(ys), torch.stack(det, 1), torch.stack(sigmas, 1), torch.cat(sampled, 1)
 
     def _losses(
-        self, z_Ve: Tensor, r_MVe: Tensor, q_VMe: Tensor, codes_VM: Tensor, sampled_VM: Tensor, mask_V: Tensor
+        self, z_Ve: Tensor, r_MVe: Tensor, q_VMe: Tensor, codes_VM: Tensor, sampled_VM: Tensor, share_V: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(L_vq, L_recon, gradient of both, weighted): look-ups' residuals, means over the used places."""
         levels, width = self.tokenizer.levels, z_Ve.shape[1]
-        share_V1 = (mask_V / mask_V.sum())[:, None]
+        share_V1 = share_V[:, None]
         away_VMe = self._embed(sampled_VM) - r_MVe.transpose(0, 1)
         rest_Ve = q_VMe.sum(1) - z_Ve
         vq = (away_VMe.square().sum((1, 2)) * share_V1[:, 0]).sum() * ((1 + self.tokenizer.config.beta) / (levels * width))

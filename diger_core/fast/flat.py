@@ -38,10 +38,11 @@ def kinds(recommender: Recommender) -> dict[str, list[Tensor]]:
 class FlatParameters:
     """`weights[kind]`: all layers' [layers, *shape], in the precision of the products; `masters[kind]`, `gradients[kind]`: likewise in float32.
 
-    The token tables are one matrix [M K + S, d] in each.
+    The token tables are one matrix [M K + S, d] in each. `exchange`: `gradient` and, behind it, `beside`, `extra` floats of the step's: what
+    several ranks sum in one call.
     """
 
-    def __init__(self, recommender: Recommender, low: torch.dtype) -> None:
+    def __init__(self, recommender: Recommender, low: torch.dtype, extra: int = 0) -> None:
         named = kinds(recommender)
         if sum(len(parameters) for parameters in named.values()) != len(list(recommender.parameters())):
             raise ValueError("FlatParameters: a parameter of the recommender has no kind")
@@ -50,7 +51,8 @@ class FlatParameters:
             offsets[kind] = size
             size += -(-sum(p.numel() for p in parameters) // _ALIGNED) * _ALIGNED
         device = recommender.start.device
-        self.master, self.gradient = torch.zeros(size, device=device), torch.zeros(size, device=device)
+        self.master, self.exchange = torch.zeros(size, device=device), torch.zeros(size + extra, device=device)
+        self.gradient, self.beside = self.exchange[:size], self.exchange[size:]
         self.low = self.master if low == torch.float32 else torch.zeros(size, dtype=low, device=device)
         for kind, parameters in named.items():
             start = offsets[kind]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diger_core.data.batches import Batches
+from diger_core.training.distributed import Distributed
 
 
 @dataclass
@@ -27,18 +28,30 @@ class DeviceRows:
 
 @dataclass
 class UniqueItems:
-    """items_V int64 (item 0 in unused places), mask_V bool: used, history_BL and target_B: places in items_V (0 on padding)."""
+    """items_V int64 (item 0 in unused places), mask_V bool: used, history_BL and target_B: places in items_V (0 on padding).
+
+    Of several ranks each knows the items of its own rows. counted_V bool: the items that this rank counts, so that over all ranks each item of the
+    batch is counted once; total []: how many those are."""
 
     items_V: Tensor
     mask_V: Tensor
     history_BL: Tensor
     target_B: Tensor
+    counted_V: Tensor
+    total: Tensor
+
+    @property
+    def share_V(self) -> Tensor:
+        """float32: the items' shares in a mean over the batch's items; over all ranks they sum to 1."""
+        return self.counted_V / self.total
 
 
 class RowsOnDevice:
     """The events and one epoch's order of rows on the device; `cursor` counts the epoch's batches, on the device, too."""
 
-    def __init__(self, batches: Batches, device: torch.device) -> None:
+    def __init__(self, batches: Batches, device: torch.device, ranks: Distributed | None = None) -> None:
+        """`ranks`: whose share of each batch `gather` gives."""
+        self.share = (ranks or Distributed()).share(batches.batch_size)
         self.batches, self.batch_size, self.device = batches, batches.batch_size, device
         self.event_X = torch.from_numpy(np.ascontiguousarray(batches.drawn(0).event_X, dtype=np.int64)).to(device)
         self.place_R = torch.from_numpy(np.ascontiguousarray(batches.place_R, dtype=np.int64)).to(device)
@@ -68,8 +81,24 @@ class RowsOnDevice:
         return list(zip(counts.tolist(), longest.tolist(), strict=True))
 
     def gather(self, length: int) -> DeviceRows:
-        """The batch at the cursor with histories padded to `length`."""
-        slot_B = self.cursor * self.batch_size + torch.arange(self.batch_size, device=self.device)
+        """This rank's rows of the batch at the cursor, histories padded to `length`."""
+        return self._gather(self.share.start, self.share.stop, length)
+
+    def unique(self, mine: DeviceRows, items: int) -> UniqueItems:
+        """The items of this rank's rows, and which of them it counts: those that no rank before it has."""
+        found, length = unique_items(mine, items), mine.item_BL.shape[1]
+        if len(mine.target_B) == self.batch_size:
+            return found
+        whole = self._gather(0, self.batch_size, length)
+        found.total = _sorted_items(whole, items)[1].sum()
+        if self.share.start:
+            earlier_X = _sorted_items(self._gather(0, self.share.start, length), items)[0]
+            place_V = torch.searchsorted(earlier_X, found.items_V).clamp_max(len(earlier_X) - 1)
+            found.counted_V = found.mask_V & (earlier_X[place_V] != found.items_V)
+        return found
+
+    def _gather(self, first: int, last: int, length: int) -> DeviceRows:
+        slot_B = self.cursor * self.batch_size + torch.arange(first, last, device=self.device)
         row_B = self.order[slot_B]
         place_B, length_B = self.place_R[row_B], self.length_R[row_B]
         time_L = torch.arange(length, device=self.device)
@@ -101,7 +130,7 @@ def _by_flags(rows: DeviceRows, items: int, places: int) -> UniqueItems:
     items_V.scatter_(0, torch.where(used > 0, rank_N, places), torch.arange(items, device=device))
     mask_V = torch.arange(places, device=device) <= rank_N[-1]
     history_BL = rank_N[rows.item_BL].clamp_min(0) * rows.present_BL
-    return UniqueItems(items_V[:places].masked_fill(~mask_V, 0), mask_V, history_BL, rank_N[rows.target_B])
+    return UniqueItems(items_V[:places].masked_fill(~mask_V, 0), mask_V, history_BL, rank_N[rows.target_B], mask_V, mask_V.sum())
 
 
 def _by_sorting(rows: DeviceRows, items: int, places: int) -> UniqueItems:
@@ -115,4 +144,11 @@ def _by_sorting(rows: DeviceRows, items: int, places: int) -> UniqueItems:
     items_V = torch.full((places + 1,), items, device=item_X.device).scatter_(0, rank_sorted_X, sorted_X)[:places]
     mask_V = items_V < items
     history_BL = rank_X[: batch * length].view(batch, length) * rows.present_BL
-    return UniqueItems(items_V.masked_fill(~mask_V, 0), mask_V, history_BL, rank_X[batch * length :])
+    return UniqueItems(items_V.masked_fill(~mask_V, 0), mask_V, history_BL, rank_X[batch * length :], mask_V, mask_V.sum())
+
+
+def _sorted_items(rows: DeviceRows, items: int) -> tuple[Tensor, Tensor]:
+    """(the rows' items ascending, padding as item N behind them [X]; bool: the first of each item [X])."""
+    sorted_X = torch.cat((torch.where(rows.present_BL, rows.item_BL, items).flatten(), rows.target_B)).sort()[0]
+    first_X = torch.cat((torch.ones_like(sorted_X[:1], dtype=torch.bool), sorted_X[1:] != sorted_X[:-1]))
+    return sorted_X, first_X & (sorted_X < items)

@@ -51,6 +51,16 @@ class Distributed:
         pieces = flat.split([t.numel() for t in tensors])
         torch._foreach_copy_(list(tensors), [p.view_as(t) for p, t in zip(pieces, tensors, strict=True)])
 
+    def sum_flat_(self, flat: Tensor) -> None:
+        """Sums one contiguous tensor over the ranks, in place, by one all-reduce."""
+        if self.world > 1:
+            dist.all_reduce(flat)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether the sum can be part of a CUDA graph: NCCL's can."""
+        return self.world == 1 or dist.get_backend() == "nccl"
+
     def gather_rows(self, rows: np.ndarray, total: int, device: torch.device) -> np.ndarray:
         """int64 rows of each rank's `share(total)`, put together in order on every rank: [total]."""
         if self.world == 1:

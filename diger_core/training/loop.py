@@ -199,7 +199,7 @@ class Loop:
             return
         reason = obstacle(self.state, self.context, self.ranks)
         if reason is None:
-            self.captured = CapturedStep(self.state, self.context)
+            self.captured = CapturedStep(self.state, self.context, self.ranks)
         elif self.ranks.main:
             self.progress.message(f"{self.name}: training.compile is ignored: {reason}")
 
@@ -231,7 +231,7 @@ class Loop:
         self.ranks.sum_([*gradients, loss, loss_gen])
         norm = state.optimisation.step()
         if outcome.det_VM is not None:
-            state.schedule = context.schedule.update(state.schedule, loss_gen, outcome.det_VM)
+            state.schedule = context.schedule.update(state.schedule, loss_gen, context.schedule.observe(outcome.det_VM))
         state.sums += torch.cat((torch.stack((loss, loss_gen, outcome.loss_vq, outcome.loss_recon)), outcome.figures_3M.flatten(), norm[None]))
 
     def use_table(self) -> None:

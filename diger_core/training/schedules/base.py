@@ -4,9 +4,10 @@ A schedule holds constants only. What changes lives in its state, a flat dict of
 
 1. `assign` asks for sigma level by level, because FrqUD decides by the deterministic codes and those of level j+1 follow from what level j fed
    forward: `sigma_level(state, level, det_Vj)` -> [V], from the state *before* this step's update;
-2. after the forward, in training only, `update(state, loss_gen, det_VM, mask_V)` -> the next state.
+2. after the forward, in training only, `update(state, loss_gen, observed)` -> the next state. `observed = observe(det_VM, mask_V)` is what it needs
+   to know of the batch's items, as sums over them: several ranks add theirs up.
 
-Neither changes its arguments, reads a number back to the host or branches on one, so both can live in a CUDA graph. Shapes: V unique items, M levels.
+None changes its arguments, reads a number back to the host or branches on one, so all can live in a CUDA graph. Shapes: V unique items, M levels.
 """
 
 from __future__ import annotations
@@ -55,9 +56,14 @@ class Schedule:
         """sigma of each item at `level` (from 0), float32 [V]. det_Vj int64 [V, level + 1]: the deterministic codes up to this level."""
         raise TypeError(f"{type(self).__name__} does not say its sigma")
 
-    def update(self, state: State, loss_gen: Tensor, det_VM: Tensor, mask_V: Tensor | None = None) -> State:
-        """The state after a training step. loss_gen []: L_gen, detached by the schedule, averaged over ranks by the caller. det_VM of all the
-        batch's unique items, on every rank the same; mask_V 1 for real rows, 0 for padding."""
+    def observe(self, det_VM: Tensor, mask_V: Tensor | None = None) -> Tensor:
+        """float32 [n]: sums over the batch's unique items, of one size for one schedule; here none. mask_V: 1 for items that count, 0 for padding
+        and for items that another rank counts."""
+        return torch.zeros(0, device=det_VM.device)
+
+    def update(self, state: State, loss_gen: Tensor, observed: Tensor) -> State:
+        """The state after a training step. loss_gen []: L_gen of the whole batch, detached by the schedule; observed [n]: what `observe` gave, summed
+        over the ranks."""
         return {**state, "step": state["step"] + 1}
 
     def bind(self, state: State) -> Callable[[int, Tensor], Tensor]:

@@ -14,15 +14,14 @@ from torch import Tensor
 from diger_core.training.schedules.base import Schedule, State
 
 
-def usage(det_VM: Tensor, codes: int, mask_V: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(share of the real items on each code [M, K], number of real items [])."""
+def usage(det_VM: Tensor, codes: int, mask_V: Tensor | None = None) -> Tensor:
+    """float32 [M K + 1]: how many of the real items are on each code, level by level, then how many there are."""
     items, levels = det_VM.shape
     weight_V = torch.ones(items, device=det_VM.device) if mask_V is None else mask_V.to(torch.float32)
     flat_VM = det_VM + torch.arange(levels, device=det_VM.device) * codes
     # sums of ones: exact in float32 up to 2^24 items, whatever the order of the additions
     counts = torch.zeros(levels * codes, device=det_VM.device).index_add_(0, flat_VM.flatten(), weight_V[:, None].expand(-1, levels).flatten())
-    total = weight_V.sum()
-    return counts.view(levels, codes) / total.clamp(min=1), total
+    return torch.cat((counts, weight_V.sum()[None]))
 
 
 class FrqUD(Schedule):
@@ -39,11 +38,14 @@ class FrqUD(Schedule):
         hot_K = state["f"][decider] > self.config.r / self.codes
         return hot_K[det_Vj[:, decider]].to(torch.float32)
 
-    def update(self, state: State, loss_gen: Tensor, det_VM: Tensor, mask_V: Tensor | None = None) -> State:
-        f_hat, total = usage(det_VM, self.codes, mask_V)
-        decay = self.config.usage_decay
+    def observe(self, det_VM: Tensor, mask_V: Tensor | None = None) -> Tensor:
+        return usage(det_VM, self.codes, mask_V)
+
+    def update(self, state: State, loss_gen: Tensor, observed: Tensor) -> State:
+        counts_X, total = observed[:-1], observed[-1]
+        f_hat, decay = counts_X.view_as(state["f"]) / total.clamp(min=1), self.config.usage_decay
         f = torch.where(total > 0, decay * state["f"] + (1 - decay) * f_hat, state["f"])
-        return {**super().update(state, loss_gen, det_VM, mask_V), "f": f}
+        return {**super().update(state, loss_gen, observed), "f": f}
 
     def summary(self, state: State) -> dict[str, Any]:
         hot_MK = state["f"] > self.config.r / self.codes

@@ -26,8 +26,11 @@ class SDUDFrqUD(Schedule):
     def sigma_level(self, state: State, level: int, det_Vj: Tensor) -> Tensor:
         return self.sdud.sigma_level(state, level, det_Vj) * self.frqud.sigma_level(state, level, det_Vj)
 
-    def update(self, state: State, loss_gen: Tensor, det_VM: Tensor, mask_V: Tensor | None = None) -> State:
-        return {**self.sdud.update(state, loss_gen, det_VM, mask_V), "f": self.frqud.update(state, loss_gen, det_VM, mask_V)["f"]}
+    def observe(self, det_VM: Tensor, mask_V: Tensor | None = None) -> Tensor:
+        return self.frqud.observe(det_VM, mask_V)
+
+    def update(self, state: State, loss_gen: Tensor, observed: Tensor) -> State:
+        return {**self.sdud.update(state, loss_gen, observed), "f": self.frqud.update(state, loss_gen, observed)["f"]}
 
     def summary(self, state: State) -> dict[str, Any]:
         return {**self.frqud.summary(state), **self.sdud.summary(state)}

@@ -52,8 +52,8 @@ class SDUD(Schedule):
     def sigma_level(self, state: State, level: int, det_Vj: Tensor) -> Tensor:
         return filled(state["sigma"], det_Vj)
 
-    def update(self, state: State, loss_gen: Tensor, det_VM: Tensor, mask_V: Tensor | None = None) -> State:
-        state = super().update(state, loss_gen, det_VM, mask_V)
+    def update(self, state: State, loss_gen: Tensor, observed: Tensor) -> State:
+        state = super().update(state, loss_gen, observed)
         gradient = sigma_gradient(state["sigma"], self.lambda_, loss_gen.to(torch.float32))
         exp_avg = _BETA_1 * state["exp_avg"] + (1 - _BETA_1) * gradient
         exp_avg_sq = _BETA_2 * state["exp_avg_sq"] + (1 - _BETA_2) * gradient.square()

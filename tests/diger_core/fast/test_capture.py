@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from diger_core.training.checkpoint import Checkpoint
 from diger_core.training.loop import Loop
 from tests.diger_core.training.test_training import NoHostReads
 from tests.support import small_setting as small
+from tests.support.fast_steps import fast_steps
 
 VARIANTS: dict[str, JointModelConfig] = {
     "frozen": replace(small.JOINT, tokenizer="frozen"),
@@ -53,20 +53,7 @@ HISTORIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the loop take fast steps where it would take reference ones."""
-
-    def steps(self: Loop) -> Iterator[tuple[int, int]]:
-        fast = self.__dict__.get("fast")
-        if fast is None or fast.context is not self.context:
-            fast = self.__dict__["fast"] = FastStep(self.state, self.context)
-        at = self.state.position
-        batches = fast.start(at.epoch, at.batch, at.step)
-        for index in range(at.batch, len(batches)):
-            rows, length = batches[index]
-            fast.run(length)
-            yield index, rows
-
-    monkeypatch.setattr(Loop, "_steps", steps)
+    monkeypatch.setattr(Loop, "_steps", fast_steps)
 
 
 def _different(left: Checkpoint, right: Checkpoint) -> list[str]:

@@ -79,7 +79,7 @@ def unique_prefixes_before_and_after(name: str, seed: int) -> tuple[int, int]:
         optimizer.zero_grad()
         (loss + a.loss_vq + a.loss_recon).backward()
         optimizer.step()
-        state = schedule.update(state, loss, a.det_VM)
+        state = schedule.update(state, loss, schedule.observe(a.det_VM))
     return before, table_monitors(tok.quantise(z), CODES)["unique_prefixes"]
 
 

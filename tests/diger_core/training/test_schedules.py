@@ -26,6 +26,10 @@ def det(items: int = 40, seed: int = 0, codes: int = CODES) -> torch.Tensor:
     return torch.randint(codes, (items, LEVELS), generator=torch.Generator().manual_seed(seed))
 
 
+def following(schedule, state, loss_gen, det_VM, mask_V=None):
+    return schedule.update(state, loss_gen, schedule.observe(det_VM, mask_V))
+
+
 def sigmas(schedule, state, det_VM) -> torch.Tensor:
     return torch.stack([schedule.sigma_level(state, j, det_VM[:, : j + 1]) for j in range(LEVELS)], 1)
 
@@ -42,7 +46,7 @@ def test_update_and_sigma_change_no_argument_and_give_the_same_answer_twice(name
         before = {k: v.clone() for k, v in state.items()}
         codes = det(seed=i)
         assert torch.equal(sigmas(schedule, state, codes), sigmas(schedule, state, codes))
-        first, second = (schedule.update(state, torch.tensor(2.5), codes) for _ in range(2))
+        first, second = (following(schedule, state, torch.tensor(2.5), codes) for _ in range(2))
         assert state.keys() == before.keys() == first.keys()
         assert all(torch.equal(state[k], before[k]) and torch.equal(first[k], second[k]) for k in state)
         state = first
@@ -53,13 +57,13 @@ def test_update_and_sigma_change_no_argument_and_give_the_same_answer_twice(name
 def test_a_restored_state_continues_as_if_never_interrupted(name):
     schedule, state = made(name)
     for i in range(20):
-        state = schedule.update(state, torch.tensor(3.0 - i / 10), det(seed=i))
+        state = following(schedule, state, torch.tensor(3.0 - i / 10), det(seed=i))
         if i == 9:
             other, _ = made(name)
             restored = {k: v.clone() for k, v in state.items()}
             assert all(v.dtype in (torch.float32, torch.int64) for v in restored.values())
         elif i > 9:
-            restored = other.update(restored, torch.tensor(3.0 - i / 10), det(seed=i))
+            restored = following(other, restored, torch.tensor(3.0 - i / 10), det(seed=i))
     assert all(torch.equal(state[k], restored[k]) for k in state)
     assert torch.equal(sigmas(schedule, state, det()), sigmas(other, restored, det()))
 
@@ -69,8 +73,8 @@ def test_padding_rows_change_no_state(name):
     schedule, state = made(name)
     codes, padding = det(30), torch.zeros(10, LEVELS, dtype=torch.int64)
     mask = torch.cat([torch.ones(30), torch.zeros(10)])
-    plain = schedule.update(state, torch.tensor(2.0), codes)
-    padded = schedule.update(state, torch.tensor(2.0), torch.cat([codes, padding]), mask)
+    plain = following(schedule, state, torch.tensor(2.0), codes)
+    padded = following(schedule, state, torch.tensor(2.0), torch.cat([codes, padding]), mask)
     assert all(torch.allclose(plain[k], padded[k], atol=1e-7) for k in plain)
 
 
@@ -89,7 +93,7 @@ def test_annealed_sigma_falls_from_sigma_0_at_the_first_step_to_sigma_min_at_the
         path = []
         for _ in range(50):
             path.append(float(sigmas(schedule, state, det(2))[0, 0]))
-            state = schedule.update(state, torch.tensor(1.0), det(2))
+            state = following(schedule, state, torch.tensor(1.0), det(2))
         assert path[0] == pytest.approx(2.0)
         assert path[-1] == pytest.approx(sigma_min, abs=1e-6)
         assert all(a > b for a, b in zip(path, path[1:], strict=False))
@@ -137,7 +141,7 @@ def test_the_sdud_step_is_adamw_without_weight_decay():
         optimizer.step()
         with torch.no_grad():
             sigma.clamp_(min=0)
-        state = schedule.update(state, loss, det(4))
+        state = following(schedule, state, loss, det(4))
         assert float(state["sigma"]) == pytest.approx(float(sigma.detach()), abs=1e-6)
 
 
@@ -146,7 +150,7 @@ def test_the_sdud_step_is_adamw_without_weight_decay():
 def test_sdud_sigma_is_never_negative_nor_nan(losses, name):
     schedule, state = made(name, steps=3)
     for loss in losses:
-        state = schedule.update(state, torch.tensor(loss), det(4))
+        state = following(schedule, state, torch.tensor(loss), det(4))
         assert float(state["sigma"]) >= 0
 
 
@@ -154,7 +158,7 @@ def test_sdud_settles_at_its_minimum_and_switches_off_below_lambda_squared():
     for loss, wanted in ((6.25, 1.0), (1.0, 0.0)):
         schedule, state = made("sdud", codes=256, lambda_=1.5, sigma_0=2.0, sigma_learning_rate=5e-3)
         for _ in range(3000):
-            state = schedule.update(state, torch.tensor(loss), det(1))
+            state = following(schedule, state, torch.tensor(loss), det(1))
         assert float(state["sigma"]) == pytest.approx(wanted, abs=0.02)
 
 
@@ -169,13 +173,13 @@ def test_sdud_constants_scale_with_codes_and_steps():
 def test_sdud_takes_no_gradient_from_the_loss():
     schedule, state = made("sdud")
     loss = torch.tensor(3.0, requires_grad=True)
-    assert not schedule.update(state, loss * 2, det(4))["sigma"].requires_grad
+    assert not following(schedule, state, loss * 2, det(4))["sigma"].requires_grad
 
 
 def test_a_short_sdud_run_can_decay_to_zero():
     schedule, state = made("sdud", codes=256, steps=40, sigma_0=2.0)
     for _ in range(40):
-        state = schedule.update(state, torch.tensor(0.5), det(4))
+        state = following(schedule, state, torch.tensor(0.5), det(4))
     assert float(state["sigma"]) < 0.2
 
 
@@ -202,7 +206,7 @@ def test_frqud_usage_is_the_moving_average_of_item_shares():
     schedule, state = made("frqud")
     codes = torch.zeros(4, LEVELS, dtype=torch.int64)
     codes[3, 0] = 5
-    f = schedule.update(state, torch.tensor(1.0), codes)["f"]
+    f = following(schedule, state, torch.tensor(1.0), codes)["f"]
     assert float(f[0, 0]) == pytest.approx(0.99 / CODES + 0.01 * 0.75)
     assert float(f[0, 5]) == pytest.approx(0.99 / CODES + 0.01 * 0.25)
     assert float(f[1, 0]) == pytest.approx(0.99 / CODES + 0.01)
@@ -214,13 +218,13 @@ def test_frqud_usage_is_the_moving_average_of_item_shares():
 def test_frqud_usage_sums_to_one(seed, steps):
     schedule, state = made("frqud")
     for i in range(steps):
-        state = schedule.update(state, torch.tensor(1.0), det(17, seed + i))
+        state = following(schedule, state, torch.tensor(1.0), det(17, seed + i))
     assert torch.allclose(state["f"].sum(1), torch.ones(LEVELS), atol=1e-5)
 
 
 def test_frqud_usage_survives_a_batch_of_padding_only():
     schedule, state = made("frqud")
-    assert torch.equal(schedule.update(state, torch.tensor(1.0), det(5), torch.zeros(5))["f"], state["f"])
+    assert torch.equal(following(schedule, state, torch.tensor(1.0), det(5), torch.zeros(5))["f"], state["f"])
 
 
 @pytest.mark.parametrize(("r", "wanted"), [(0.0, 1.0), (math.inf, 0.0)])
@@ -253,7 +257,7 @@ def test_the_combined_schedule_is_the_product_of_its_parts_over_a_whole_path():
         assert torch.equal(sigmas(both, state, codes), product)
         seen |= set((product > 0).flatten().tolist())
         loss = torch.tensor(5.0 - i / 20)
-        state, state_s, state_f = both.update(state, loss, codes), sdud.update(state_s, loss, codes), frqud.update(state_f, loss, codes)
+        state, state_s, state_f = following(both, state, loss, codes), following(sdud, state_s, loss, codes), following(frqud, state_f, loss, codes)
     assert seen == {True, False}
 
 
@@ -262,4 +266,4 @@ def test_summaries_are_plain_numbers(name):
     import json
 
     schedule, state = made(name)
-    assert "sigma" in json.loads(json.dumps(schedule.summary(schedule.update(state, torch.tensor(2.0), det()))))
+    assert "sigma" in json.loads(json.dumps(schedule.summary(following(schedule, state, torch.tensor(2.0), det()))))

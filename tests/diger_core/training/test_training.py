@@ -181,7 +181,7 @@ def test_sduds_update_changes_no_gradient_but_sigmas() -> None:
     before = setting.gradients(joint)
     outcome = setting.outcome()
     assert outcome.det_VM is not None
-    moved = setting.schedule.update(setting.state, outcome.loss_gen, outcome.det_VM)
+    moved = setting.schedule.update(setting.state, outcome.loss_gen, setting.schedule.observe(outcome.det_VM))
     after = setting.gradients(joint)
     assert float(moved["sigma"]) != float(setting.state["sigma"])
     assert not moved["sigma"].requires_grad

@@ -132,8 +132,9 @@ class FastStep:
     def _joint(self, rows: DeviceRows, codes: Codes) -> list[Tensor]:
         """Assignment, recommender, the codebooks' gradient; this rank's part of LOSSES, of PER_LEVEL [3 M] and of what the schedule observes."""
         state, items, joint = self.state, self.context.items, self.context.config.joint
-        unique = self.rows.unique(rows, len(items.codes_NM))
+        unique = unique_items(rows, len(items.codes_NM))
         with self.beside():
+            self.rows.count(unique, rows.item_BL.shape[1], len(items.codes_NM))
             given = codes.forward(unique.items_V, unique.share_V, state.schedule)
             figures_3M = self._figures(given, unique)
         if (

@@ -84,18 +84,15 @@ class RowsOnDevice:
         """This rank's rows of the batch at the cursor, histories padded to `length`."""
         return self._gather(self.share.start, self.share.stop, length)
 
-    def unique(self, mine: DeviceRows, items: int) -> UniqueItems:
-        """The items of this rank's rows, and which of them it counts: those that no rank before it has."""
-        found, length = unique_items(mine, items), mine.item_BL.shape[1]
-        if len(mine.target_B) == self.batch_size:
-            return found
-        whole = self._gather(0, self.batch_size, length)
-        found.total = _sorted_items(whole, items)[1].sum()
+    def count(self, mine: UniqueItems, length: int, items: int) -> None:
+        """Of several ranks: sets which of its rows' items this one counts, those that no rank before it has, and how many the whole batch has."""
+        if self.share.stop - self.share.start == self.batch_size:
+            return
+        mine.total = _sorted_items(self._gather(0, self.batch_size, length), items)[1].sum()
         if self.share.start:
             earlier_X = _sorted_items(self._gather(0, self.share.start, length), items)[0]
-            place_V = torch.searchsorted(earlier_X, found.items_V).clamp_max(len(earlier_X) - 1)
-            found.counted_V = found.mask_V & (earlier_X[place_V] != found.items_V)
-        return found
+            place_V = torch.searchsorted(earlier_X, mine.items_V).clamp_max(len(earlier_X) - 1)
+            mine.counted_V = mine.mask_V & (earlier_X[place_V] != mine.items_V)
 
     def _gather(self, first: int, last: int, length: int) -> DeviceRows:
         slot_B = self.cursor * self.batch_size + torch.arange(first, last, device=self.device)

@@ -119,6 +119,7 @@ class Loop:
         if alarm is None and self.training.last_stage_epochs and state.position.last_from < 0:
             self._begin_last_stage()
             alarm = self._epochs()
+        self.captured = None  # its graphs hold memory, and the ranks' communicator
         table = state.best.load(state.recommender, state.tokenizer)
         speed = self.trained_rows / self.seconds if self.seconds else 0.0
         usage_EMK = torch.stack(state.usage) if self.learns else None

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -39,9 +39,6 @@ class Apart(Distributed):
     """Ranks that keep their gradients to themselves."""
 
     def sum_flat_(self, flat: Tensor) -> None:
-        """Sums nothing."""
-
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Sums nothing."""
 
 

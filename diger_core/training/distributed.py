@@ -47,7 +47,7 @@ class Distributed:
         if self.world == 1 or not tensors:
             return
         flat = torch.cat([t.reshape(-1) for t in tensors])
-        dist.all_reduce(flat)
+        self.sum_flat_(flat)
         pieces = flat.split([t.numel() for t in tensors])
         torch._foreach_copy_(list(tensors), [p.view_as(t) for p, t in zip(pieces, tensors, strict=True)])
 

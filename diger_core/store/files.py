@@ -23,6 +23,7 @@ from diger_core.errors import DigerError, holds_credentials, masked
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
 _SCHEMES = ("file", "s3", "memory")
+_HIDDEN_SCHEME = re.compile(r"(file|local):(?!//)")
 _SECRETISH = re.compile(r"(?i)(key|secret|token|password|signature|credential)[^\s,;]*\s*[=:]\s*\S+")
 
 
@@ -69,9 +70,12 @@ class Root:
     def __init__(self, url: str | Path):
         if holds_credentials(str(url)):  # refused unseen: they would end up in records and messages
             raise DigerError("the location's URL holds credentials: take them out and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
+        if not str(url).strip() or "\0" in str(url):  # an empty name would be the machine's root
+            raise DigerError(f"{str(url)!r}: not a usable location: give a directory or an s3:// URL")
         self.url = str(url).rstrip("/") or "/"
         scheme = self.url.partition("://")[0] if "://" in self.url else "file"
-        if scheme not in _SCHEMES or "::" in self.url:  # fsspec would open archives, other hosts, and one inside the other
+        # fsspec would open archives, other hosts, and one inside the other, and it cuts off `file:` and `local:` without slashes, too
+        if scheme not in _SCHEMES or "::" in self.url or _HIDDEN_SCHEME.match(self.url):
             raise DigerError(f"{self.url}: not a usable location: give a directory or an s3:// URL")
         options: dict[str, Any] = {}
         if self.url.startswith("s3://"):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _SAME = ("same-origin", "none")  # none: typed into the address bar
 _READING = ("GET", "HEAD")
+_JUDGED = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "content-type")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -23,7 +24,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 def refusal(scope: Scope) -> str | None:
     """Why a request is refused, in one line; None where it may pass."""
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    given = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+    headers, names = dict(given), [name for name, _ in given]
+    if double := next((name for name in _JUDGED if names.count(name) > 1), None):
+        return f"{double} is given more than once"
     method = "GET" if scope["type"] == "websocket" else str(scope["method"])
     host = headers.get("host", "")
     if _name(host) not in LOOPBACK:
@@ -37,7 +41,7 @@ def refusal(scope: Scope) -> str | None:
         return None
     if method not in (*_READING, "POST", "OPTIONS"):
         return f"{method[:20]} is not a method of this server"
-    if not str(scope["path"]).strip("/").startswith("graphql"):
+    if not _graphql(scope):
         return None
     if method in _READING and scope.get("query_string"):
         return "GraphQL is asked by POST: a GET changes nothing"
@@ -49,7 +53,12 @@ def refusal(scope: Scope) -> str | None:
 def _followed_link(scope: Scope, method: str, headers: dict[str, str]) -> bool:
     """A link on another site that leads here: it shows a page to the person who followed it and tells the other site nothing."""
     shown = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-    return scope["type"] == "http" and method == "GET" and shown and not str(scope["path"]).strip("/").startswith("graphql")
+    return scope["type"] == "http" and method == "GET" and shown and not _graphql(scope)
+
+
+def _graphql(scope: Scope) -> bool:
+    """Whether a path may lead to GraphQL, also below a prefix (`--path-prefix`)."""
+    return any(part.lower() == "graphql" for part in str(scope["path"]).split("/"))
 
 
 def _name(host: str) -> str:
@@ -61,7 +70,10 @@ def _name(host: str) -> str:
 
 def _place(origin: str) -> str:
     """host:port of an Origin; empty for `null`, as sandboxed pages and files have it."""
-    return urlsplit(origin).netloc.lower()
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # no address at all
+        return ""
 
 
 class Doors:

@@ -49,9 +49,10 @@ class Pipeline(dg.ConfigurableResource["Pipeline"]):
 def store_of(url: str) -> Store:
     """The store that a run of the UI names: the one that the UI was started with, or a directory of the project. DigerError for any other."""
     own = os.environ.get("DIGER_STORE", DEFAULT_STORE)
-    if url != own and ("://" in url or not _within(url)):
+    store = None if "://" in url and url != own else Store(url)  # its base, not its name, says what would be opened: `~` is a name, too
+    if store is None or (url != own and not (store.root.is_local and _within(store.root.base))):
         raise DigerError(f"pipeline.store: a run of the UI uses the store that the UI was started with ({own}), or a directory below {Path.cwd()}")
-    return Store(url)
+    return store
 
 
 def params_of(file: str | None, overrides: Sequence[str]) -> Params:
@@ -63,4 +64,7 @@ def params_of(file: str | None, overrides: Sequence[str]) -> Params:
 
 def _within(path: str) -> bool:
     """Whether a path, its links followed, lies in the working directory: the project's root."""
-    return Path(path).resolve().is_relative_to(Path.cwd().resolve())
+    try:
+        return Path(path).resolve().is_relative_to(Path.cwd().resolve())
+    except (ValueError, OSError, RuntimeError):  # a NUL byte, a name that is too long, a link to itself
+        return False

@@ -18,6 +18,12 @@ def scope(method: str = "GET", path: str = "/", query: bytes = b"", kind: str = 
     return {"type": kind, "method": method, "path": path, "query_string": query, "headers": named}
 
 
+def twice(name: str, first: str, second: str, **headers: str) -> dict[str, Any]:
+    """A request that names one header two times."""
+    given = scope("POST", "/graphql", **JSON, **headers)
+    return {**given, "headers": [*given["headers"], (name.encode(), first.encode()), (name.encode(), second.encode())]}
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -74,6 +80,12 @@ def test_the_ui_itself_and_programs_of_this_machine_pass(given):
         (scope("POST", "/report_asset_materialization/x", **HOME, origin="http://evil.example"), "Origin"),
         (scope("POST", "/report_asset_materialization/x", **HOME, sec_fetch_site="cross-site"), "another site"),
         (scope("DELETE", "/", **HOME), "method"),
+        (scope("POST", "/graphql", **HOME, **JSON, origin="http://[::1"), "Origin"),  # no address
+        (scope("GET", "/prefix/graphql", b"query=mutation{x}", **HOME), "by POST"),
+        (scope("POST", "/prefix/graphql", **HOME, **{"content-type": "text/plain"}), "Content-Type"),
+        (scope("GET", "/a/graphql", **HOME, sec_fetch_site="cross-site", sec_fetch_mode="navigate", sec_fetch_dest="document"), "another site"),
+        (twice("host", "evil.example", "127.0.0.1:3000"), "host is given more than once"),
+        (twice("origin", "http://evil.example", "http://127.0.0.1:3000", **HOME), "origin is given more than once"),
         (scope(kind="websocket", path="/graphql", host="evil.example", origin="http://evil.example"), "Host"),
         (scope(kind="websocket", path="/graphql", **HOME, origin="http://evil.example"), "Origin"),
         (scope(kind="websocket", path="/graphql", **HOME, origin="null"), "Origin"),

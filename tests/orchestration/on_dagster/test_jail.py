@@ -44,7 +44,18 @@ def test_the_store_that_the_ui_was_started_with_is_opened_wherever_it_lies(monke
     assert store_of("memory://the-ui-s-own").url == "memory://the-ui-s-own"
 
 
-@pytest.mark.parametrize("url", ["../store", "/tmp", "s3://bucket/store", "file:///etc", "memory://x"])
+@pytest.mark.parametrize("url", ["", " ", "file:/etc", "local:/etc", "file:../store", "store\0", "a::b"])
+def test_a_name_that_hides_another_place_is_refused(url):
+    with pytest.raises(DigerError, match="not a usable location"):
+        store_of(url)
+
+
+def test_a_params_file_with_a_nul_byte_is_refused():
+    with pytest.raises(DigerError, match=r"pipeline\.params_file: "):
+        params_of("fast\0.yaml", [])
+
+
+@pytest.mark.parametrize("url", ["../store", "/tmp", "~", "~/store", "s3://bucket/store", "file:///etc", "memory://x"])
 def test_other_stores_are_refused(url):
     with pytest.raises(DigerError, match=r"pipeline\.store: "):
         store_of(url)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from diger_core.errors import DigerError
 from diger_core.store.regular import require_regular
+from orchestration.validation.columns import is_text
 
 _ID_FILE_BYTES = 1 << 30  # a larger one goes into a Parquet file
 _FILES = (".txt", ".csv", ".tsv", ".parquet", ".json", ".gz")
@@ -77,6 +78,8 @@ def _column(path: Path, column: str, option: str) -> pa.Array:
 
 def cast_ids(values: pa.Array, kind: pa.DataType, option: str, source: str) -> pa.Array:
     """Text becomes a number where the catalogue's ids are numbers; a number never becomes text (leading zeros would be lost)."""
+    if not (pa.types.is_integer(values.type) or is_text(values.type)):  # a float of 17850.0 or a truth value would become an id that nobody gave
+        raise DigerError(f"{option} {source}: ids of type {values.type}: write them as integers or as text, as they are in the catalogue")
     if pa.types.is_integer(values.type) and not pa.types.is_integer(kind):
         raise DigerError(f"{option} {source}: the ids are numbers, the catalogue's are texts: store them as they are in the catalogue")
     try:

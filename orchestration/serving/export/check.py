@@ -141,7 +141,7 @@ class Export:
 
 def check(folder: Path) -> dict[str, int]:
     """{"files", "items", "golden"}: how many of each were found right. Raises Wrong."""
-    document = json.loads(_there(folder, "export.json").read_text(encoding="utf-8"))
+    document = _description(folder)
     for name, entry in document["files"].items():
         if hashlib.sha256(_there(folder, name).read_bytes()).hexdigest() != entry["sha256"]:
             raise Wrong(f"{folder / name}: its bytes are not those that were exported (SHA-256 differs): export again")
@@ -151,6 +151,20 @@ def check(folder: Path) -> dict[str, int]:
     for place, request in enumerate(golden):
         _compare(export, place, request)
     return {"files": len(document["files"]), "items": len(export.item_ids), "golden": len(golden)}
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """export.json, which says what else there is."""
+    path = _there(folder, "export.json")
+    try:
+        document = json.loads(path.read_bytes())
+        whole = all(isinstance(entry["sha256"], str) for entry in document["files"].values()) and isinstance(document["model"], dict)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise Wrong(f"{path}: damaged, it does not describe an export: export again")
+    found: dict[str, Any] = document
+    return found
 
 
 def _there(folder: Path, name: str) -> Path:

@@ -402,6 +402,11 @@ def test_ids_of_another_type_are_named(tmp_path):
     pq.write_table(pa.table({"item_id": [1, 2]}), tmp_path / "items.parquet")
     with pytest.raises(DigerError, match="the ids are numbers, the catalogue's are texts"):
         read_ids((str(tmp_path / "items.parquet"),), "item_id", pa.large_string(), "--items")
+    for odd in ([17850.0, 2.0], [True, False], [b"a", b"b"]):
+        pq.write_table(pa.table({"user_id": odd}), tmp_path / "odd.parquet")
+        for kind in (pa.int64(), pa.large_string()):
+            with pytest.raises(DigerError, match=r"odd\.parquet: ids of type .*: write them as integers or as text"):
+                read_ids((str(tmp_path / "odd.parquet"),), "user_id", kind, "--users")
     with pytest.raises(DigerError, match="has no column user_id"):
         read_ids((str(tmp_path / "items.parquet"),), "user_id", pa.int64(), "--users")
     with pytest.raises(DigerError, match="nowhere.txt: no such file"):

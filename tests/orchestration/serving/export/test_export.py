@@ -79,6 +79,13 @@ def test_a_changed_or_missing_file_is_named(folder, tmp_path, name):
         check.check(copy)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": {"model.safetensors": {}}, "model": {}}', '{"files": {}, "model": []}'])
+def test_a_damaged_description_is_named(tmp_path, text):
+    (tmp_path / "export.json").write_text(text)
+    with pytest.raises(Wrong, match=r"export\.json: damaged, it does not describe an export: export again"):
+        check.check(tmp_path)
+
+
 def resealed(folder, name, change):
     """The file changed, and the description with it, as a wrong exporter would have written them."""
     import hashlib

@@ -176,12 +176,14 @@ STAGES: tuple[Stage, ...] = (
         group="change",
         compute=Hook("orchestration.change.catalogue_diff:catalogue_diff"),
         inputs=("validated_items", "sequences", "embeddings"),
-        params=("catalogue_diff", "retraining"),
+        params=("catalogue_diff", "retraining", "evaluation"),
         kinds=("parquet", "matplotlib"),
         description=(
-            "What changed since the starting bundle (items, texts, events, vectors), and what that asks for: nothing, a cold start or a retraining."
+            "What changed since the starting bundle (items, texts, events, vectors), how far it has drifted from it and what its lists are worth on "
+            "fresh events, and what that asks for: nothing, a cold start or a retraining."
         ),
-        extra_inputs=_BASELINE,
+        version="2",
+        extra_inputs=Hook("orchestration.change.catalogue_diff:extra_inputs"),
         refuse=Hook("orchestration.change.catalogue_diff:refuse"),
         presented=Hook(_PRESENT + "catalogue_diff"),
         checks=Hook(_CHECKS + "catalogue_diff"),

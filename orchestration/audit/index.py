@@ -21,7 +21,7 @@ from diger_core.store.canonical import digest
 from diger_core.store.record import Record
 from orchestration.engine.registry import AGAIN, is_entry
 
-EARLIER = ("baseline", "champion", "anchor")  # inputs that are an earlier release
+EARLIER = ("baseline", "champion", "anchor", "released")  # inputs that are an earlier release: its bundle, or the verdict that let it serve
 _RESTORE = "restore it from a copy of the store"
 THREADS = 16  # of requests to an object store; a local disk needs none
 

@@ -62,7 +62,7 @@ def picture(chain: Chain, shown: list[Line]) -> str:
 
 
 def _column(line: Line) -> str:
-    if line.name in EARLIER and line.node.stage == "bundle":
+    if line.name in EARLIER:
         return EARLIER_COLUMN
     declared = BY_NAME.get(line.node.stage)
     return declared.group if declared is not None else OF_STAGE.get(line.node.stage, GROUPS[0])

@@ -81,7 +81,7 @@ def _spanning(chain: Chain, whole: bool) -> tuple[Edges, Edges, dict[str, int]]:
             children[id_].append((name, input_id))
             children[input_id], elsewhere[input_id] = [], []
             node = chain.nodes[input_id]
-            if node.stage == "bundle" and name in EARLIER and not whole:
+            if name in EARLIER and not whole:
                 folded[input_id] = _behind(chain, input_id)
             else:
                 path.append((input_id, iter(node.inputs)))
@@ -120,7 +120,7 @@ def text(index: Index, chain: Chain, whole: bool = False, deepest: int | None = 
             others = ", ".join(headline(n, other, short=True).replace(" ", _TOGETHER) for n, other in line.elsewhere)
             yield from wrapped(f"also from: {others}", bar)
         if line.folded:
-            option = "--all" if node.stage == "bundle" else "a larger --depth"
+            option = "--all" if line.name in EARLIER else "a larger --depth"
             yield from wrapped(f"{line.folded} nodes further back: diger why {node.hash[:SHORT]} (or {option})", bar)
 
 

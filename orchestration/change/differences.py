@@ -154,6 +154,8 @@ def decide(diff: Mapping[str, Any], config: CatalogueDiffConfig) -> tuple[Decisi
     reasons = [f"{share:.1%} {what} ({key}: {getattr(config, key):.1%})" for key, (share, what) in shares.items() if share > getattr(config, key)]
     if diff["encoder_changed"]:
         reasons.append("the encoder is another one")
+    if config.drift.action == "retrain":
+        reasons += diff["warnings"]
     if reasons:
         return "retrain", reasons
     if items["added"]:

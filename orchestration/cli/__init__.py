@@ -29,6 +29,7 @@ _GROUPS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     "Look": (
         ("report", "orchestration.cli.report", "report", "Show a report with its costs, or compare two."),
         ("ui", "orchestration.cli.ui", "ui", "Open runs, results and reports in the browser."),
+        ("drift", "orchestration.cli.drift", "drift", "Show what new events say of the champion, with limits."),
         ("lookup", "orchestration.cli.lookup", "lookup", "Find an item's semantic ID, or the item of an ID."),
         ("similar", "orchestration.cli.similar", "similar", "Show items like an item, or export them for all."),
         ("ids", "orchestration.cli.ids", "ids", "Compare tables of semantic IDs."),

@@ -43,6 +43,12 @@ def _ids_mean_the_same(artefact: Artefact) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=not refused, check_name="ids_mean_the_same", severity=_ERROR, description=told)
 
 
+def _within_limits(artefact: Artefact) -> dg.AssetCheckResult:
+    passed = int(artefact.facts["drift_warnings"])
+    told = f"Fresh events and the champion: {artefact.facts['drift']}."
+    return dg.AssetCheckResult(passed=not passed, check_name="drift", severity=_WARN, description=told, metadata={"limits_passed": passed})
+
+
 def _gate_accepts(artefact: Artefact) -> dg.AssetCheckResult:
     said = str(artefact.facts.get("gate", "the report was made without a gate"))
     passed = artefact.facts.get("gate_verdict") == "accept"
@@ -72,6 +78,19 @@ class Signal:
 
     def results(self, stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]:
         return [self.result(artefact)]
+
+
+class Signals:
+    """Several signals of one stage."""
+
+    def __init__(self, *signals: Signal) -> None:
+        self.signals, self.told = signals, any(signal.told for signal in signals)
+
+    def specs(self, stage: Stage) -> list[dg.AssetCheckSpec]:
+        return [spec for signal in self.signals for spec in signal.specs(stage)]
+
+    def results(self, stage: Stage, artefact: Artefact) -> list[dg.AssetCheckResult]:
+        return [result for signal in self.signals for result in signal.results(stage, artefact)]
 
 
 class GateRules:
@@ -151,9 +170,10 @@ def validated() -> Validated:
     return Validated()
 
 
-def catalogue_diff() -> Signal:
-    text = "Item ids mean the items that they meant in the starting bundle; else nothing is taken over."
-    return Signal("ids_mean_the_same", text, _ids_mean_the_same, told=True)
+def catalogue_diff() -> Signals:
+    ids = "Item ids mean the items that they meant in the starting bundle; else nothing is taken over."
+    drift = "What fresh events say of the champion is within the limits of `catalogue_diff.drift`: volume, new items, lists and more."
+    return Signals(Signal("ids_mean_the_same", ids, _ids_mean_the_same, told=True), Signal("drift", drift, _within_limits))
 
 
 def trained() -> Signal:

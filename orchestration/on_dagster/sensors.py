@@ -6,6 +6,7 @@ A sensor's run key is what the run works on, never a tick's time. What one step 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -157,8 +158,13 @@ def _after_arrival(context: dg.RunStatusSensorContext, config: ArrivalConfig, sn
         notify(Trouble(context.dagster_run.job_name, snapshot, diff.stage, message, context.dagster_run.run_id), config.notify, context.log.error)
         return dg.SkipReason(f"{snapshot}: refused: {message}")
     context.log.info(f"{snapshot}: {decision}: {reason}")
+    drift = f"drift: {diff.facts['drift']}" if diff.facts["drift_warnings"] else ""
+    if drift:
+        context.log.warning(f"{snapshot}: {drift}")
     job = {"retrain": retrain.name, "cold_start": assign_new_items.name}.get(decision)
-    return _launch(context.dagster_run, job, snapshot, diff.hash) if job else dg.SkipReason(f"{snapshot}: nothing to do: {reason}")
+    if job is None:
+        return dg.SkipReason(f"{snapshot}: nothing to do: {'; '.join(filter(None, (reason, drift)))}")
+    return _launch(context.dagster_run, job, snapshot, diff.hash, {"diger/reason": reason, **({"diger/drift": drift} if drift else {})})
 
 
 def _after_retraining(context: dg.RunStatusSensorContext, config: ArrivalConfig, snapshot: str) -> dg.RunRequest | dg.SkipReason:
@@ -175,10 +181,10 @@ def _after_retraining(context: dg.RunStatusSensorContext, config: ArrivalConfig,
     return _launch(context.dagster_run, gate_and_release.name, snapshot, judged.hash)
 
 
-def _launch(run: dg.DagsterRun, job: str, snapshot: str, decided_by: str) -> dg.RunRequest:
-    """One run for one snapshot and one decision, under the parameters of the run that decided."""
+def _launch(run: dg.DagsterRun, job: str, snapshot: str, decided_by: str, why: Mapping[str, str] | None = None) -> dg.RunRequest:
+    """One run for one snapshot and one decision, under the parameters of the run that decided. `why`: tags that say so in the UI."""
     kept = {name: run.run_config[name] for name in ("resources",) if name in run.run_config}
-    tags = {"diger/decided_by": decided_by}
+    tags = {"diger/decided_by": decided_by, **(why or {})}
     return dg.RunRequest(run_key=f"{job}:{snapshot}:{decided_by}", job_name=job, partition_key=snapshot, run_config=kept, tags=tags)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import ClassVar, Literal
 
@@ -82,6 +82,32 @@ class SequencesConfig:
 
 
 @dataclass(frozen=True)
+class DriftConfig:
+    """When a snapshot's fresh events, those newer than the champion's newest, are worth a warning. The window before them is as long."""
+
+    __pydantic_config__: ClassVar = STRICT
+    action: Literal["warn", "retrain"] = "warn"  # what a figure outside its limits asks for: a warning in the log and the UI, or a retraining
+    min_events: int = 100  # fresh events; of fewer, only the vectors are judged
+    min_volume: float = 0.5  # fresh events over those of the window before
+    max_volume: float = 2.0  # likewise
+    max_new_items: float = 0.2  # share of the fresh events that are on items which the champion lacks
+    max_concentration_rise: float = 0.1  # of the Gini coefficient of the events over the items
+    min_coverage_ratio: float = 0.8  # share of the items with an event, over that of the window before
+    min_code_usage_ratio: float = 0.8  # perplexity of the first codes of the events' items, over that of the window before
+    max_embedding_drift: float = 0.05  # 1 - mean cosine between the old and the new vectors of common items
+    max_list_decay: float = 0.1  # share of its NDCG@10 at the release that the champion's lists lost on fresh events, where the loss is real
+    list_users: int = 2000  # users whose lists are judged, at most, drawn by a fixed seed; 0: none
+
+    def __post_init__(self) -> None:
+        for key in (
+            "min_events", "min_volume", "max_new_items", "max_concentration_rise", "min_coverage_ratio", "min_code_usage_ratio",
+            "max_embedding_drift", "max_list_decay", "list_users",
+        ):  # fmt: skip
+            check(getattr(self, key) >= 0, key, getattr(self, key), "at least 0")
+        check(self.max_volume >= self.min_volume, "max_volume", self.max_volume, f"at least min_volume, {self.min_volume}")
+
+
+@dataclass(frozen=True)
 class CatalogueDiffConfig:
     """Stage `catalogue_diff`: when a retraining is worth its cost. Shares of the starting bundle's items or events; each decides alone."""
 
@@ -93,6 +119,7 @@ class CatalogueDiffConfig:
     retrain_drift: float = 0.05  # 1 - mean cosine between the old and the new vectors of common items
     remapped: float = 0.5  # ids count as re-mapped where more than this share of the items stands under other ids than before
     allow_remap: bool = False  # continue although the ids look re-mapped
+    drift: DriftConfig = field(default_factory=DriftConfig)  # limits of what fresh events say of the champion
 
     def __post_init__(self) -> None:
         for key in ("retrain_events", "retrain_added", "retrain_removed", "retrain_changed", "retrain_drift", "remapped"):

@@ -112,6 +112,7 @@ class ReleaseWorld:
             out.tensors("sequences.safetensors", seq.to_tensors())
             out.table("items.parquet", item_table, sort_by=("item_index",))
             out.table("users.parquet", user_table, sort_by=("user_index",))
+            out.facts.update(events=len(seq.events_E), users=seq.users)
 
         def write_embeddings(out: Any) -> None:
             columns = {"item_index": item_table["item_index"], "item_id": item_table["item_id"], "text_hash": item_table["item_id"]}

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from orchestration.champion import log
 from orchestration.engine.registry import register
-from tests.support.retraining_world import FIRST, LENIENT, RENAMED, SECOND, SMALL, RetrainingWorld, shop
+from tests.support.retraining_world import FIRST, LENIENT, RENAMED, SECOND, SMALL, TO_BUNDLE, RetrainingWorld, shop
 from tests.support.snapshot_material import write
 
 
@@ -28,7 +29,8 @@ def world(folder: Path) -> None:
     try:
         made = RetrainingWorld(Path())
         drop("monday", *shop(FIRST, 60))
-        made.release(made.run(register(made.store, "incoming/monday"), **changes))
+        results = made.run(register(made.store, "incoming/monday"), (*TO_BUNDLE, "gate"), **changes)
+        log.promote(made.store, results["bundle"].artefact.hash, "the first one")
     finally:
         os.chdir(before)
     events, items = shop(SECOND, 70, 9, RENAMED)

@@ -70,12 +70,12 @@ def test_the_champions_chain_ends_at_the_registered_bytes_and_holds_the_verdict(
     assert found.problems == []
 
 
-def test_a_node_is_shown_once_and_an_earlier_bundle_is_folded_unless_asked_for(index, audit_world):
+def test_a_node_is_shown_once_and_an_earlier_release_is_folded_unless_asked_for(index, audit_world):
     found = follow(index, "champion")
     whole = list(tree.lines(found, whole=True))
     assert sorted(line.node.id for line in whole) == sorted(found.nodes)
     folded = [line for line in tree.lines(found) if line.folded]
-    assert [line.node.hash for line in folded] == [audit_world.runs[0]["bundle"]]
+    assert [line.node.hash for line in folded] == [audit_world.runs[0][stage] for stage in ("bundle", "gate")]  # and the verdict that let it serve
     assert audit_world.runs[0]["joint_model"] not in {line.node.hash for line in tree.lines(found)}
 
 

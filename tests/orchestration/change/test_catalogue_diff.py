@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diger_core.errors import DigerError
+from orchestration.champion import log
 from orchestration.change.catalogue_diff import refuse
 from orchestration.change.differences import changed_columns, changed_items, decide, drift, remapped
-from orchestration.params.data import CatalogueDiffConfig
-from tests.support.retraining_world import FIRST, UNTIL_EMBEDDINGS, RetrainingWorld, shop
+from orchestration.change.drift_history import rows
+from orchestration.cli import main
+from orchestration.params.data import CatalogueDiffConfig, DriftConfig
+from tests.support.retraining_world import FIRST, RENAMED, SECOND, UNTIL_EMBEDDINGS, RetrainingWorld, shop
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 CONFIG = CatalogueDiffConfig()
 
 
@@ -79,7 +86,7 @@ def diff(**changes):
     counts = {"old": 100, "new": 100, "added": 0, "removed": 0, "changed": 0, "same": 100} | changes.pop("items", {})
     return {
         "baseline": "b", "items": counts, "events": {"old": 1000, "new": 1000}, "drift": {"cosine_mean": 1.0}, "encoder_changed": False,
-        "remapped": None, **changes,
+        "remapped": None, "warnings": [], **changes,
     }  # fmt: skip
 
 
@@ -96,12 +103,18 @@ def diff(**changes):
         ({"drift": {"cosine_mean": 0.9}}, "retrain", "mean distance"),
         ({"encoder_changed": True}, "retrain", "encoder"),
         ({"baseline": None}, "retrain", "first training"),
+        ({"warnings": ["coverage fell"]}, "nothing", "no item is new"),
     ],
 )
 def test_the_decision_follows_the_thresholds_and_says_why(changes, decision, reason):
     found, reasons = decide(diff(**changes), CONFIG)
     assert found == decision
     assert reason in "; ".join(reasons)
+
+
+def test_a_passed_limit_of_drift_asks_for_a_retraining_where_that_is_its_action():
+    told = diff(warnings=["coverage fell from 90.0% to 40.0%"])
+    assert decide(told, CatalogueDiffConfig(drift=DriftConfig(action="retrain"))) == ("retrain", told["warnings"])
 
 
 def test_drift_of_equal_turned_and_shifted_vectors():
@@ -140,6 +153,8 @@ def test_the_second_snapshot_asks_for_a_retraining_and_shows_why(world):
     assert (found["items"]["added"], found["items"]["removed"], found["items"]["changed"]) == (6, 1, 1)
     assert found["columns"]["changed"] == {"title": 1}
     assert found["users"]["added"] == 10
+    assert (found["figures"]["fresh_events"], found["figures"]["list_users"]) == (80, 70)
+    assert found["figures"]["list_ndcg_10_at_release"] is None  # it was promoted by hand, without a verdict
     assert artefact.facts["decision"] == "retrain"
     assert "more events" in artefact.facts["reason"]
     rows = {row["item_id"]: row for row in artefact.table("items.parquet").to_pylist()}
@@ -159,6 +174,47 @@ def test_one_new_item_asks_for_a_cold_start_only(world):
     _, catalogue = shop(range(61), 60)
     more = run(world, world.snapshot("one-more", events, catalogue))
     assert more["catalogue_diff"].artefact.facts["decision"] == "cold_start"
+
+
+def test_drift_is_told_over_the_snapshots_by_the_limits_of_now(world, capsys):
+    run(world, world.second())
+    more = run(world, world.snapshot("more", *shop(SECOND, 80, 12, RENAMED)))["catalogue_diff"].artefact
+    unseen = world.snapshot("unseen", *shop(SECOND, 81, 13, RENAMED))
+    events, catalogue = shop(FIRST, 60)
+    run(world, world.snapshot("stale", pa.concat_tables([events, events.slice(0, 4)]), catalogue))
+    main(["drift", "--store", world.store.url, "--json", "--set", "catalogue_diff.drift.max_new_items=0.05"])
+    found = json.loads(capsys.readouterr().out)
+    by_name = {row["snapshot"].rsplit("-", 1)[0]: row for row in found["snapshots"]}
+    assert by_name["more"]["figures"] == more.json("diff.json")["figures"]
+    assert by_name["more"]["champion"] == log.current(world.store).bundle
+    assert list(by_name["more"]["passed"]) == ["new_item_share"]  # by the stage's own limits it passed none
+    assert more.facts["drift"] == "within its limits"
+    assert "(max_new_items: 5.0%)" in by_name["more"]["said"]
+    assert by_name["first"]["said"] == "not measured: there was no champion to compare with"
+    assert by_name["second"]["said"] == "80 fresh events are too few to judge by (min_events: 100)"
+    assert by_name["unseen"]["said"] == f"not compared yet: diger run --snapshot {unseen.url} --until catalogue_diff"
+    assert by_name["stale"]["said"] == "no event is newer than the champion's newest"
+    main(["drift", "--store", world.store.url, "--last", "3", "--set", "catalogue_diff.drift.max_new_items=0.05"])
+    table = capsys.readouterr().out
+    assert "first-" not in table
+    row = next(line for line in table.splitlines() if "more-" in line)
+    assert [cell.strip() for cell in row.split("│")[2:5]] == ["340", "×1.00", "9.7% !"]
+    assert [cell.strip() for cell in next(line for line in table.splitlines() if "limit" in line).split("│")[2:5]] == ["≥ 100", "×0.50-2.00", "5.0%"]
+
+
+def test_drift_says_what_is_missing_before_there_is_anything_to_compare(world, tmp_path):
+    bare = RetrainingWorld(tmp_path)
+    with pytest.raises(DigerError, match="no snapshot is registered: diger run"):
+        rows(bare.store, DriftConfig(), 10)
+    only = bare.first()
+    with pytest.raises(DigerError, match="there is no champion yet: run the flow"):
+        rows(bare.store, DriftConfig(), 10)
+    shutil.copytree(f"{world.store.url}/champion", f"{bare.store.url}/champion")
+    with pytest.raises(DigerError, match=f"{only.key} is the only snapshot, and the champion was made from it"):
+        rows(bare.store, DriftConfig(), 10)
+    second = bare.second()
+    with pytest.raises(DigerError, match=f"none of 2 snapshots was compared with a champion: diger run --snapshot {second.url}"):
+        rows(bare.store, DriftConfig(), 10)
 
 
 def test_a_catalogue_that_shrinks_by_a_third_says_so(world):

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -25,6 +26,7 @@ from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
 from orchestration.engine.registry import registered
 from orchestration.on_dagster.notify import Trouble, notify
+from orchestration.on_dagster.sensors import next_step
 from orchestration.params.arrival import ArrivalConfig, NotifyConfig
 from orchestration.params.load import build_params, load_params
 from orchestration.snapshot.arrival import CONTENTS, accepted, look, newest_event, scan
@@ -96,8 +98,6 @@ class Dagster:
         return defs.resolve_job_def(job).execute_in_process(partition_key=key, instance=self.instance, raise_on_error=False)
 
     def after(self, result: dg.ExecuteInProcessResult) -> dg.RunRequest | dg.SkipReason:
-        from orchestration.on_dagster.sensors import next_step
-
         return next_step(self._context("next_step", result, dg.DagsterEventType.RUN_SUCCESS))
 
     def told(self, result: dg.ExecuteInProcessResult) -> Trouble:
@@ -449,6 +449,33 @@ def test_the_diff_decides_between_retraining_cold_start_and_nothing_and_refuses_
     assert "refused: catalogue_diff: " in found["remapped"].skip_message
     assert [(told.snapshot.rsplit("-", 1)[0], told.stage) for told in sent] == [("remapped", "catalogue_diff")]
     assert "catalogue_diff.allow_remap=true" in sent[0].message
+    assert "31.2% more events" in found["more"].tags["diger/reason"]
+
+
+@pytest.mark.parametrize(
+    ("decision", "warnings", "job", "tags"),
+    [
+        ("retrain", 1, "retrain", {"diger/reason": "coverage fell", "diger/drift": "drift: coverage fell"}),
+        ("cold_start", 0, "assign_new_items", {"diger/reason": "coverage fell"}),
+        ("nothing", 1, None, "s: nothing to do: coverage fell; drift: coverage fell"),
+        ("nothing", 0, None, "s: nothing to do: coverage fell"),
+    ],
+)
+def test_a_run_that_the_sensor_asks_for_says_why_and_passed_limits_are_logged(monkeypatch, decision, warnings, job, tags):
+    facts = {"decision": decision, "reason": "coverage fell", "refused": False, "drift_warnings": warnings, "drift": "coverage fell"}
+    diff = SimpleNamespace(facts=facts, hash="d" * 64, stage="catalogue_diff")
+    monkeypatch.setattr("orchestration.on_dagster.sensors.made", lambda *_: diff)
+    said: list[str] = []
+    run = dg.DagsterRun(job_name="arrival", run_id=str(uuid.uuid4()), tags={"dagster/partition": "s"})
+    log = SimpleNamespace(info=lambda _: None, warning=said.append)
+    asked = next_step(SimpleNamespace(dagster_run=run, log=log))
+    assert said == (["s: drift: coverage fell"] if warnings else [])
+    if job is None:
+        assert asked.skip_message == tags
+    else:
+        assert asked.job_name == job
+        assert tags.items() <= asked.tags.items()
+        assert ("diger/drift" in asked.tags) == bool(warnings)
 
 
 def test_a_catalogue_that_lost_30_percent_of_its_items_is_refused_and_the_failure_names_it(dagster, place):

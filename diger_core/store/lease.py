@@ -214,10 +214,13 @@ def _read_all(root: Root) -> list[Lease]:
             continue
         try:
             document: _Document = json.loads(root.read(SECTION, file))
-            found.append(Lease(file.removesuffix(".json"), **document))
+            lease = Lease(file.removesuffix(".json"), **document)
+            datetime.fromisoformat(lease.since)
+            int(lease.owner["pid"])
+            found.append(lease)
         except DigerError:
             if root.exists(SECTION, file):
                 raise
-        except (ValueError, TypeError):  # cut short by a power loss, which ended its owner, too
+        except (ValueError, TypeError, KeyError):  # cut short by a power loss, which ended its owner, too
             _remove(root, file.removesuffix(".json"))
     return found

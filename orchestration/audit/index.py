@@ -261,7 +261,9 @@ class Index:
         known: dict[str, Made] = {}
         with contextlib.suppress(OSError), open(self._cache_file, "rb") as f:
             for line in f:
-                with contextlib.suppress(ValueError, TypeError):  # cut short by a crash, or of another version: that record is read again
+                with contextlib.suppress(
+                    ValueError, TypeError, RecursionError
+                ):  # cut short by a crash, or of another version: that record is read again
                     made = Made(*json.loads(line))
                     known[made.path] = made
         return known

@@ -127,7 +127,7 @@ class Journal:
         self._done: dict[str, str] = {}
         if path.exists():
             self.at = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-            lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+            lines = [line.split() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
             self._done = {words[0]: words[1] for words in lines if len(words) == 2}  # a line cut short by a crash counts for nothing
         self._marks: dict[str, str] = {}
         self._file = open(path, "a", encoding="ascii", buffering=1)  # noqa: SIM115

@@ -55,7 +55,7 @@ class Shards:
             data = self.root.read(*self.prefix, _name(shard))
         except (ValueError, DigerError):
             return None
-        return entry if hashlib.sha256(data).hexdigest() == entry.get("sha256") else None
+        return entry if isinstance(entry, dict) and hashlib.sha256(data).hexdigest() == entry.get("sha256") else None
 
     def write(self, shard: int, rows: pa.Table) -> dict[str, Any]:
         """Stores a shard, in place of one that is damaged or cut off."""

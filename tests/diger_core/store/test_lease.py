@@ -187,6 +187,11 @@ def test_a_lease_renews_itself_and_does_not_come_back_once_taken_over(root, monk
 def test_a_lease_cut_short_by_a_power_loss_holds_nothing(root):
     root.create(b"", "leases", "gc-0.json")
     root.create(b'{"kind": "gc"}', "leases", "gc-1.json")
+    rest = b'"what": "gc", "who": "ann", "renewed": 0'
+    for number, more in enumerate(
+        (b'"owner": null, "since": "2026-01-01"', b'"owner": {}, "since": "2026-01-01"', b'"owner": {"pid": 1}, "since": ""')
+    ):
+        root.create(b'{"kind": "gc", ' + more + b", " + rest + b"}", "leases", f"gc-{number + 2}.json")
     with lease.hold(root, "stage", "work", wait=0):
         pass
 

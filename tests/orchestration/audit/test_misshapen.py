@@ -11,7 +11,7 @@ import pytest
 from diger_core.errors import Damaged
 from diger_core.store.artefacts import Store
 from orchestration.audit.index import Index
-from orchestration.audit.verify import verify_store
+from orchestration.audit.verify import Journal, verify_store
 from orchestration.engine.registry import lookup, readable
 
 ENTRY: dict[str, Any] = {
@@ -73,3 +73,14 @@ def test_a_misshapen_champion_entry_is_named(store: Store, text: str) -> None:
     write(store, text, "champion", "000001.json")
     with pytest.raises(Damaged, match=r"champion/000001\.json"):
         _ = Index(store, cached=False).releases
+
+
+def test_scratch_files_that_were_damaged_are_no_evidence_and_no_fault(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "journal").write_bytes(b"\xff\x00 \xfe\n")
+    assert Journal(tmp_path / "journal").untouched(Index(store, cached=False)) == set()
+    monkeypatch.setenv("DIGER_CACHE", str(tmp_path / "cache"))
+    write(store, json.dumps({"artefact": "a", "number": 1, "inputs": {}}), "records", "tokenizer", "0" * 64, "000001.json")
+    assert len(Index(store).made) == 1
+    (cache,) = (tmp_path / "cache" / "records").iterdir()
+    cache.write_bytes(DEEP.encode() + b"\n\xff\n[[], 1]\n")
+    assert [made.artefact for made in Index(store).made] == ["a"]

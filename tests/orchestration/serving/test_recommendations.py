@@ -319,13 +319,16 @@ def test_finished_shards_are_kept_and_damaged_ones_made_again(world, made, tmp_p
     assert found["reused_shards"] == 1
     assert (folder / "part-00000.parquet").stat().st_mtime_ns == first
     assert rows.equals(whole)
-    for fault in ("flipped", "gone", "unfinished"):
+    for fault in ("flipped", "gone", "unfinished", "misshapen"):
         path = folder / "part-00001.parquet"
         if fault == "flipped":
             path.chmod(0o644)
             path.write_bytes(path.read_bytes()[:-1] + b"?")
         elif fault == "gone":
             path.unlink()
+        elif fault == "misshapen":
+            (folder / "part-00001.json").chmod(0o644)
+            (folder / "part-00001.json").write_text("[]")
         else:
             (folder / "part-00001.json").unlink()
         calls.clear()

@@ -99,3 +99,11 @@ def test_the_reading_order_of_the_core_names_files_that_exist():
 def test_every_package_says_what_it_holds():
     packages = [path for root in ("diger_core", "orchestration", "assets", "benchmarks") for path in (PROJECT / root).rglob("__init__.py")]
     assert {path.parent.name for path in packages if not path.read_text(encoding="utf-8").startswith('"""')} == set()
+
+
+def test_every_rule_of_the_gate_stands_in_the_table_of_refusals():
+    from orchestration.verdict.report.gate import RULES
+
+    page = (PROJECT / "docs" / "retraining.md").read_text(encoding="utf-8")
+    table = page.partition("## What a refusal means")[2].partition("\n## ")[0]
+    assert [title for title in RULES.values() if title not in table] == []

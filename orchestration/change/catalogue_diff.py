@@ -121,7 +121,7 @@ def _figures(run: StageRun, bundle: Bundle, old: dict[str, Artefact], cosine: fl
     lists = fresh_lists(bundle, own, seq, item_ids, verdict, run.params.evaluation, run.params.catalogue_diff.drift.list_users)
     place_N = index_of(item_ids, bundle.item_ids)
     code_N = np.where(place_N >= 0, bundle.table.codes_NM.numpy()[place_N, 0], -1).astype(np.int64)
-    newest, codes = bundle.document["last_event"], int(bundle.model.config["codes"])
+    newest, codes = bundle.document.get("last_event"), int(bundle.model.config["codes"])
     return figures(seq.events_E, seq.timestamps_E, newest, code_N, codes, cosine, lists)
 
 

@@ -57,7 +57,7 @@ def fresh_lists(
 ) -> Lists:
     """own: sequences, neighbours and validated_items that the bundle was made from; seq, item_ids: the snapshot's. verdict: that of the bundle's
     release, None where it has none. ranking: beams, batch size and whether seen items leave the lists, as the gate judges."""
-    newest = bundle.document["last_event"]
+    newest = bundle.document.get("last_event")
     if newest is None or seq.timestamps_E is None or not users:
         return UNJUDGED
     users_T, end_T = fresh_targets(seq, newest, users)

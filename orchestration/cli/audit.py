@@ -82,4 +82,4 @@ def verify(content: bool, again: bool, as_json: bool, store: str) -> None:
     if outcome.faults:
         sys.exit(1)
     if not as_json:
-        next_steps(store, ("diger reproduce champion", "build it again from its data and code, and compare"))
+        next_steps(store, ("diger reproduce champion", "build it again, and compare"))

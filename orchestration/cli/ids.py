@@ -105,7 +105,7 @@ def diff(old: str, new: str, limit: int, out: str | None, store: str, as_json: b
         return
     _show_diff(report, old, new, weighed=traffic is not None)
     if out is None and report["counts"]["moved"]:
-        next_steps(store, (f"diger ids diff {shlex.quote(old)} {shlex.quote(new)} --migration FILE", "every item's old and new ID, as Parquet"))
+        next_steps(store, (f"diger ids diff {shlex.quote(old)} {shlex.quote(new)} --migration FILE", "old and new IDs"))
 
 
 def _show_diff(report: dict[str, Any], old: str, new: str, weighed: bool) -> None:

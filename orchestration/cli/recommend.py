@@ -178,8 +178,8 @@ def show(document: dict[str, Any], source: Source) -> None:
     first = next((row["item_id"] for each in document["lists"] for row in each["items"]), None)
     if first is not None:
         of = of_snapshot(source.given)
-        like = (f"diger similar {shlex.quote(str(first))}{of}", "items like the first one")
-        next_steps(source.store_url, like, (f"diger recommend --out DIR{of}", "the lists of all users, as Parquet"))
+        like = (f"diger similar {shlex.quote(str(first))}{of}", "items like it")
+        next_steps(source.store_url, like, (f"diger recommend --out DIR{of}", "all users"))
 
 
 def show_written(document: dict[str, Any], out: str, store_url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,10 +92,11 @@ def _tell(found: dict[str, Any]) -> None:
         print_table(f"Lists of A {found['a'][:12]} and B {found['b'][:12]}, each on its own users", ["", "A", "B"], rows)
         print("A and B are of different data" if found["other_data"] else "The ranks of a side were not stored, or the two share too few users")
     else:
-        print(found["headline"])
+        print(textwrap.fill(found["headline"], 80, break_long_words=False, break_on_hyphens=False))
         rows = [[row["name"], f"{row['users']:,}", _interval(row)] for row in found["where"]]
         print_table(f"Lists, B {found['b'][:12]} minus A {found['a'][:12]}", ["targets", "users", "NDCG@10 (95% interval)"], rows)
-    print(f"{len(found['params'])} parameters differ" + (": " + ", ".join(key for key, *_ in found["params"][:6]) if found["params"] else ""))
+    named = ": " + ", ".join(key for key, *_ in found["params"][:6]) if found["params"] else ""
+    print(textwrap.fill(f"{len(found['params'])} parameters differ{named}", 80, subsequent_indent="  ", break_long_words=False))
 
 
 def _interval(row: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ def similar(items: tuple[str, ...], k: int, kind: str, everything: bool, out: Pa
     if not as_json:
         of = of_snapshot(source.given)
         item = (f"diger lookup --item {shlex.quote(named[0])}{of}", "its semantic ID")
-        next_steps(source.store_url, item, (f"diger similar --all --out FILE{of}", "the whole catalogue's"))
+        next_steps(source.store_url, item, (f"diger similar --all --out FILE{of}", "of all"))
 
 
 def _meant(store: Store, opened: SimilarItems, item: str) -> str:

@@ -30,7 +30,8 @@ def release(run: StageRun) -> None:
     if verdict["candidate"] != bundle.hash:
         raise DigerError(f"release: the verdict is about bundle {verdict['candidate'][:12]}, not {bundle.hash[:12]}: run gate again")
     if verdict["verdict"] != "accept":
-        stays = f"champion {verdict['champion'][:12]} stays" if verdict["champion"] else "nothing serves yet"
+        entry = current(run.store)
+        stays = f"champion {entry.bundle[:12]} stays" if entry else "nothing serves yet"
         raise Refused(f"release: the gate did not accept bundle {bundle.hash[:12]}, {stays}: {summary(verdict)}")
     entry = current(run.store)
     if entry is None or entry.bundle != bundle.hash:

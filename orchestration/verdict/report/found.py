@@ -62,12 +62,10 @@ class Found:
 
     @cached_property
     def released(self) -> int | None:
-        """The number of the log's entry that released the judged bundle; None where none did."""
-        gate = self.material.gate
-        entries = (
-            [] if gate is None else [entry.number for entry in self.index.releases if entry.bundle == gate["candidate"] and entry.action == "release"]
-        )
-        return entries[0] if entries else None
+        """The number of the log's entry that released the judged bundle by this verdict; None where none did."""
+        gate = self.made.inputs.get("gate")
+        entries = (entry.number for entry in self.index.releases if gate is not None and entry.verdict == gate and entry.action == "release")
+        return next(entries, None)
 
     @cached_property
     def previous(self) -> Made | None:
@@ -141,8 +139,9 @@ def find_report(index: Index, text: str) -> Found:
     if thing.kind == "snapshot":
         fitting = [made for made in reports if made.snapshot == thing.value]
     elif thing.kind == "release":
-        bundle = next(entry.bundle for entry in index.releases if str(entry.number) == thing.value)
-        fitting = [made for made in reports if judged(index, made) == bundle]
+        entry = next(entry for entry in index.releases if str(entry.number) == thing.value)
+        fitting = [made for made in reports if judged(index, made) == entry.bundle]
+        fitting = [made for made in fitting if made.inputs.get("gate") == entry.verdict] or fitting  # its gate may have judged again since
     else:
         own = [made for made in reports if made.artefact == thing.value]
         fitting = own or [made for made in reports if thing.value in _behind(index, made)]

@@ -62,7 +62,7 @@ def refusal(verdict: GateVerdict) -> str:
 
 def after_refusal(verdict: GateVerdict) -> str:
     """What serves after a refusal."""
-    return f"Champion {verdict['champion'][:12]} stays." if verdict["champion"] else "Nothing serves yet."
+    return "What served before still serves." if verdict["champion"] else "Nothing serves yet."
 
 
 def overall(verdict: GateVerdict) -> Comparison | None:

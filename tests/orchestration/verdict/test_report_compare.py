@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -182,6 +183,20 @@ def test_two_bundles_lead_to_their_own_reports(tmp_path):
     assert summary(second, first)["headline"] is None
     assert second.previous.artefact == first.hash
     assert first.previous is None
+
+
+def test_a_verdict_of_later_that_refuses_the_champion_is_not_its_report(tmp_path):
+    """The same bundle was judged again by a stricter gate: what was released is told by the verdict that released it."""
+    store, inputs, hashes, gates = Store(tmp_path / "store"), fake_inputs(tmp_path / "store", items=60, users=40), [], []
+    for place, refused in enumerate((None, "coverage")):
+        with store.writer("gate") as out:
+            out.json("verdict.json", {**fake_verdict((0.01, 0.002, 0.018), refused=refused), "candidate": "a" * 64, "champion": None})
+            gates.append(store.publish(out))
+        hashes.append(publish_run(store, "s", {**inputs, "gate": gates[-1]}, place + 3, f"2026-01-0{place + 1}2"))
+    index = Index(store, cached=False)
+    index.__dict__["releases"] = [SimpleNamespace(number=1, bundle="a" * 64, verdict=gates[0].hash, action="release")]
+    assert find_report(index, "champion").hash == hashes[0]
+    assert [find_report(index, hash_).released for hash_ in hashes] == [1, None]
 
 
 def test_the_page_is_whole_self_contained_and_without_users(world):

@@ -30,6 +30,7 @@ STYLE = """
 .lineage .bad rect { stroke: var(--worse); stroke-width: 2; }
 .lineage path { fill: none; stroke: var(--grey); stroke-opacity: .28; }
 .lineage path.main { stroke: var(--link); stroke-opacity: .8; stroke-width: 1.5; }
+@media print { .lineage svg { width: 100%; height: auto; } }
 """
 
 

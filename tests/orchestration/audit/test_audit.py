@@ -114,6 +114,7 @@ def test_the_pictures_style_is_its_own_so_that_it_scrolls_on_a_phone(index):
         resources.files("orchestration.verdict.report"),
     )
     assert f".{of_picture} " in STYLE
+    assert f"@media print {{ .{of_picture} svg {{ width: 100%" in STYLE, "paper does not scroll"
     assert f".{of_picture}" not in (of_page / "style.css").read_text()
 
 

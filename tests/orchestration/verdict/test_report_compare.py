@@ -216,10 +216,12 @@ def test_the_page_is_whole_self_contained_and_without_users(world):
     assert json.dumps(summary(a, b))
 
 
-def test_hashes_have_twelve_digits_as_in_the_terminal(world):
+def test_hashes_have_twelve_digits_and_folded_sections_are_not_printed(world):
     store, hashes, _ = world
     index = Index(store, cached=False)
     made = compare_page(*(find_report(index, hash_) for hash_ in hashes))
+    folded = re.findall(r'<section id="(\w+)" class="screen"', made)
+    assert folded == ["metrics", "usage", "cost"], "on paper a section that is all folded would be a bare heading"
     assert {len(found) for found in re.findall(r'class="hash">([0-9a-f]+)<', made)} <= {8, 12}  # 8: a commit
 
 

@@ -62,16 +62,17 @@ def restore(state: TrainingState, checkpoint: Checkpoint, item_ids: pa.Array) ->
         raise DigerError(f"{where}: its tensors do not fit this model ({str(error).splitlines()[0]})") from error
     state.optimisation.load_state(tensors["optimizer"])
     state.schedule = {name: value.to(state.device) for name, value in tensors["schedule"].items()}
-    state.table = _table(tensors["table"])
-    if assignment_hash(item_ids, state.table) != document["assignment_hash"]:
+    table = _table(tensors["table"], torch.device("cpu"))
+    if assignment_hash(item_ids, table) != document["assignment_hash"]:
         raise DigerError(f"{where}: its ID table does not belong to these items; resume with the catalogue it was written for")
+    state.table = _table(tensors["table"], state.device)  # beside the tables that later epochs make there
     state.sums.copy_(tensors["table"]["sums"])
     state.usage = list(tensors["table"]["usage"].cpu())
     best = {
         part: {name.removeprefix(f"{part}."): value.to(state.device) for name, value in tensors["best"].items() if name.startswith(f"{part}.")}
         for part in ("recommender", "tokenizer")
     }
-    state.best = Best(best["recommender"], best["tokenizer"], _table(tensors["best"]), document["best"]["epoch"], document["best"]["ndcg"])
+    state.best = Best(best["recommender"], best["tokenizer"], _table(tensors["best"], state.device), document["best"]["epoch"], document["best"]["ndcg"])
     state.position = Position(**{name: document[name] for name in ("epoch", "batch", "step", "stale", "last_from")})
     state.curves = [dict(row) for row in document["curves"]]
     state.gradients.load(document["gradients"])
@@ -94,5 +95,5 @@ def _table_tensors(table: IdTable) -> Tensors:
     return {"codes": table.codes_NM, "suffix": table.suffix_N}
 
 
-def _table(tensors: Mapping[str, Any]) -> IdTable:
-    return IdTable(tensors["codes"].clone(), tensors["suffix"].clone())
+def _table(tensors: Mapping[str, Any], device: torch.device) -> IdTable:
+    return IdTable(tensors["codes"].to(device, copy=True), tensors["suffix"].to(device, copy=True))

@@ -240,6 +240,16 @@ def test_captured_dropout_costs_what_the_reference_s_does() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_run_on_a_device_continues_from_its_checkpoint(compile: bool) -> None:
+    kept: list[Checkpoint] = []
+    config = replace(small.TRAINING, device="cuda", compile=compile, batch_size=32, epochs=3)
+    small.run(small.JOINT, config, DROPPING, on_checkpoint=kept.append)
+    assert small.equal(kept[-1], small.last_checkpoint(small.JOINT, config, DROPPING, resume=kept[0])) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_deterministic_captured_runs_are_bit_equal() -> None:
     dropping = replace(GPU_RECOMMENDER, dropout=0.1)
     one, again = (_trained(small.JOINT, dropping, compile=True, precision="bf16") for _ in range(2))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from diger_core.config import SCHEDULES, ScheduleConfig
 from diger_core.training.checkpoint import Checkpoint
+from diger_core.training.resume import restore
 from tests.support import small_setting as small
 
 TRAINING = replace(small.TRAINING, epochs=2)
@@ -60,3 +61,15 @@ def test_a_resumed_run_stops_as_early_as_the_unbroken_one():
     small.run(config, still, on_checkpoint=kept.append)
     assert [checkpoint.state["stale"] for checkpoint in kept] == [0, 1, 2], "after the first epoch nothing gets better"
     assert small.equal(small.last_checkpoint(config, still, resume=kept[1]), kept[2]) == []
+
+
+def test_a_restored_state_lies_on_the_runs_device() -> None:
+    """A device run once continued from its checkpoint with an ID table on the CPU, and died at the end of the epoch. `meta` stands for the device."""
+    loop, checkpoint = small.loop(), small.last_checkpoint(training=replace(small.TRAINING, epochs=1))
+    checkpoint.state["fingerprint"] = loop.state.fingerprint
+    loop.state.sums = loop.state.sums.to("meta")
+    restore(loop.state, checkpoint, small.item_ids())
+    state = loop.state
+    found = {"codes": state.table.codes_NM, "suffix": state.table.suffix_N, "best codes": state.best.table.codes_NM, **state.schedule}
+    found |= state.best.recommender | state.best.tokenizer
+    assert {name for name, tensor in found.items() if tensor.device.type != "meta"} == set()

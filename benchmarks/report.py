@@ -27,15 +27,6 @@ def retraining() -> str:
     return title + table(header, body) + made_by(found) if found else ""
 
 
-def cpu() -> str:
-    """Both sides of the newest run of `make bench`."""
-    found = last_run("cpu_train")
-    rates = {record["side"]: record["rows_per_second"] for record in found}
-    body = [[r["side"], r["batch"], f"{r['rows_per_second']:,.0f}", f"{r['rows_per_second'] / rates['peer']:.2f}"] for r in found]
-    title = "## On two CPU cores, small model\n\n"
-    return title + table(["side", "batch", "rows/s, median", "times the peer"], body) + made_by(found) if found else ""
-
-
 def robustness() -> str:
     """What was provoked and what was noticed, a line each."""
     told = [line for line in (_faults(), _damages(), _questions(), _pruning(), _traffic()) if line]
@@ -81,7 +72,7 @@ def render() -> str:
     """The whole page."""
     texts = {name: (FOLDER / "results" / f"{name}.md").read_text(encoding="utf-8") for name in ("conclusion", "notes")}
     parts = [texts["conclusion"], report_lists.lists(), report_quality.quality(), report_speed.aims(), report_speed.fast(), report_speed.scale()]
-    parts += [retraining(), cpu(), robustness(), texts["notes"]]
+    parts += [retraining(), robustness(), texts["notes"]]
     return "\n".join(part for part in parts if part)
 
 

@@ -110,7 +110,7 @@ class TeacherConfig:
     """What the item-to-item tables teach the recommender (diger_core/data/teacher.py); a run that is given no tables has no teacher."""
 
     __pydantic_config__: ClassVar = STRICT
-    share: float = 0.0  # of the training rows' targets that are drawn from the tables; 0: none. 0.5 lowered NDCG@10 on Beauty (one seed)
+    share: float = 0.0  # of the training rows' targets that are drawn from the tables; 0: none. It takes a wide model: see docs/tuning.md
     synthetic: float = 0.0  # synthetic histories for each training row; 0: none
     text: float = 0.7  # weight of the neighbours by text beside the transitions
     tau: float = 5.0  # an event with a later ones counts exp(-a / tau)

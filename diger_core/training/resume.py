@@ -72,7 +72,9 @@ def restore(state: TrainingState, checkpoint: Checkpoint, item_ids: pa.Array) ->
         part: {name.removeprefix(f"{part}."): value.to(state.device) for name, value in tensors["best"].items() if name.startswith(f"{part}.")}
         for part in ("recommender", "tokenizer")
     }
-    state.best = Best(best["recommender"], best["tokenizer"], _table(tensors["best"], state.device), document["best"]["epoch"], document["best"]["ndcg"])
+    state.best = Best(
+        best["recommender"], best["tokenizer"], _table(tensors["best"], state.device), document["best"]["epoch"], document["best"]["ndcg"]
+    )
     state.position = Position(**{name: document[name] for name in ("epoch", "batch", "step", "stale", "last_from")})
     state.curves = [dict(row) for row in document["curves"]]
     state.gradients.load(document["gradients"])

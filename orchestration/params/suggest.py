@@ -111,7 +111,7 @@ def _lines(size: SnapshotSize) -> Iterator[str]:
     yield f"  patience: {max(3, chosen.epochs // 3)}"
     yield f"  evaluation_users: {'null # all' if size.users <= 20_000 else '5000 # for validation after each epoch; the test ranks all'}"
     if chosen.synthetic:
-        yield "  teacher: # the item-to-item tables draw targets: on Beauty the model alone gained 30%, and it knows new items (benchmarks/RESULTS.md)"
+        yield "  teacher: # the item-to-item tables draw targets: on Beauty the model alone gained 30%, and it knows new items (docs/tuning.md)"
         yield "    share: 0.5 # of the training rows' targets"
         yield f"    synthetic: {chosen.synthetic} # histories for each training row; 0 makes an epoch so much shorter"
         yield "    temperature: 0.3"

@@ -53,7 +53,8 @@ ELSEWHERE = {
     "dvc metrics show": ("tests/orchestration/test_dvc.py", '"dvc", "metrics", "show"'),
 }
 # Measurements of up to half an hour, whose result is a line of benchmarks/results; and the mutations, whose list a test checks.
-BY_HAND = ("make faults", "make mutations", "python -m benchmarks.traffic", "python -m benchmarks.search", "python -m benchmarks.serve")
+BENCHMARKS = ("traffic", "search", "serve", "gpu ranks")
+BY_HAND = ("make faults", "make mutations", *(f"python -m benchmarks.{name}" for name in BENCHMARKS))
 
 
 def own_data() -> str:

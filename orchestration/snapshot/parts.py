@@ -5,6 +5,7 @@ Nothing is left out unseen: a file that is no part, a column that only some part
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -158,6 +159,15 @@ def join(files: Mapping[str, Path], where: str, target: Path) -> None:
                         writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
     except (pa.ArrowException, OSError) as error:
         raise DigerError(not_parquet(at, error)) from error
+
+
+@contextlib.contextmanager
+def reading_of(path: str | Path) -> Iterator[None]:
+    """Names the Parquet file that a fault of reading comes from. Nothing may be written inside: a full disk would be told as a damaged file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DigerError(not_parquet(str(path), error)) from error
 
 
 def not_parquet(where: str, error: BaseException) -> str:

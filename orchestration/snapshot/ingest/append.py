@@ -26,6 +26,7 @@ from orchestration.snapshot.ingest.overlap import Findings, Mask, Policy, judge
 from orchestration.snapshot.ingest.previous import Previous
 from orchestration.snapshot.ingest.source import Source, file_facts
 from orchestration.snapshot.ingest.writer import read_events, replacing, told, write_document
+from orchestration.snapshot.parts import reading_of
 from orchestration.validation.columns import id_kind
 
 
@@ -163,12 +164,16 @@ def _write_events(directory: Path, previous: Previous, events: Events, schema: p
 def _copy(written: EventFiles, previous: Previous, progress: Progress, total: int) -> None:
     """Parts that this version would write alike are copied; the last one, and files of other versions, are read by row groups and written again."""
     for part, footer in previous.parts.items():
-        with pq.ParquetFile(part) as file:
+        with reading_of(part):
+            file = pq.ParquetFile(part)
+        with file:
             if written.copies(footer, file.schema_arrow):
                 written.copy(part)
             else:
                 for group in range(footer.num_row_groups):
-                    written.write(file.read_row_group(group))
+                    with reading_of(part):
+                        table = file.read_row_group(group)
+                    written.write(table)
         progress.update("copying interactions", written.rows, total)
 
 
@@ -185,6 +190,7 @@ def _stream(written: EventFiles, previous: Previous, without: pa.Array, progress
 def _catalogue(previous: Previous, old: _Old, events: Events, schema: pa.Schema) -> pa.Array:
     """Ids of the items with events: those of before, then those that had their first event on this day, in its order."""
     kind = pa.large_string() if pa.types.is_large_string(events.item_ids.type) else schema.field("item_id").type
-    ids = old.items if old.items is not None else pq.read_table(previous.items, columns=["item_id"])["item_id"].combine_chunks()
+    with reading_of(previous.items):
+        ids = old.items if old.items is not None else pq.read_table(previous.items, columns=["item_id"])["item_id"].combine_chunks()
     ids, day = ids.cast(kind), events.item_ids.take(pc.unique(pa.array(events.item_E))).cast(kind)  # some of the day's events may be left out
     return pa.concat_arrays([ids, day.filter(pa.array(index_of(day, ids) < 0))])

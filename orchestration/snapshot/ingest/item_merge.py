@@ -20,6 +20,7 @@ from diger_core.progress import Progress
 from orchestration.snapshot.ingest.item_files import ITEM_GROUP, Int64, ItemFiles, first_of, note_merged, places, write_first
 from orchestration.snapshot.ingest.previous import Previous
 from orchestration.snapshot.ingest.source import Source
+from orchestration.snapshot.parts import reading_of
 
 _KEPT, _WAITING, _DAY = 0, 1, 2
 
@@ -42,8 +43,10 @@ def write_next(files: ItemFiles, previous: Previous, source: Source, progress: P
     wide = previous.item_columns if previous.waiting is None else pq.read_schema(previous.waiting).remove(0)
     texts = pa.schema([field for field in wide if field.name != "item_id"])
     day, rows, repeated = _day(source, texts, progress)
-    kept_ids = pq.read_table(previous.items, columns=["item_id"])["item_id"].slice(0, previous.described)
-    waiting = None if previous.waiting is None else pq.read_table(previous.waiting, columns=["before", "item_id"])
+    with reading_of(previous.items):
+        kept_ids = pq.read_table(previous.items, columns=["item_id"])["item_id"].slice(0, previous.described)
+    with reading_of(str(previous.waiting)):
+        waiting = None if previous.waiting is None else pq.read_table(previous.waiting, columns=["before", "item_id"])
     order = _order(kept_ids, waiting, day["item_id"], files.catalogue, source)
     schema = pa.schema([pa.field("item_id", _id_type(kept_ids, waiting, day)), *texts])
     for table, place in _merged(previous, order, day, schema):
@@ -134,6 +137,7 @@ class _Cursor:
     def __init__(self, path: Path | None, schema: pa.Schema) -> None:
         self._schema, self._first = schema, 0
         self._held = schema.empty_table()
+        self._path = path
         self._batches = iter(()) if path is None else pq.ParquetFile(path).iter_batches(ITEM_GROUP, columns=schema.names)
 
     def rows(self, wanted: Int64) -> pa.Table:
@@ -142,7 +146,8 @@ class _Cursor:
             return self._schema.empty_table()
         while self._first + len(self._held) <= wanted[-1]:
             self._drop(int(wanted[0]))
-            batch = pa.Table.from_batches([next(self._batches)]).select(self._schema.names).cast(self._schema)
+            with reading_of(str(self._path)):
+                batch = pa.Table.from_batches([next(self._batches)]).select(self._schema.names).cast(self._schema)
             self._held = pa.concat_tables([self._held, batch])
         self._drop(int(wanted[0]))
         return self._held.take(pa.array(wanted - self._first))

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diger_core.errors import DigerError
+from orchestration.snapshot.parts import reading_of
 
 Mask = npt.NDArray[np.bool_]
 Rule = Literal["keep", "drop", "refuse"]
@@ -124,6 +125,6 @@ def _near(day: pa.Table, parts: Parts) -> Iterator[pa.Table]:
         for group, (low, high) in enumerate(_ranges(footer, column)):
             at = int(np.searchsorted(ordered, low))
             if at < len(ordered) and ordered[at] <= high:
-                with pq.ParquetFile(part) as file:
+                with reading_of(part), pq.ParquetFile(part) as file:
                     table = file.read_row_group(group)
                 yield table.filter(pc.is_in(table[column], times)).cast(day.schema)

@@ -20,7 +20,7 @@ from orchestration.snapshot.ingest.recbole import recbole_source
 from orchestration.snapshot.ingest.source import FileFacts, Source, file_facts
 from orchestration.snapshot.ingest.table import TableOptions, table_source
 from orchestration.snapshot.ingest.writer import DOCUMENT
-from orchestration.snapshot.parts import not_parquet
+from orchestration.snapshot.parts import reading_of
 
 AGAIN = "make the snapshot again with diger ingest"
 
@@ -63,9 +63,13 @@ class Previous:
     def tables(self) -> Iterator[pa.Table]:
         """The events, one row group at a time."""
         for part in self.parts:
-            with pq.ParquetFile(part) as file:
+            with reading_of(part):
+                file = pq.ParquetFile(part)
+            with file:
                 for group in range(file.metadata.num_row_groups):
-                    yield file.read_row_group(group)
+                    with reading_of(part):
+                        table = file.read_row_group(group)
+                    yield table
 
 
 def open_previous(path: Path) -> Previous:
@@ -79,6 +83,8 @@ def open_previous(path: Path) -> Previous:
     parts = {part: _footer(part) for part in _parts(path / event_files.NAME)}
     items, waiting = path / item_files.NAME, path / item_files.WAITING
     footer, counts = _footer(items), document["counts"]
+    if waiting.exists():
+        _footer(waiting)
     for name, rows, wanted in (
         (event_files.NAME, sum(part.num_rows for part in parts.values()), counts["interactions"]),
         (item_files.NAME, footer.num_rows, counts["items"]),
@@ -112,16 +118,29 @@ def _document(path: Path) -> Document:
         raise DigerError(f"{path}/{DOCUMENT}: cannot be read ({' '.join(str(error).split())[:100]}); {AGAIN}") from error
     if missing:
         raise DigerError(f"{path}/{DOCUMENT}: {sorted(missing)[0]} is missing; {AGAIN}")
+    if not _sound(document):
+        raise DigerError(f"{path}/{DOCUMENT}: a value is not of the type that diger ingest writes: edited or damaged; {AGAIN}")
     return document
 
 
+def _sound(document: Document) -> bool:
+    """Whether what is read of ingest.json here has its type."""
+    options, counts = document["options"], document["counts"]
+    return (
+        isinstance(document["format"], str)
+        and isinstance(document["files"], list)
+        and all(isinstance(each, dict) and {"role", "name", "sha256"} <= each.keys() for each in document["files"])
+        and all(isinstance(counts[name], int) for name in ("interactions", "items", "items_without_metadata"))
+        and isinstance(options["k_core"], int)
+        and all(isinstance(options.get(name, {}), dict) for name in ("map", "map_items", "text", "items_text"))
+    )
+
+
 def _footer(path: Path) -> pq.FileMetaData:
-    try:
+    if not path.exists():
+        raise DigerError(f"{path}: is missing; {AGAIN}")
+    with reading_of(path):
         return pq.read_metadata(path)
-    except FileNotFoundError as error:
-        raise DigerError(f"{path}: is missing; {AGAIN}") from error
-    except (pa.ArrowException, OSError) as error:
-        raise DigerError(not_parquet(str(path), error)) from error
 
 
 def _parts(path: Path) -> list[Path]:

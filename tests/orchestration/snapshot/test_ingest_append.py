@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -300,6 +301,35 @@ def test_what_is_no_snapshot_of_ingest_or_was_changed_is_named(tmp_path: Path, m
     assert "interactions.parquet: not a complete Parquet file" in refused("append", monday, *arguments)
     pq.write_table(pq.read_table(pa.BufferReader(data)).slice(1), path)
     assert "has 3 rows, diger ingest wrote 4" in refused("append", monday, *arguments)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": None},
+        {"files": None},
+        {"files": [{}]},
+        {"options": {"k_core": None}},
+        {"options": {"map": None}},
+        {"counts": {"interactions": "4"}},
+    ],
+)
+def test_a_misshapen_description_is_one_line(tmp_path: Path, monday: Path, change: dict[str, Any]) -> None:
+    document = json.loads((monday / "ingest.json").read_text())
+    changed = {name: {**document[name], **value} if isinstance(value, dict) else value for name, value in change.items()}
+    (monday / "ingest.json").write_text(json.dumps({**document, **changed}))
+    assert "ingest.json: a value is not of the type that diger ingest writes" in refused("append", monday, *tuesday(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "cut"), [("waiting_items.parquet", True), ("interactions.parquet", False), ("items.parquet", False)])
+def test_a_damaged_file_of_the_snapshot_is_named_and_not_taken_for_a_full_disk(tmp_path: Path, monday: Path, name: str, cut: bool) -> None:
+    data = bytearray((monday / name).read_bytes())
+    data[8:24] = bytes(byte ^ 255 for byte in data[8:24])  # of the first page
+    (monday / name).write_bytes(b"PAR1x" if cut else data)
+    message = refused("append", monday, *tuesday(tmp_path))
+    assert f"{monday / name}: not a complete Parquet file" in message
+    assert "free some space" not in message
+    assert not (tmp_path / "tuesday").exists()
 
 
 def test_an_append_that_was_interrupted_leaves_nothing_and_runs_again(tmp_path: Path, monday: Path, monkeypatch: pytest.MonkeyPatch) -> None:

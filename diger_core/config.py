@@ -49,16 +49,16 @@ class TokenizerConfig:
     codes: int | None = None  # K; None: 256, or fewer where the catalogue is small
     suffixes: int | None = None  # S; None: max(K, 256), or more where more items have equal text and factors, or none
     code_dim: int = 32  # d_e
-    hidden: tuple[int, ...] = (512, 256, 128)
-    beta: float = 0.25
+    hidden: tuple[int, ...] = (512, 256, 128)  # widths of the encoder's layers; the decoder has them in reverse
+    beta: float = 0.25  # weight of the commitment loss
     alpha: float | None = None  # None: 1 / median gap of squared distances at level 1, after warm-up
-    epochs: int = 100
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
+    epochs: int = 100  # of the warm-up
+    batch_size: int = 1024  # items
+    learning_rate: float = 1e-3  # of the warm-up; AdamW
+    weight_decay: float = 1e-4  # of the warm-up
     item_factors: int = 64  # width of the PPMI factors of training events appended to the vectors; 0: text only
     item_factors_weight: float = 1.0  # scale of the factors beside the standardised vectors
-    seed: int = 0
+    seed: int = 0  # of initialisation and order
 
     def __post_init__(self) -> None:
         check(1 <= self.levels <= 8, "levels", self.levels, "between 1 and 8")
@@ -81,19 +81,19 @@ class RecommenderConfig:
     """Shared by `frozen_model` and `joint_model`: the encoder-decoder (docs/method.md, section 3)."""
 
     __pydantic_config__: ClassVar = STRICT
-    encoder_layers: int = 2
-    decoder_layers: int = 2
-    d_model: int = 64
-    d_ff: int = 256
-    heads: int = 4
-    d_head: int = 16
-    dropout: float = 0.1
+    encoder_layers: int = 2  # layers that read the history
+    decoder_layers: int = 2  # layers that generate the codes
+    d_model: int = 64  # width of the hidden states
+    d_ff: int = 256  # width of the feed-forward layers
+    heads: int = 4  # attention heads
+    d_head: int = 16  # width of a head
+    dropout: float = 0.1  # share of activations that are set to zero in training
     history: int = 20  # L, items
     history_input: HistoryInput = "soft"  # mixtures of token tables by the distances to the codes; hard: the codes' own tokens
     history_tau: float = 0.3  # tau_in of soft input
     item_tokens: ItemTokens = "one"  # encoder tokens of an item: one, the sum of its codes' and its suffix's, or all of them
-    relative_buckets: int = 32
-    relative_max_distance: int = 128
+    relative_buckets: int = 32  # buckets of the relative position bias, as in T5
+    relative_max_distance: int = 128  # distances beyond share the last bucket
 
     def __post_init__(self) -> None:
         for key in ("encoder_layers", "decoder_layers", "d_model", "d_ff", "heads", "d_head", "history"):
@@ -131,14 +131,14 @@ class TrainingConfig:
     """Shared by `frozen_model` and `joint_model`: the optimisation of the recommender (docs/method.md, section 3)."""
 
     __pydantic_config__: ClassVar = STRICT
-    epochs: int = 12
+    epochs: int = 12  # at most: see patience
     batch_size: int = 256  # B, over all ranks
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
+    learning_rate: float = 1e-3  # of the recommender; AdamW, after the warm-up steps
+    weight_decay: float = 0.05  # of the recommender
     warmup_steps: int = 500  # at most 5% of all steps
     crop: float = 0.0  # share of an epoch's rows whose history is cut to a random length
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    gradient_clip: float = 1.0
+    gradient_clip: float = 1.0  # largest norm of the gradient
     gradient_alarm: float = 1000.0  # stop where the gradient's norm grows to so many times its usual size; 0: off
     last_stage_epochs: int = 0  # of the recommender alone, from the best state and on its ID table, after both kinds of training
     last_stage_learning_rate: float | None = None  # null: a third of learning_rate
@@ -147,12 +147,12 @@ class TrainingConfig:
     evaluation_users: int | None = None  # validation on a fixed sample of users; None: all
     beams: int = 20  # W, in validation
     checkpoint_every: int = 1  # epochs
-    checkpoints_kept: int = 2
-    precision: Precision = "fp32"
-    deterministic: bool = True
+    checkpoints_kept: int = 2  # of an unfinished training
+    precision: Precision = "fp32"  # bf16: matrix products in bfloat16, on CUDA
+    deterministic: bool = True  # the same bytes from the same inputs on one kind of device
     compile: bool = False  # CUDA only: CUDA graphs of the whole step
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
+    seed: int = 0  # of initialisation, order, dropout and noise
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "patience", "evaluate_every", "beams", "checkpoint_every", "checkpoints_kept"):
@@ -173,17 +173,18 @@ class ScheduleConfig:
     """The uncertainty decay (docs/method.md, section 4)."""
 
     __pydantic_config__: ClassVar = STRICT
+    # how the noise goes down: frqud and sdud are the paper's, gumbel and gaussian keep it, none has none
     name: str = field(default="frqud", metadata={"choices": SCHEDULES})
-    sigma_0: float = 1.0
-    sigma_min: float = 0.0
+    sigma_0: float = 1.0  # scale of the noise at the start
+    sigma_min: float = 0.0  # the least scale
     lambda_: float = 1.7  # SDUD; scaled by sqrt(ln K / ln 256) for other K
     sigma_learning_rate: float | None = None  # SDUD; None: max(1e-3, 4 sigma_0 / all steps)
     r: float = 1.5  # FrqUD; inf: deterministic, 0: plain Gumbel
     level1: bool = False  # FrqUD: decide once, at level 1, for all levels
-    usage_decay: float = 0.99
-    tau: float = 2.0
+    usage_decay: float = 0.99  # FrqUD: weight of the past in the moving average of how often a code is used
+    tau: float = 2.0  # temperature of the softmax over the codes
     tau_end: float | None = None  # tau annealing (ablation); None: constant
-    tau_shape: Literal["linear", "cosine", "exponential"] = "linear"
+    tau_shape: Literal["linear", "cosine", "exponential"] = "linear"  # how tau goes to tau_end
 
     def __post_init__(self) -> None:
         check(self.name in SCHEDULES, "name", self.name, f"one of {', '.join(SCHEDULES)}")
@@ -201,9 +202,9 @@ class PathsConfig:
     """Which gradient paths from L_gen into the tokenizer are open (docs/method.md, section 3). All off: the `detached` control."""
 
     __pydantic_config__: ClassVar = STRICT
-    history: bool = True
-    teacher: bool = True
-    labels: bool = True
+    history: bool = True  # through the codes of the history that the encoder reads
+    teacher: bool = True  # through the codes that the decoder is given while it predicts the next one
+    labels: bool = True  # through the codes that are predicted
 
 
 @dataclass(frozen=True)
@@ -214,13 +215,13 @@ class JointModelConfig:
     tokenizer: Literal["joint", "frozen"] = "joint"  # frozen: the TIGER-like two-stage control
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
-    forward: Forward = "cached"
-    codebook_learning_rate: float = 1e-5
-    codebook_weight_decay: float = 0.0
-    train_encoder: bool = False
-    encoder_learning_rate: float = 1e-5
-    weight_vq: float = 1.0
-    weight_recon: float = 1.0
+    forward: Forward = "cached"  # codes of the forward pass: the current ID table's (cached), or those that the noise drew (sampled)
+    codebook_learning_rate: float = 1e-5  # of the codebooks
+    codebook_weight_decay: float = 0.0  # of the codebooks
+    train_encoder: bool = False  # train the tokenizer's encoder, too; otherwise the codebooks alone
+    encoder_learning_rate: float = 1e-5  # where train_encoder is true
+    weight_vq: float = 1.0  # of the quantisation loss beside the recommendation loss
+    weight_recon: float = 1.0  # of the reconstruction loss beside the recommendation loss
     collapse_unique_prefixes: float = 0.5  # alarm: below this share of the warm-up's unique prefixes
     collapse_perplexity: float = 0.1  # alarm: any level's perplexity below this share of the warm-up's
 
@@ -240,9 +241,9 @@ class TableConfig:
     """Stage `semantic_ids`: how codes are read off the tokenizer (docs/method.md, section 5)."""
 
     __pydantic_config__: ClassVar = STRICT
-    method: TableMethod = "argmin"
-    sinkhorn_epsilon: float = 0.003
-    sinkhorn_iterations: int = 50
+    method: TableMethod = "argmin"  # argmin: the nearest code; sinkhorn: every code of a level equally often, for comparison
+    sinkhorn_epsilon: float = 0.003  # sinkhorn: smaller is nearer to the nearest code
+    sinkhorn_iterations: int = 50  # sinkhorn: rounds of balancing
     chunk: int = 65536  # items quantised at once
 
     def __post_init__(self) -> None:
@@ -275,7 +276,7 @@ class StabilityConfig:
     """What a retraining may do to the IDs that a release has given out."""
 
     __pydantic_config__: ClassVar = STRICT
-    mode: Mode = "anchored"
+    mode: Mode = "anchored"  # pinned: a released ID never changes; anchored: it changes where the gain is worth it; free: it follows the codebooks
     anchor: float = 1.0  # anchored: what a move must gain, in nats of the tokenizer's logits, for an item of mean traffic
     weighting: Weighting = "log"  # w_v from training events n_v: log(1 + n_v), n_v, or 1 for every item
 
@@ -310,12 +311,12 @@ class EvaluationConfig:
     """Stage `evaluation` (docs/method.md, section 6)."""
 
     __pydantic_config__: ClassVar = STRICT
-    beams: int = 50
-    recall_at: tuple[int, ...] = (1, 5, 10, 20)
-    ndcg_at: tuple[int, ...] = (5, 10, 20)
-    constrained: bool = True
+    beams: int = 50  # of the search for each list; at least the largest cut-off
+    recall_at: tuple[int, ...] = (1, 5, 10, 20)  # cut-offs of Recall
+    ndcg_at: tuple[int, ...] = (5, 10, 20)  # cut-offs of NDCG
+    constrained: bool = True  # generate only codes that an item has
     remove_seen: bool = False  # judge lists without what the user had before; `recommendations.seen` decides what the lists that ship hold
-    batch_size: int = 512
+    batch_size: int = 512  # users ranked at once
     head_share: float = 0.2  # the most popular items of training events that form the head slice
     new_item_events: int = 0  # a target with at most this many training events is a new item
     bootstrap: int = 1000  # resamples of users for the intervals

@@ -39,7 +39,7 @@ class ArrivalConfig:
     enabled: bool = False  # sensors and schedule run from the start; otherwise a person starts them in the UI, under Automation
     watch: str | None = None  # directory or s3:// prefix whose subdirectories are snapshots
     cron: str | None = None  # when to ask again without new files, for instance "0 3 * * *"; null: no schedule
-    timezone: str = "UTC"
+    timezone: str = "UTC"  # of cron
     interval_seconds: int = 60  # between two looks
     at_most: int = 4  # new snapshots that one look reads in full, for their content hash
     look_at: int = 500  # subdirectories, the last ones by name

@@ -20,7 +20,7 @@ class ClusterConfig:
     gpus: Literal["auto"] | int = "auto"  # auto: one per worker where the cluster has so many, otherwise CPUs
     address: str | None = None  # http://HOST:8265: submit jobs there; host:port or auto: join it; null: RAY_ADDRESS, or a private cluster
     runtime_env: dict[str, Any] = field(default_factory=dict)  # of submitted jobs: working_dir, pip, env_vars (never secrets)
-    object_store_mb: int = 200
+    object_store_mb: int = 200  # memory of Ray's object store, of a private cluster
     min_workers: int | None = None  # continue with so few where the others are lost; null: wait until there is room for all
     max_failures: int = 2  # new starts of training, of embeddings and of lists after a worker died
     checkpoint_steps: int | None = None  # a checkpoint also every so many steps, beside training.checkpoint_every

@@ -15,14 +15,14 @@ class ValidatedItemsConfig:
 
     __pydantic_config__: ClassVar = STRICT
     max_quarantined: float = 0.05  # share of the rows; more stops the run
-    min_items: int = 2
-    max_id_bytes: int = 16_384
+    min_items: int = 2  # fewer stop the run
+    max_id_bytes: int = 16_384  # of an item_id; rows with a longer one are quarantined
     max_text_bytes: int = 1_048_576  # of one text of one item
     text_columns: tuple[str, ...] | None = None  # None: every text column but item_id
     require_text: bool = False  # refuse a catalogue without text and vectors, whose IDs would come from behaviour alone
     warn_equal_texts: float = 0.1  # share of items whose whole text another item has, too
     min_volume_ratio: float = 0.5  # rows against the previous snapshot's; 0 switches it off
-    max_volume_ratio: float = 10.0
+    max_volume_ratio: float = 10.0  # likewise, at most
 
     def __post_init__(self) -> None:
         check(0 <= self.max_quarantined < 1, "max_quarantined", self.max_quarantined, "in [0, 1)")
@@ -40,14 +40,14 @@ class ValidatedInteractionsConfig:
 
     __pydantic_config__: ClassVar = STRICT
     max_quarantined: float = 0.05  # share of the selected rows; more stops the run
-    max_id_bytes: int = 16_384
+    max_id_bytes: int = 16_384  # of a user_id; rows with a longer one are quarantined
     event_types: tuple[str, ...] | None = None  # None: all rows, whatever their event_type
     earliest: str | None = "1990-01-01"  # ISO date; events before it are quarantined; null: no limit
     # ISO date, the last day of the data; later events are in the future. Null: a day from the clock at computation. Both give the same
     # result for data without future events; set it where a run must stay reproducible for data that have them.
     latest: str | None = None
     min_volume_ratio: float = 0.5  # rows against the previous snapshot's; 0 switches it off
-    max_volume_ratio: float = 10.0
+    max_volume_ratio: float = 10.0  # likewise, at most
 
     def __post_init__(self) -> None:
         check(0 <= self.max_quarantined < 1, "max_quarantined", self.max_quarantined, "in [0, 1)")

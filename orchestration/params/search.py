@@ -21,7 +21,7 @@ class SearchConfig:
     grid_points: int = 3  # of each range, for the searcher grid
     seed: int = 0  # of the searcher; a trial trains with training.seed
     epochs: int | None = None  # of a trial; null: training.epochs
-    pruning: Literal["asha", "none"] = "asha"
+    pruning: Literal["asha", "none"] = "asha"  # asha: trials that fall behind are stopped early
     grace_epochs: int = 1  # no trial is pruned before
     reduction: float = 6.0  # at each rung the best 1/reduction of the trials so far continue; of 12 four or five, since the first have nobody to beat
     finalists: int = 2  # configurations that are trained again on more seeds

@@ -13,7 +13,7 @@ from diger_core.errors import DigerError
 from orchestration.params.reference import comments
 from orchestration.params.sections import Params
 
-WIDTH = 100  # columns: a comment that would go beyond stands above its key
+WIDTH = 80  # columns: a comment that would go beyond stands above its key
 
 
 def shown(params: Params, sections: Sequence[str] = (), *, changed: bool = False, meanings: bool = True) -> str:

@@ -17,7 +17,7 @@ class FrozenModelConfig:
     """Stage `frozen_model`, the frozen control. It shares `recommender` and `training` with the joint model."""
 
     __pydantic_config__: ClassVar = STRICT
-    enabled: bool = True
+    enabled: bool = True  # false: a training less, and the report cannot say what joint training gains
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ class RetrainingConfig:
     """How a run continues from its starting bundle. In a first training, without one, none of it counts."""
 
     __pydantic_config__: ClassVar = STRICT
-    start: Literal["warm", "scratch"] = (
-        "warm"  # warm: from the starting bundle's tokenizer and recommender; scratch: both new, codes named like the old ones
-    )
+    # warm: from the starting bundle's tokenizer and recommender; scratch: both new, codes named like the old ones
+    start: Literal["warm", "scratch"] = "warm"
     baseline: str = "champion"  # the starting bundle: champion, none, or a bundle's hash
     stability: StabilityConfig = field(default_factory=StabilityConfig)  # of warm starts
     epochs: int | None = None  # of warm starts, in the place of training.epochs; None: training.epochs

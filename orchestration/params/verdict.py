@@ -14,7 +14,7 @@ class FusionConfig:
     """Stage `fusion`: the search for what the lists listen to."""
 
     __pydantic_config__: ClassVar = STRICT
-    seed: int = 0
+    seed: int = 0  # of the draws that the search tries
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class GateConfig:
     min_common_items: float = 0.5  # of the champion's items that the catalogue still has
     # The lists against the best counting baseline on the same users: its interval must not lie below zero. false: only the report says so.
     beat_baseline: bool = True
-    beat_most_popular: bool = True
+    beat_most_popular: bool = True  # the lists must be above the most popular items
     servability_users: int = 64  # decoded from the bundle as it lies in the store
-    bootstrap: int = 1000
+    bootstrap: int = 1000  # resamples of users for the intervals
 
     def __post_init__(self) -> None:
         shares = ("min_relative_slice", "max_churn", "min_unique_prefixes", "min_coverage", "min_relative_coverage", "min_common_items")
@@ -60,7 +60,7 @@ class ReportConfig:
     """Stage `report`. Everything on the page is content: no times, hosts or run ids."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    title: str = "Joint semantic IDs: retraining report"
+    title: str = "Joint semantic IDs: retraining report"  # beside the snapshot's key at the top
     examples: int = 5  # users shown with history, recommendations and truth, under pseudonyms; 0: none
     tree_items_per_prefix: int = 5  # titles shown under each prefix of the ID tree
 
@@ -89,10 +89,10 @@ class RecommendationsConfig:
     """Stage `recommendations` and `diger recommend`."""
 
     __pydantic_config__: ClassVar = STRICT
-    k: int = 10
-    beams: int = 50
+    k: int = 10  # items for each user
+    beams: int = 50  # of the search for each list; at least k
     shard_users: int = 1_000  # users of one Parquet file, the unit of resumption
-    batch_size: int = 512
+    batch_size: int = 512  # users ranked at once
     # What the user's history holds: keep it in the lists, remove it, or auto: keep it where people buy again (5% of validation targets).
     seen: Literal["auto", "keep", "remove"] = "auto"
 

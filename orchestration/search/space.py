@@ -30,10 +30,10 @@ class Dimension:
     """One of: `choice` [values], `uniform` [low, high], `loguniform` [low, high], `fixed` value."""
 
     __pydantic_config__: ClassVar = STRICT
-    choice: tuple[float | str, ...] | None = None
-    uniform: tuple[float, float] | None = None
-    loguniform: tuple[float, float] | None = None
-    fixed: float | str | None = None
+    choice: tuple[float | str, ...] | None = None  # one of these values
+    uniform: tuple[float, float] | None = None  # between low and high
+    loguniform: tuple[float, float] | None = None  # between low and high, evenly in the logarithm
+    fixed: float | str | None = None  # this value alone
 
     def __post_init__(self) -> None:
         given = [f.name for f in fields(self) if getattr(self, f.name) is not None]
@@ -85,8 +85,8 @@ class SpaceConfig:
     r: Dimension | None = field(default_factory=lambda: Dimension(uniform=(1.0, 3.0)))
     tau: Dimension | None = field(default_factory=lambda: Dimension(uniform=(1.0, 3.0)))
     codebook_learning_rate: Dimension | None = field(default_factory=lambda: Dimension(loguniform=(1e-5, 1e-3)))
-    forward: Dimension | None = None
-    paths: Dimension | None = None
+    forward: Dimension | None = None  # of joint_model.forward
+    paths: Dimension | None = None  # of joint_model.paths: all, none, or names joined by +
 
     def __post_init__(self) -> None:
         if not self.named:

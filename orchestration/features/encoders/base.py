@@ -28,6 +28,7 @@ class EmbeddingsConfig:
     """Stage `embeddings`: which encoder turns an item's text into x_v in R^D."""
 
     __pydantic_config__: ClassVar = STRICT
+    # tfidf: words, fitted on the catalogue; transformers: a language model; vectors: those that the snapshot brings
     encoder: Literal["tfidf", "transformers", "vectors"] = "tfidf"
     columns: tuple[str, ...] | None = None  # text columns, in this order; None: all of them, in the table's order
     labels: bool = False  # write "column: value" rather than the value alone
@@ -36,15 +37,15 @@ class EmbeddingsConfig:
     batch_size: int = 512  # texts handed to a worker at once
     # tfidf
     dimensions: int = 128  # D, or fewer where the catalogue is small
-    analyzer: Literal["word", "char_wb"] = "word"
-    ngrams: tuple[int, int] = (1, 2)
+    analyzer: Literal["word", "char_wb"] = "word"  # what a term is: words, or runs of characters within words
+    ngrams: tuple[int, int] = (1, 2)  # lengths of terms, from and to
     min_df: int = 2  # texts a term must occur in; 1 in catalogues of fewer than 200 texts
-    max_features: int = 50_000
+    max_features: int = 50_000  # most frequent terms that are kept
     fit_texts: int = 200_000  # fitted on at most so many texts, drawn by hash
-    seed: int = 0
+    seed: int = 0  # of the projection to `dimensions`
     # transformers
     model: str | None = None  # a name on the hub, a local directory, or package:NAME for a model shipped as a Python package
-    revision: str | None = None
+    revision: str | None = None  # the model's commit on the hub; null: what is newest there
     max_length: int = 128  # tokens
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ def test_what_is_printed_loads_as_the_same_parameters(tmp_path):
 def test_a_key_stands_with_its_meaning_and_its_default_where_it_differs():
     lines = shown(build_params(CHANGED)).splitlines()
     assert any(line.startswith("  epochs: 3  # default ") for line in lines)
-    assert "  hidden: [8]  # default [512, 256, 128]" in lines
+    assert lines[lines.index("  hidden: [8]") - 2].startswith("  # default [512, 256, 128]; widths of "), "what does not fit stands above its key"
     assert "  batch_size: 256  # B, over all ranks" in lines
     assert "# Stage `tokenizer`: the RQ-VAE and its warm-up (docs/method.md, section 2)." in lines
     assert max(len(line) for line in lines) <= WIDTH

@@ -54,6 +54,11 @@ def publish_run(store: Store, snapshot: str, inputs: dict, epochs: int, at: str)
     return made.hash
 
 
+def entry(key: str) -> dict:
+    """A registered snapshot, as the registry writes one."""
+    return {"key": key, "url": f"data/{key}", "content_hash": "c" * 64, "files": {}, "registered_at": "2026-01-01T00:00:00"}
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Two reports of snapshots "monday" (6 epochs) and "tuesday" (3), the second with 40 items in other places."""
@@ -77,7 +82,7 @@ def world(tmp_path_factory):
         publish_run(store, name, inputs, n, at) for name, inputs, n, at in (("monday", first, 6, "2026-01-05"), ("tuesday", second, 3, "2026-01-06"))
     ]
     for name in ("monday", "tuesday"):
-        store.root.create(json.dumps({"key": name, "registered_at": name}).encode(), "snapshots", f"{name}.json")
+        store.root.create(json.dumps(entry(name)).encode(), "snapshots", f"{name}.json")
     return store, hashes, (first, second)
 
 
@@ -103,7 +108,7 @@ def test_a_report_is_found_by_its_hash_a_snapshot_and_anything_behind_it(world):
 
 def test_what_has_no_report_is_named_with_the_remedy(world):
     store, _, _ = world
-    store.root.create(json.dumps({"key": "wednesday", "registered_at": "x"}).encode(), "snapshots", "wednesday.json")
+    store.root.create(json.dumps(entry("wednesday")).encode(), "snapshots", "wednesday.json")
     with pytest.raises(DigerError, match="run the flow for it first"):
         find_report(Index(store, cached=False), "wednesday")
 

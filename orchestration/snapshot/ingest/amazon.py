@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
     """One line as a JSON object, or, as in 2014, a Python dictionary literal. Literals only: nothing is executed."""
     where = f"{path.name}, line {number}"
     try:
-        text = line.decode("utf-8")
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise DigerError(f"{where}: not UTF-8 text (byte {error.start + 1}); convert the file, or remove the line") from error
     try:
@@ -92,7 +93,7 @@ def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
 
 def _text(record: dict[str, Any], key: str, path: Path, number: int) -> str:
     value = record.get(key)
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value.strip():
         found = f"key {key} is missing" if key not in record else f"key {key} holds {value!r:.40} instead of text"
         raise DigerError(f"{path.name}, line {number}: {found}; fix or remove the line")
     return _encodable(value, key, path, number)
@@ -110,7 +111,7 @@ def _encodable(text: str, key: str, path: Path, number: int) -> str:
 
 def _number(record: dict[str, Any], key: str, path: Path, number: int) -> int | float:
     value = record.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -sys.float_info.max <= value <= sys.float_info.max:
         found = f"key {key} is missing" if key not in record else f"key {key} holds {value!r:.40} instead of a number"
         raise DigerError(f"{path.name}, line {number}: {found}; fix or remove the line")
     return value

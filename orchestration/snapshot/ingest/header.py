@@ -39,7 +39,7 @@ class TextFormat:
     text_fields: tuple[str, ...] | None = None
     header: bool = True
     encoding: str = "utf-8"
-    option: str = field(default="--encoding", compare=False)  # that says the encoding of this file alone
+    option: str = field(default="--encoding", compare=False)  # that says the encoding of this file alone; empty: the format has one
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,8 @@ def _other_delimiter(first: Sequence[str], text: TextFormat) -> str:
     count = "".join(first).count(other)
     if count == 0 or len(first) > 1:
         return ""
+    if not text.option:
+        return f"; its first line has no {text.delimiter!r}: write the file with one between two fields"
     shown = "\\t" if other == "\t" else other
     return f"; its first line has no {text.delimiter!r} but {count} times '{shown}': pass --delimiter '{shown}'"
 

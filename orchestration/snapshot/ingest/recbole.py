@@ -27,8 +27,10 @@ def recbole_source(inter: Path, item: Path | None, options: TableOptions) -> Sou
 
 def text_format(path: Path) -> TextFormat:
     """The field names without their types. DigerError where a header field has no type."""
-    plain = TextFormat(delimiter="\t", quoted=False)
+    plain = TextFormat(delimiter="\t", quoted=False, option="")
     fields = header_cells(path, plain)
+    if len(fields) == 1 and fields[0].count(":") > 1:
+        raise DigerError(f"{path.name}, line 1: its fields are not separated by tabs; write a tab between two fields, in each line")
     names = []
     for field in fields:
         name, colon, kind = field.rpartition(":")

@@ -93,7 +93,8 @@ GZIP_FAULTS = (EOFError, gzip.BadGzipFile, zlib.error)
 class Utf8:
     """A file's text as UTF-8 bytes without a byte order mark, whatever encoding it has; for readers that want a file object.
 
-    `ending`: a line that follows the file's last one. Where it does not arrive as a line of its own, a quote was never closed.
+    `option`: of the command, that says the encoding; empty where it has none. `ending`: a line that follows the file's last one; where it does not
+    arrive as a line of its own, a quote was never closed.
     """
 
     def __init__(self, file: Reading, encoding: str, option: str = "--encoding", ending: str = "") -> None:
@@ -127,7 +128,7 @@ class Utf8:
 
     def _zeros(self, block: bytes) -> str:
         if block.count(0) * 4 >= len(block):  # each second byte of Latin letters
-            return f"holds zero bytes, as UTF-16 text does; pass {self._option} utf-16, or export it as UTF-8"
+            return f"holds zero bytes, as UTF-16 text does; {f'pass {self._option} utf-16, or ' if self._option else ''}export it as UTF-8"
         return f"holds zero bytes, which no text does (line {self._lines} or after): it is damaged, or no text; export it again, as CSV or Parquet"
 
     def _raw(self, size: int) -> bytes:
@@ -145,7 +146,7 @@ class Utf8:
             if isinstance(error, UnicodeDecodeError):
                 line += error.object[: error.start].count(b"\n")
             known = marked_encoding(self._first) or "cp1252 (Western European Windows), latin-1, or whatever it was exported with"
-            remedy = f"pass {self._option} {known}"
+            remedy = f"pass {self._option} {known}" if self._option else "save it as UTF-8"
             why = error.reason if isinstance(error, UnicodeDecodeError) else error
             raise DigerError(f"{self._file.path.name}, line {line}: not {self._encoding} text ({why}); {remedy}") from error
 

@@ -246,3 +246,30 @@ def test_a_link_that_leads_nowhere_is_no_place_for_a_snapshot(tmp_path: Path) ->
     (tmp_path / "link").symlink_to("nowhere")
     assert "is a link that leads nowhere" in refused("table", "--interactions", file(tmp_path, EVENTS), "--out", tmp_path / "link")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["e.csv", "link"]
+
+
+# Public formats, whose commands have fewer options to name
+
+
+def test_a_recbole_file_is_told_what_its_command_can_do(tmp_path: Path, out: Path) -> None:
+    head = "user_id:token\titem_id:token\ttimestamp:float\n"
+    for content, message in (
+        (head.encode() + b"\xfc\ta\t1\n", "x.inter, line 2: not utf-8 text (invalid start byte); save it as UTF-8"),
+        (head.encode("utf-16-le"), "holds zero bytes, as UTF-16 text does; export it as UTF-8"),
+        (head.replace("\t", " ").encode() + b"u a 1\n", "x.inter, line 1: its fields are not separated by tabs"),
+        (head.replace("\t", ";").encode() + b"u;a;1\n", "x.inter, line 1: its fields are not separated by tabs"),
+    ):
+        told = refused("recbole", "--inter", file(tmp_path, content, "x.inter"), "--out", out)
+        assert message in told
+        assert "--encoding" not in told
+        assert "--delimiter" not in told
+
+
+@pytest.mark.parametrize(("key", "value"), [("overall", "Infinity"), ("overall", "1" + "0" * 400), ("unixReviewTime", "-Infinity"), ("asin", '"  "')])
+def test_a_value_of_a_review_that_nothing_can_hold_is_refused_by_line(tmp_path: Path, out: Path, key: str, value: str) -> None:
+    good = {"reviewerID": '"A"', "asin": '"x"', "unixReviewTime": str(T), "overall": "5"}
+    lines = ["{" + ", ".join(f'"{name}": {text}' for name, text in record.items()) + "}" for record in (good, good | {key: value})]
+    path = file(tmp_path, ("\ufeff" + "\n".join(lines)).encode(), "r.json")
+    assert f"r.json, line 2: key {key} holds" in refused("amazon", "--reviews", path, "--keep-rating", "--out", out)
+    call("amazon", "--reviews", file(tmp_path, ("\ufeff" + lines[0]).encode(), "r.json"), "--out", out)
+    assert rows(out, "interactions") == [{"user_id": "A", "item_id": "x", "timestamp": T}]

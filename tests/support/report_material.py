@@ -192,7 +192,14 @@ def fake_inputs(
     def checks(out: Any, name: str, rows: int) -> None:
         row = {"name": "row count", "passed": True, "severity": "critical", "message": f"{rows} rows"}
         warning = {"name": "title present", "passed": False, "severity": "warning", "column": "title", "message": "3 items have no title"}
-        out.json("checks.json", {"passed": True, "checks": [row, warning], "counts": {"rows_read": rows + 2, "rows_kept": rows, "quarantined": 2}})
+        out.json(
+            "checks.json",
+            {
+                "passed": True,
+                "checks": [row, warning],
+                "counts": {"rows_read": rows + 2, "rows_kept": rows, "quarantined": 2, "without_text": 0, "look_alike_ids": 0},
+            },
+        )
         reasons = pa.array(["duplicate item id", "duplicate item id"])
         out.table("quarantine.parquet", pa.table({"row": pa.array([4, 5]), "item_id": pa.array(["a", "b"]), "reason": reasons}), sort_by=("row",))
 

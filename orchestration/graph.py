@@ -198,7 +198,7 @@ STAGES: tuple[Stage, ...] = (
         params=(),
         kinds=("parquet",),
         description="IDs for items that the champion lacks, under its tokenizer and without training. No existing ID changes.",
-        extra_inputs=Hook("orchestration.change.cold_start:extra_inputs"),
+        extra_inputs=Hook("orchestration.champion.baseline:champion_input"),
         preview=Preview("new_items.parquet", rows=True),
         holds_ids=True,
     ),

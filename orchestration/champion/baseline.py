@@ -37,6 +37,12 @@ def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], s
     return champion_at_arrival(store, snapshot, fit)
 
 
+def champion_input(params: Params, store: Store, inputs: Mapping[str, Artefact], snapshot: Registered, fit: bool) -> dict[str, Artefact] | None:
+    """Of `cold_start`: {"champion": the bundle that the snapshot found}, {} where there was none."""
+    found = champion_at_arrival(store, snapshot, fit)
+    return None if found is None else {"champion": found[BASELINE]} if found else {}
+
+
 def continues(params: Params, store: Store, snapshot: Registered) -> bool:
     """Whether a training on this snapshot starts warm, from a bundle that is there now."""
     if params.retraining.start != "warm":

@@ -6,12 +6,9 @@ not change what this stage's artefact belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from diger_core.store.artefacts import Artefact, Store
 from diger_core.training.table_refresh import suffix_values
-from orchestration.champion.baseline import BASELINE, champion_at_arrival
 from orchestration.champion.bundle import load_bundle
 from orchestration.champion.model_artefact import with_assignment
 from orchestration.change.differences import refuse_remapped
@@ -19,18 +16,10 @@ from orchestration.change.new_ids import Child, child_assignment, encode_new
 
 if TYPE_CHECKING:
     from orchestration.champion.bundle import Bundle
-    from orchestration.engine.registry import Registered
     from orchestration.engine.stage_run import StageRun
-    from orchestration.params.sections import Params
 
 DOCUMENT = "cold_start.json"
 ENCODED = "encoded.safetensors"  # z of the table's items, where the champion's model reads them
-
-
-def extra_inputs(params: Params, store: Store, inputs: Mapping[str, Artefact], snapshot: Registered, fit: bool) -> dict[str, Artefact] | None:
-    """{"champion": the bundle that the snapshot found}, {} where there was none."""
-    found = champion_at_arrival(store, snapshot, fit)
-    return None if found is None else {"champion": found[BASELINE]} if found else {}
 
 
 def cold_start(run: StageRun) -> None:

@@ -23,7 +23,8 @@ from orchestration.verdict.gate.document import VERDICT, GateVerdict
 def run(source: Source, until: str | None, quiet: bool, as_json: bool) -> None:
     """Run the whole flow on a snapshot: from raw events to the report and, where the gate accepts, the release.
 
-    Stages whose inputs and parameters are unchanged are reused. The run also shows in Dagster's UI (`make ui`), under Runs and under job `retrain`.
+    Stages whose inputs and parameters are unchanged are reused. The run also shows in Dagster's UI (`make ui`), under Runs and under job `retrain`;
+    where nothing has changed at all, the earlier run stays the one that it shows.
     Exit code 3 where the gate refuses the candidate: everything ran, and the report says why.
     """
     from orchestration.engine.console import console_progress

@@ -15,6 +15,7 @@ from orchestration.engine.registry import Registered
 from orchestration.engine.runner import MissingInput, Result, Session, refuse_failed
 from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
 from orchestration.on_dagster.instance import dagster_home
+from orchestration.on_dagster.unchanged import run_that_did_all
 from orchestration.params.load import load_params
 from orchestration.params.sections import Params
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
@@ -29,22 +30,44 @@ class RefusedRun(Refused):
 def run_flow(
     store: Store, snapshot: Registered, params_file: str | None, overrides: Sequence[str], progress: Progress, targets: Iterable[str] = ()
 ) -> dict[str, Result]:
-    """Materialises the stages (default: those of a retraining) for one snapshot; returns what each led to. Raises the first stage's `DigerError`."""
+    """Materialises the stages (default: those of a retraining) for one snapshot; returns what each led to. Raises the first stage's `DigerError`.
+
+    Where all is done already, nothing is launched: the run that did it stays the one that the UI shows.
+    """
     params = load_params(params_file, overrides)  # before Dagster starts: a wrong key is the user's to fix, not a failed run
     store.root.writable()
     chosen = upstream(set(targets)) if targets else {stage.name for stage in FLOW}
     if "joint_model" in chosen and continues(params, store, snapshot):
         for line in params.retraining.shadowed(overrides):
             progress.message(line)
-    from orchestration.on_dagster.recorded import jobs_of
+    if not _unchanged(store, snapshot, params, progress, chosen):
+        from orchestration.on_dagster.recorded import jobs_of
 
-    for job, stages in jobs_of(chosen):
-        if stages == {"release"}:  # behind a retraining: a refused candidate has its report, and no run that is bound to fail
-            _refuse(store, snapshot, params, chosen)
-        _materialise(store, snapshot, params_file, overrides, progress, job, stages)
+        for job, stages in jobs_of(chosen):
+            if stages == {"release"}:  # behind a retraining: a refused candidate has its report, and no run that is bound to fail
+                _refuse(store, snapshot, params, chosen)
+            _materialise(store, snapshot, params_file, overrides, progress, job, stages)
     if "report" in chosen:
         _refuse(store, snapshot, params, chosen)
     return _results(store, snapshot, params, chosen)
+
+
+def _unchanged(store: Store, snapshot: Registered, params: Params, progress: Progress, chosen: set[str]) -> bool:
+    """Whether nothing is to be done, which is then told. A refused candidate has no release, and none to come."""
+    session = Session(store, params, snapshot, progress)
+    done, run = chosen, run_that_did_all(session, chosen)
+    if run is None and {"gate", "release"} <= chosen:
+        done = chosen - {"release"}
+        run = run_that_did_all(session, done)
+        if run is not None and session.find(BY_NAME["gate"]).json(VERDICT)["verdict"] == "accept":
+            return False
+    if run is None:
+        return False
+    for stage in STAGES:
+        if stage.name in done:
+            session.materialise(stage)
+    progress.message(f"Nothing has changed since run {run[:8]}: no run was started")
+    return True
 
 
 def _refuse(store: Store, snapshot: Registered, params: Params, chosen: set[str]) -> None:

@@ -81,8 +81,9 @@ def test_what_is_reused_keeps_what_it_showed_and_is_not_drawn_again(snapshot: tu
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     store, entry = snapshot
     run_flow(store, entry, None, [], Silent(), ["raw_items"])
-    monkeypatch.setattr(presentation, "present", lambda result: pytest.fail("shown anew"))
-    run_flow(store, entry, None, [], Silent(), ["raw_items"])
+    present = presentation.present
+    monkeypatch.setattr(presentation, "present", lambda result: pytest.fail("shown anew") if result.stage.name == "raw_items" else present(result))
+    run_flow(store, entry, None, [], Silent(), ["raw_items", "raw_interactions"])
     with dg.DagsterInstance.get() as instance:
         records = instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey("raw_items")), limit=2).records
     last, first = ({name: each.value for name, each in record.asset_materialization.metadata.items()} for record in records)
@@ -90,6 +91,46 @@ def test_what_is_reused_keeps_what_it_showed_and_is_not_drawn_again(snapshot: tu
     assert last.pop("seconds") <= first.pop("seconds")
     assert last == first
     assert last["dagster/row_count"] == 40
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def runs() -> list[str]:
+    with dg.DagsterInstance.get() as instance:
+        return [run.run_id for run in instance.get_runs()]
+
+
+def test_where_nothing_has_changed_no_run_is_started(snapshot: tuple[Store, Registered], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    store, entry = snapshot
+    progress = Told()
+    first = run_flow(store, entry, None, [], progress, ["validated_items"])
+    (made,) = runs()
+    with monkeypatch.context() as nothing:
+        nothing.setattr(recorded, "execute", lambda *_: pytest.fail("a run was started"))
+        again = run_flow(store, entry, None, [], progress, ["validated_items"])
+    assert {name: result.artefact.hash for name, result in again.items()} == {name: result.artefact.hash for name, result in first.items()}
+    assert progress.messages[-1] == f"Nothing has changed since run {made[:8]}: no run was started"
+    assert f"validated_items: unchanged, reused {again['validated_items'].artefact.hash[:12]}" in progress.messages
+
+
+def test_what_the_ui_does_not_show_for_this_snapshot_is_run(snapshot: tuple[Store, Registered], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    store, entry = snapshot
+    run_flow(store, entry, None, [], Silent(), ["raw_items"])
+    other = register(store, str(write(Path("other"), interactions(users=7), items())))  # its items are the same file
+    run_flow(store, other, None, [], Silent(), ["raw_items"])
+    assert len(runs()) == 2
+    with dg.DagsterInstance.get() as instance:
+        instance.delete_run(runs()[1])  # the first one, in the UI
+    run_flow(store, entry, None, [], Silent(), ["raw_items"])
+    assert len(runs()) == 2
 
 
 @pytest.mark.slow

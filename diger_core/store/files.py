@@ -55,6 +55,8 @@ def describe_os_error(error: BaseException, where: str) -> DigerError:
         return DigerError(f"{where}: the disk is full: free some space and run again; nothing that was stored is lost")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS) and "://" not in where:
         return DigerError(f"{where}: cannot be written or read (permission denied or read-only): choose another --store, or change its permissions")
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return DigerError(f"{where}: a file stands where a directory is wanted, here or above it: remove it, or choose another place")
     if isinstance(error, FileNotFoundError):
         return DigerError(f"{where}: does not exist: check the path (for s3://, that the bucket exists)")
     if isinstance(error, PermissionError) or "Forbidden" in text or "AccessDenied" in text or "Credential" in name or "InvalidAccessKeyId" in text:

@@ -46,7 +46,9 @@ def params_options(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=_preset,
         help="Train as the paper does: beauty, instruments or yelp (they want an accelerator); small: the defaults. --set comes after it.",
     )(command)
-    return click.option("--params", "params_file", metavar="FILE", help="Parameters [default: params.yaml, if it exists].")(command)
+    return click.option("--params", "params_file", metavar="FILE", callback=not_empty, help="Parameters [default: params.yaml, if it exists].")(
+        command
+    )
 
 
 def _preset(context: click.Context, option: click.Parameter, name: str | None) -> None:
@@ -65,6 +67,13 @@ def _after_preset(context: click.Context, option: click.Parameter, given: tuple[
         last[key.strip()] = value
     found: tuple[str, ...] = context.meta.get(_PRESET, ())
     return found + given
+
+
+def not_empty(_: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """An option that is given empty, as by a variable of a script that was never set, is not one that was left out."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("is empty; leave the option out for its default", param=option)
+    return value
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,9 +124,9 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def called(*arguments: Any, snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, **named: Any) -> Any:
         return command(*arguments, source=Source(snapshot, params_file, overrides, store), **named)
 
-    return click.option("--snapshot", metavar="DIR_OR_URL", help="Directory or s3:// URL of the snapshot [default: from params].")(
-        params_options(store_option(called))
-    )
+    return click.option(
+        "--snapshot", metavar="DIR_OR_URL", callback=not_empty, help="Directory or s3:// URL of the snapshot [default: from params]."
+    )(params_options(store_option(called)))
 
 
 def open_store(url: str) -> Store:

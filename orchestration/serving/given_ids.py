@@ -82,6 +82,12 @@ def cast_ids(values: pa.Array, kind: pa.DataType, option: str, source: str) -> p
         raise DigerError(f"{option} {source}: ids of type {values.type}: write them as integers or as text, as they are in the catalogue")
     if pa.types.is_integer(values.type) and not pa.types.is_integer(kind):
         raise DigerError(f"{option} {source}: the ids are numbers, the catalogue's are texts: store them as they are in the catalogue")
+    source = source if source.isprintable() else repr(source)
+    if is_text(values.type) and pa.types.is_integer(kind):
+        decimal = pc.fill_null(pc.match_substring_regex(values, r"^-?[0-9]+$"), True)  # Arrow reads 0x10 as 16
+        if not pc.all(decimal).as_py():
+            odd = values[pc.index(decimal, False).as_py()].as_py()
+            raise DigerError(f"{option} {source}: an id is not of the catalogue's type {kind} ({odd[:80]!r} is no integer): correct it")
     try:
         return values.cast(kind)
     except pa.ArrowInvalid as error:

@@ -106,6 +106,16 @@ def test_a_store_that_cannot_be_a_directory_is_one_line(here, capsys):
     (here / "file").write_text("")
     assert call("run", "--snapshot", "snap", "--store", "file/store") == 1
     assert "file/store" in one_line(capsys)
+    assert call("run", "--snapshot", "snap", "--store", "file") == 1
+    assert "a file stands where a directory is wanted" in one_line(capsys)
+
+
+@pytest.mark.parametrize("option", ["--snapshot", "--params", "--store"])
+def test_an_option_that_is_given_empty_does_not_stand_for_its_default(here, capsys, option):
+    given = ("--store", "store", "--snapshot", "snap") if option == "--params" else ("--snapshot", "snap")
+    assert call("run", "--until", "raw_items", *given, option, "") in (1, 2)
+    told = capsys.readouterr().err
+    assert "is empty; leave the option out for its default" in told or "'': not a usable location" in told
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_there(here, capsys, monkeypatch):

@@ -405,6 +405,10 @@ def test_ids_of_another_type_are_named(tmp_path):
     pq.write_table(pa.table({"item_id": [1, 2]}), tmp_path / "items.parquet")
     with pytest.raises(DigerError, match="the ids are numbers, the catalogue's are texts"):
         read_ids((str(tmp_path / "items.parquet"),), "item_id", pa.large_string(), "--items")
+    for text in ("0x10", "+7", " 5", "i\n"):
+        with pytest.raises(DigerError, match=r"--users .*: an id is not of the catalogue's type int64") as told:
+            read_ids((text,), "user_id", pa.int64(), "--users")
+        assert "\n" not in str(told.value)
     for odd in ([17850.0, 2.0], [True, False], [b"a", b"b"]):
         pq.write_table(pa.table({"user_id": odd}), tmp_path / "odd.parquet")
         for kind in (pa.int64(), pa.large_string()):

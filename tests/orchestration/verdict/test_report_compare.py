@@ -201,7 +201,9 @@ def test_a_verdict_of_later_that_refuses_the_champion_is_not_its_report(tmp_path
     index = Index(store, cached=False)
     index.__dict__["releases"] = [SimpleNamespace(number=1, bundle="a" * 64, verdict=gates[0].hash, action="release")]
     assert find_report(index, "champion").hash == hashes[0]
-    assert [find_report(index, hash_).released for hash_ in hashes] == [1, None]
+    both = [find_report(index, hash_) for hash_ in hashes]
+    assert [each.released for each in both] == [1, None]
+    assert "<h1>Two runs of <bdi>s</bdi> compared</h1>" in compare_page(*both)
 
 
 def test_the_page_is_whole_self_contained_and_without_users(world):

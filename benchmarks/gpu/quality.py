@@ -24,6 +24,7 @@ from diger_core.errors import CollapseError
 from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.evaluation.ranking import rank_targets
 from diger_core.presets import preset
+from diger_core.recommender.history_input import table_tokens
 from diger_core.tokenizer.rqvae import tokenizer
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
@@ -96,10 +97,9 @@ def test(run: Run, data: Data, first_codes: torch.Tensor, beams: int) -> dict[st
     config = EvaluationConfig(beams=beams, recall_at=(1, 5, 10), ndcg_at=(5, 10), batch_size=search_batch(beams, device()))
     with torch.autocast(device().type, torch.bfloat16, enabled=loop.training.precision == "bf16"):
         loop.state.recommender.eval()
-        found, fused = (
-            rank_targets(loop.state.recommender, table.codes_NM, table.suffix_N, data.sequences, "test", config, device(), fused=kernels)
-            for kernels in (False, True)
-        )
+        tokens = table_tokens(loop.state.recommender, table, loop.state.tokenizer, loop.refresh.z(loop.state.tokenizer))
+        given = (loop.state.recommender, table.codes_NM, table.suffix_N, data.sequences, "test", config, device())
+        found, fused = (rank_targets(*given, fused=kernels, tokens_NTd=tokens) for kernels in (False, True))
     figures = {f"recall@{k}": float(recall(found.rank_T, k).mean()) for k in (1, 5, 10)}
     figures |= {f"ndcg@{k}": float(ndcg(found.rank_T, k).mean()) for k in (5, 10)}
     figures["ndcg@10 over fused kernels"] = float(ndcg(fused.rank_T, 10).mean())

@@ -36,6 +36,7 @@ from diger_core.ids.id_diff import changed_histories, id_diff, migration
 from diger_core.ids.id_table import IdTable, item_hash_order, refresh, to_arrow
 from diger_core.ids.stability import Hold, traffic_weights
 from diger_core.presets import preset
+from diger_core.recommender.history_input import table_tokens
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer, tokenizer_from_state, tokenizer_state
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
@@ -247,8 +248,12 @@ class Runs:
 
         recommender = built_recommender(self.recommender, tok, seed, {k: v.cpu() for k, v in tensors.items()}).to(device()).eval()
         config = EvaluationConfig(beams=max(self.training.beams, 10), recall_at=(5, 10), ndcg_at=(5, 10), batch_size=4096 if compiled() else 512)
+        with torch.no_grad():
+            tok = tok.to(device())
+            tokens_NTd = table_tokens(recommender, table, tok, tok.encode(cut.data.vectors_ND.to(device())))
+        given = (recommender, table.codes_NM, table.suffix_N, cut.data.sequences, "test", config, device())
         with torch.autocast(device().type, torch.bfloat16, enabled=self.training.precision == "bf16"):
-            return rank_targets(recommender, table.codes_NM, table.suffix_N, cut.data.sequences, "test", config, device()).rank_T
+            return rank_targets(*given, tokens_NTd=tokens_NTd).rank_T
 
     # Figures
 

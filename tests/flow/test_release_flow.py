@@ -72,4 +72,5 @@ def test_a_run_releases_what_the_gate_accepts_and_stops_behind_the_report_where_
     assert code == 0
     assert again["artefacts"] == accepted["artefacts"]
     assert "release: unchanged, reused" in log
+    assert len(recorded()) == 3, "nothing was to be done, so no run was started"
     assert len(history(Store("store"))) == 1

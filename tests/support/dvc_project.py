@@ -27,7 +27,7 @@ retraining: {}
 catalogue_diff: {}
 evaluation: {beams: 20, bootstrap: 100}
 gate:
-  {beat_most_popular: false, min_coverage: 0, min_unique_prefixes: 0, max_churn: 1, min_relative_ndcg: 0, min_relative_slice: 0,
+  {beat_most_popular: false, beat_baseline: false, min_coverage: 0, min_unique_prefixes: 0, max_churn: 1, min_relative_ndcg: 0, min_relative_slice: 0,
    min_relative_anchor: 0, min_new_items: 0}
 report: {examples: 2}
 release: {}

@@ -112,7 +112,7 @@ def refused(camera: Camera, ui: Ui, snapshot: str) -> None:
     """A candidate that the gate refuses, and a snapshot that breaks a rule: configured in the launchpad, shown where they failed."""
     for name, job, override, told in (
         ("refused", "retrain", "gate.min_relative_ndcg=2.0", "What served before still serves"),
-        ("bad-snapshot", "arrival", "validated_items.min_items=1000000", "are needed"),
+        ("bad-snapshot", "arrival", "validated_items.min_items=1000000", "too few items"),
         ("wrong-override", "evaluate", "evaluation.beam=10", "beam"),
     ):
         dialog = launchpad(camera.page, ui, job)

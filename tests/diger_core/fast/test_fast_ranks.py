@@ -42,20 +42,32 @@ def newest(folder: Path) -> Checkpoint:
     return found
 
 
-def agree(one: Checkpoint, two: Checkpoint) -> None:
+def agree(one: Checkpoint, two: Checkpoint, *, on_a_device: bool) -> None:
     """Loss curves within 5e-4, equal tables, every state within rounding."""
     assert one.step == two.step
     assert one.state["assignment_hash"] == two.state["assignment_hash"]
     for name in ("loss", "loss_gen", "loss_vq", "loss_recon", "sigma", "agreement"):
         wanted, found = ([row[name] for row in each.state["curves"]] for each in (one, two))
         assert wanted == pytest.approx(found, rel=5e-4, abs=1e-6), name
-    assert _different(one, two) == []
+    assert (_far_on_a_device(one, two) if on_a_device else _different(one, two)) == []
+
+
+def _far_on_a_device(one: Checkpoint, two: Checkpoint) -> list[str]:
+    """Names of the weights that differ by more than 2e-3 of their norm. Ours were .0006 apart after 36 steps on two H200.
+
+    Moments are left out: Adam enlarges rounding where gradients are small, and on one device they differ by .06 of their norm
+    between reference and captured steps too.
+    """
+    names = [(file, name) for file in ("recommender", "tokenizer", "schedule", "table") for name in one.tensors.get(file, {})]
+    assert names
+    pairs = {f"{file}: {name}": (one.tensors[file][name].double().cpu(), two.tensors[file][name].double().cpu()) for file, name in names}
+    return [name for name, (wanted, found) in pairs.items() if float((wanted - found).norm()) > 2e-3 * float(wanted.norm())]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_fast_ranks_give_the_reference_of_one(name: str, two_ranks: tuple[Setting, Path]) -> None:
     of, folder = two_ranks
-    agree(checkpoints(name, reference(of))[-1], newest(folder / f"{name}.0"))
+    agree(checkpoints(name, reference(of))[-1], newest(folder / f"{name}.0"), on_a_device=of.training.device == "cuda")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -68,7 +80,7 @@ def test_a_run_continues_on_two_ranks_and_again_on_one(two_ranks: tuple[Setting,
     of, folder = two_ranks
     middle = newest(folder / "two")
     assert (newest(folder / "one").state["world"], middle.state["world"]) == (1, 2)
-    agree(checkpoints(RESUMED, reference(of))[-1], checkpoints(RESUMED, of, resume=middle)[-1])
+    agree(checkpoints(RESUMED, reference(of))[-1], checkpoints(RESUMED, of, resume=middle)[-1], on_a_device=of.training.device == "cuda")
 
 
 @pytest.mark.parametrize("world", [2, 3])

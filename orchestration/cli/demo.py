@@ -20,11 +20,6 @@ from orchestration.verdict.models import strongest_baseline
 if TYPE_CHECKING:
     from diger_core.store.artefacts import Store
 
-# A gate of fewer users is faster; the demo's next snapshot has no more, so that champion, control and joint model stand in one line of its report.
-# Nothing here may change the keys of the stages up to the ID table: `diger lookup`, `diger recommend` and a plain `diger run` find them with
-# params.yaml alone.
-LATER = ("gate.users=3000",)
-
 
 @click.command()
 @params_options
@@ -47,7 +42,7 @@ def demo(params_file: str | None, overrides: tuple[str, ...], store: str, first_
     if not first_only and "refused" not in summary:
         with console_progress() as progress:
             progress.message("\n2 of 2: the shop's next snapshot arrives: retraining continues from the champion")
-            later = run_snapshot(Source(second.given, params_file, (*LATER, *overrides), store), progress, [])
+            later = run_snapshot(Source(second.given, params_file, overrides, store), progress, [])
         summary["second"] = {**later, "cycle": cycle(later, store)}
     if as_json:
         print_json(summary)

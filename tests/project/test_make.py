@@ -71,6 +71,8 @@ def test_make_demo_ends_with_a_second_release_and_the_pages_pictures(clone: Path
     assert "released as champion #2" in told
     page = Path(clone / next(line for line in told.splitlines() if "Report: " in line).split("Report: ")[1].strip())
     assert "<h2" in page.read_text(encoding="utf-8")
+    diger = (sys.executable, "-c", "from orchestration.cli import main; main()")
+    assert "no run was started" in run(clone, *diger, "run", "--snapshot", "data/snapshots/demo-2")
     before = {path.name: path.stat().st_mtime_ns for path in (clone / "docs" / "pictures").glob("*.png")}
     run(clone, sys.executable, "-m", "docs.pictures", "--store", "store")
     after = {path.name: path.stat().st_mtime_ns for path in (clone / "docs" / "pictures").glob("*.png")}

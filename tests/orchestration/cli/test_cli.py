@@ -147,16 +147,6 @@ def test_params_prints_what_a_run_would_use(here, capsys):
     assert capsys.readouterr().out == printed
 
 
-def test_the_demos_second_run_changes_no_key_up_to_the_id_table():
-    """Else `lookup`, `recommend` and a plain `run` with params.yaml would find nothing of it."""
-    from orchestration.cli.demo import LATER
-    from orchestration.graph import BY_NAME, upstream
-    from orchestration.params.load import load_params
-
-    read = {section for stage in upstream({"semantic_ids", "cold_start", "catalogue_diff"}) for section in BY_NAME[stage].params}
-    assert load_params(overrides=LATER).section(read) == load_params().section(read)
-
-
 @pytest.mark.parametrize(("arguments", "kept"), [(["recommend", "--out", "x"], "finished shards are kept"), (["run"], "finished stages are kept")])
 def test_an_interruption_tells_what_is_kept(here, capsys, monkeypatch, arguments, kept):
     def interrupted(*_: object, **__: object) -> None:

@@ -5,8 +5,8 @@
 
 A run is "NAME: SECTION.KEY=value ..." with the sections recommender, training, teacher, joint, schedule, tokenizer; a name that begins with joint
 trains the tokenizer, too. One line a run and seed goes to <out>/lists.jsonl: test figures of the released lists, of the model alone and of every
-baseline, their paired differences with intervals, and the slices. A run and seed that is there already is left out, so that an interrupted table
-continues.
+baseline, their paired differences with intervals, and the slices. The ranks of the targets go to <out>/ranks (benchmarks.list_pairs compares runs
+by them). A run and seed that is there already is left out, so that an interrupted table continues.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from diger_core.training.loop import Trained, train
 from diger_core.training.model_selection import search_batch
 
 BEAMS = 50
+RANKS = "ranks"  # folder of the targets' ranks, from which benchmarks.list_pairs compares models over seeds
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,14 @@ def beams(shop: Shop, model: Trained, split: Split) -> Beams:
         )  # fmt: skip
 
 
-def figures(shop: Shop, fitted: Fitted, found: Beams | None, refit: Beams | None) -> dict[str, Any]:
-    """Test figures by model, differences of the lists and of the model from the baselines, and new items. refit: beams of the refitted model."""
+Ranks = dict[str, np.ndarray]
+
+
+def figures(shop: Shop, fitted: Fitted, found: Beams | None, refit: Beams | None) -> tuple[dict[str, Any], Ranks]:
+    """Test figures by model, differences of the lists and of the model from the baselines, and new items; and the ranks [T] of the targets.
+
+    refit: beams of the refitted model.
+    """
     seq, counts = shop.data.sequences, shop.counts
     users_T, end_T, target_T = splits.targets(seq, "test")
     rank = {"model": ranks(found[0], target_T)} if found is not None else {}
@@ -182,7 +189,8 @@ def figures(shop: Shop, fitted: Fitted, found: Beams | None, refit: Beams | None
             eve["model"] = ranks(refit[0], target_T)
         told["counts_to_the_test"] = {name: [round(float(recall(r, 10).mean()), 5), round(float(ndcg(r, 10).mean()), 5)] for name, r in eve.items()}
         told["counts_to_the_test"]["difference"] = _difference(eve["lists"], eve[best])
-    return told
+        rank |= {f"{name}, to the test": ranks_T for name, ranks_T in eve.items()}
+    return told, rank
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> list[float]:
@@ -229,7 +237,11 @@ def main() -> None:
             if given.keep:
                 kept_as = {f"{split}.{part}": each[at] for split, each in kept.items() for at, part in enumerate(("items", "scores"))}
                 save_file(kept_as, given.out / f"{shop.data.name}-{name}-{seed}.safetensors")
-            told = figures(shop, fitted, test, kept.get("refit"))
+            told, rank = figures(shop, fitted, test, kept.get("refit"))
+            (given.out / RANKS).mkdir(parents=True, exist_ok=True)
+            save_file(
+                {key: ranks_T.astype(np.int32) for key, ranks_T in rank.items()}, given.out / RANKS / f"{shop.data.name}--{name}--{seed}.safetensors"
+            )
             weights = {part: round(weight, 3) for part, weight in fitted.lists.weights.items()}
             told |= {"weights": weights, "fallback": fitted.fallback, "validation": round(fitted.lists.ndcg, 5), "alarm": model.alarm}
             told |= {"best_epoch": model.best_epoch, "validation_model": round(model.best_ndcg, 5), "seconds": round(seconds, 1)}

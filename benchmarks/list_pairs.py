@@ -1,0 +1,60 @@
+"""Two models over several seeds: the mean paired difference of their NDCG@10, with the chance of seeds and of users in its interval.
+
+    python -m benchmarks.list_pairs --ranks OUT/ranks --data beauty-temporal --pairs "joint-soft - frozen-soft" ...
+
+Both are names of runs of `benchmarks.lists`; "NAME:PART" names another of its models than the model alone, such as "joint-soft:lists". One line a
+pair goes to <out>/list_pairs.jsonl. The seeds are those that both have.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from benchmarks.common import record
+from diger_core.evaluation.crossed import crossed
+from diger_core.evaluation.metrics import ndcg
+
+
+def gains(folder: Path, data: str, name: str) -> dict[int, np.ndarray]:
+    """NDCG@10 [T] of each seed of "RUN" or "RUN:PART", by seed. ValueError where there is no file."""
+    run, _, part = name.partition(":")
+    files = {int(path.stem.rpartition("--")[2]): path for path in sorted(folder.glob(f"{data}--{run}--*.safetensors"))}
+    if not files:
+        raise ValueError(f"{folder}: holds no ranks of run {run!r} on {data}: run benchmarks.lists with --out {folder.parent}")
+    return {seed: ndcg(load_file(path)[part or "model"], 10) for seed, path in files.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=Path, required=True, help="folder that benchmarks.lists wrote")
+    parser.add_argument("--data", required=True, help="name of the data's folder")
+    parser.add_argument("--pairs", nargs="+", required=True, help='"FIRST - SECOND"')
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    for pair in given.pairs:
+        names = [name.strip() for name in pair.split(" - ")]
+        if len(names) != 2:
+            parser.error(f"{pair!r}: give two runs as 'FIRST - SECOND'")
+        first, second = (gains(given.ranks, given.data, name) for name in names)
+        seeds = sorted(first.keys() & second.keys())
+        if not seeds:
+            parser.error(f"{pair!r}: no seed has both")
+        gain_SU = np.stack([first[seed] - second[seed] for seed in seeds])
+        found = crossed(gain_SU)
+        levels = {label: [round(float(each[seed].mean()), 5) for seed in seeds] for label, each in (("first_ndcg", first), ("second_ndcg", second))}
+        told = {key: value if value is None else round(value, 5) for key, value in asdict(found).items()}
+        record(
+            "list_pairs",
+            {"data": given.data, "first": names[0], "second": names[1], "seeds": seeds, "users": gain_SU.shape[1], **levels, **told,
+             "word": found.word(len(seeds))},
+            given.out,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -233,7 +233,7 @@ def scale() -> str:
     items = [row for row in run if row["axis"] == "items"]
     few, many = ((row["items"], row["ms_per_step"]) for row in (items[0], items[-1]))
     told = f"A joint step takes {few[1]:.2f} ms with {few[0]:,} items and {many[1]:.2f} ms with {many[0]:,}.\n\n"
-    return "## Cost against size\n\n" + told + f"![Cost against items, history, batch and beams](results/{PLOT})\n" + made_by(run)
+    return "## Cost against size\n\n" + told + f"![Cost against items, history, batch and beams](results/{PLOT})\n"
 
 
 def plot() -> None:

@@ -47,12 +47,13 @@ class Outcome:
 
     @property
     def summary(self) -> str:
-        speed = f", {self.bytes / max(self.seconds, 1e-9) / 1e6:,.0f} MB/s" if self.bytes else ""
+        """The verdict first, in lines of a terminal's 80 columns."""
+        speed = self.bytes / max(self.seconds, 1e-9) / 1e6
         what = "bytes, links and canonical content" if self.content else "bytes and links"
         verdict = f"{len(self.faults)} FAULT{'S' if len(self.faults) > 1 else ''}" if self.faults else "all as recorded"
         return (
-            f"verified {what} of {self.artefacts:,} artefacts ({self.files:,} files, {self.bytes:,} bytes) and {self.records:,} records: "
-            f"{verdict} ({self.seconds:.2f} s{speed}){self._earlier}"
+            f"{verdict}: {self.artefacts:,} artefacts ({self.files:,} files, {self.bytes:,} bytes), {self.records:,} records\n"
+            f"{what} verified in {self.seconds:.2f} s{f', {speed:,.0f} MB/s' if speed >= 1 else ''}{self._earlier}"
         )
 
     @property
@@ -60,8 +61,8 @@ class Outcome:
         if not self.passed_over:
             return ""
         return (
-            f"; {self.passed_over:,} more were verified by the run that was interrupted at {self.interrupted_at} and not read again: "
-            "their files are untouched since (--again reads them)"
+            f"\n{self.passed_over:,} more were verified by the run that was interrupted at {self.interrupted_at} and\n"
+            "not read again: their files are untouched since (--again reads them)"
         )
 
     def as_json(self) -> dict[str, Any]:

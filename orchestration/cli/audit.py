@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import textwrap
 
 import click
 
@@ -40,12 +41,13 @@ def item(item_id: str, past: bool, released: bool, as_json: bool, store: str) ->
         print_json([plain(episode) for episode in episodes])
         return
     say(f"item {named(item_id, title_in(index, item_id))}")
+    say(f"{'when':<16}  {'ID':<13}  {'assignment':<12}  snapshot")
     for episode in episodes:
         name = "no ID" if episode.id is None else written(episode.id)
         champion = f"  champion #{', #'.join(str(n) for n in episode.released)}" if episode.released else ""
-        say(f"{episode.at[:19].replace('T', ' ')}  {name:<16}  assignment {episode.assignment[:12]}  {', '.join(episode.snapshots)}{champion}")
+        say(f"{episode.at[:16].replace('T', ' ')}  {name:<13}  {episode.assignment[:12]}  {', '.join(episode.snapshots)}{champion}")
         if past:
-            say(f"{'':21}{episode.why}")
+            say(textwrap.fill(episode.why, 80, initial_indent=" " * 18, subsequent_indent=" " * 18))
     quoted = shlex.quote(item_id)
     made, had = (
         (f"diger why {shlex.quote(f'item:{item_id}')}", "what its ID was made from"),

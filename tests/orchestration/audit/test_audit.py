@@ -123,7 +123,10 @@ def test_the_pictures_style_is_its_own_so_that_it_scrolls_on_a_phone(index):
 )
 def test_what_is_read_ends_with_what_to_do_next(audit_world, capsys, command):
     assert diger(audit_world.store, *command.split()) == 0
-    assert capsys.readouterr().err.splitlines()[-1].startswith(("Next: diger ", "      diger "))
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1].startswith(("Next: diger ", "      diger "))
+    if command in ("item 1 --history", "verify"):
+        assert max(map(len, told.out.splitlines())) <= 80
 
 
 def test_each_model_is_tied_to_its_own_assignment(index, audit_world):

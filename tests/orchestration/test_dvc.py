@@ -19,7 +19,7 @@ from orchestration.engine.registry import DEMO, lookup, register
 from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME, FLOW
 from orchestration.params.load import build_params
-from tests.support.dvc_project import PROJECT, project
+from tests.support.dvc_project import PROJECT, TINY, project
 from tests.support.snapshot_material import interactions, items, write
 
 RAW = ("raw_items", "raw_interactions")
@@ -192,6 +192,16 @@ def test_the_remote_verifies_and_links_come_before_copies():
 
 
 # With DVC itself
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "on_demand/dvc.yaml"])
+def test_the_params_of_these_tests_have_every_section_that_dvc_reads(name):
+    """Else `dvc repro` says that parameters are missing, and the slow tests below fail for nothing."""
+    wanted = set()
+    for stage in yaml.safe_load((PROJECT / name).read_text())["stages"].values():
+        wanted |= {section for section in stage.get("params", []) if isinstance(section, str)}
+    given = yaml.safe_load(TINY)
+    assert sorted(wanted - set(given)) == []
 
 
 @pytest.mark.slow

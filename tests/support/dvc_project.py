@@ -23,6 +23,9 @@ training: {epochs: 2, batch_size: 32, beams: 5}
 frozen_model: {enabled: true}
 joint_model: {schedule: {name: sdud+frqud}}
 semantic_ids: {}
+neighbours: {}
+fusion: {}
+refit: {epochs: 0}
 retraining: {}
 catalogue_diff: {}
 evaluation: {beams: 20, bootstrap: 100}
@@ -32,6 +35,8 @@ gate:
 report: {examples: 2}
 release: {}
 recommendations: {}
+rules: {}
+training_comparison: {}
 decay_search: {trials: 2, finalists: 1, seeds: 0}
 tuned_model: {}
 cluster: {workers: 0}

@@ -227,7 +227,16 @@ def test_the_first_stages_come_back_in_a_clone_by_dvc_pull_alone(tmp_path):
 def test_a_search_runs_under_dvc_and_only_when_it_is_asked_for(tmp_path):
     here = project(tmp_path / "here")
     here.run("dvc", "repro", "on_demand/dvc.yaml:tuned_model")
-    assert set(here.hashes()) == {*EARLY, "embeddings", "tokenizer", "decay_search", "tuned_model"}
+    assert set(here.hashes()) == {
+        *EARLY,
+        "validated_interactions",
+        "sequences",
+        "embeddings",
+        "neighbours",
+        "tokenizer",
+        "decay_search",
+        "tuned_model",
+    }
     assert "decay_search" not in here.run("dvc", "repro", "--dry")
 
 
@@ -262,7 +271,8 @@ def test_the_whole_flow_under_dvc(tmp_path):
     here.set("examples: 2", "examples: 3")
     assert _ran(here.run("dvc", "repro")) == {"report", "release"}
     here.set("name: sdud+frqud", "name: gumbel")
-    assert _ran(here.run("dvc", "repro")) == {"joint_model", "semantic_ids", "id_diff", "evaluation", "bundle", "gate", "report", "release"}
+    behind = {"joint_model", "semantic_ids", "id_diff", "fusion", "evaluation", "refit", "bundle", "gate", "report", "release"}
+    assert _ran(here.run("dvc", "repro")) == behind
     page = here.run("dvc", "plots", "diff", "HEAD").strip().splitlines()[-1]
     assert Path(page.removeprefix("file://")).is_file()
     here.run("git", "checkout", "-q", "params.yaml", "dvc.lock")

@@ -7,7 +7,7 @@ dropout draws other numbers (keyed by seed, step and place, so that nothing has 
 Of several ranks each takes its rows of the batch and the assignment of their items alone. What they exchange is one all-reduce of one flat buffer
 inside the graph: the gradients, the codebooks', the losses and what the schedule observes.
 
-Where it cannot be used (a learning encoder, no CUDA device, ranks without NCCL), `captured_step` gives the reason and training stays eager.
+Where it cannot be used (a learning encoder, no CUDA device, ranks without NCCL), `obstacle` gives the reason and training stays eager.
 """
 
 from __future__ import annotations

@@ -88,7 +88,8 @@ def test_the_readmes_commands_lead_from_two_exports_to_a_comparison(tmp_path):
             assert code == 0, f"$ {line}\n" + "\n".join(output)
             told += "\n".join(output)
             readme_page.shrink(tmp_path, line)
-    assert all(words in told for words in ("Report: shop/", " ID ", "Comparison: compare-", "The gate accepts", "entry 2 of the log"))
+    wanted = ("Report: shop/", " ID ", "Comparison: shop/reports/compare-", "The gate accepts", "entry 2 of the log")
+    assert [words for words in wanted if words not in told] == [], told
     (line,) = [line for line in inline_commands(TEXTS["running.md"]) if "dagster asset materialize" in line]
     key = next(path.stem for path in (tmp_path / "shop" / "snapshots").glob("tuesday-*.json"))
     output, code = run(exported + "cp mine.yaml params.yaml; " + line.replace("KEY", key), tmp_path)

@@ -20,7 +20,7 @@ jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not install
 TEXT, URI = {"type": "string", "minLength": 1}, {"type": "string", "format": "uri", "pattern": "^[a-z]+:"}
 FACETS = {"additionalProperties": {"type": "object", "required": ["_producer", "_schemaURL"], "properties": {"_producer": URI, "_schemaURL": URI}}}
 NAMED = {"type": "object", "required": ["namespace", "name"], "properties": {"namespace": TEXT, "name": TEXT, "facets": FACETS}}
-# What the specification (OpenLineage.json, RunEvent) asks of an event, and this project beside it: both datasets and an event's type.
+# What OpenLineage asks of a RunEvent (OpenLineage.json), and this project beside it: both datasets and an event's type.
 SCHEMA = {
     "type": "object",
     "required": ["eventTime", "eventType", "producer", "run", "job", "inputs", "outputs"],

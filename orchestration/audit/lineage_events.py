@@ -90,7 +90,7 @@ def _run(index: Index, one: Made, namespace: str) -> Run:
     if _is_uuid(launched):
         parent = parent_run.Job(namespace, "retrain")
         facets["parent"] = parent_run.ParentRunFacet(parent_run.Run(launched), parent, producer=PRODUCER)
-    return Run(str(uuid.uuid5(uuid.NAMESPACE_URL, f"{index.store.url}/records/{one.path}")), facets)
+    return Run(str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(_address(f"{index.store.url}/records/{one.path}")))), facets)
 
 
 def _job(one: Made, namespace: str) -> Job:
@@ -119,9 +119,9 @@ def _place(index: Index, stage: str) -> tuple[str, str]:
 
 def _address(url: str) -> tuple[str, str]:
     """(namespace, name) by OpenLineage's naming: file and its absolute path, or scheme://host and the path."""
+    if "://" not in url:
+        return "file", os.path.realpath(url)
     parts = urlsplit(url)
-    if not parts.scheme or parts.scheme == "file":
-        return "file", os.path.realpath(parts.path)
     return f"{parts.scheme}://{parts.netloc}", parts.path.lstrip("/")
 
 

@@ -101,6 +101,15 @@ def test_an_artefact_is_the_same_dataset_where_it_is_made_and_where_it_is_used(a
     assert outside == {"items.parquet", "interactions.parquet"}  # the snapshot's own files, where the chain begins
 
 
+def test_a_place_is_named_whole_and_as_it_is(tmp_path, monkeypatch):
+    from orchestration.audit.lineage_events import _address
+
+    monkeypatch.chdir(tmp_path)
+    assert _address("store/records/a") == ("file", f"{tmp_path}/store/records/a")  # else the stores of two shops, each called store, were one
+    assert _address(f"{tmp_path}/what?#1") == ("file", f"{tmp_path}/what?#1")
+    assert _address("s3://bucket/shop/artefacts/gate") == ("s3://bucket", "shop/artefacts/gate")
+
+
 def test_a_receiver_gets_them_and_the_same_again(audit_world, receiver, monkeypatch):
     url, events, keys = receiver
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "right")

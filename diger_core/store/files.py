@@ -142,6 +142,13 @@ class Root:
 
     def tree(self, *names: str) -> dict[str, int]:
         """Every file below a directory: relative path -> bytes, unsorted; temporary files left out, symbolic links not followed."""
+        return {name: size for name, (size, _) in self._below(names).items()}
+
+    def stamps(self, *names: str) -> dict[str, str]:
+        """Every file below a directory, as `tree` names it: what differs once it is written again (bytes and time, or entity tag)."""
+        return {name: f"{size}-{stamp}" for name, (size, stamp) in self._below(names).items()}
+
+    def _below(self, names: tuple[str, ...]) -> dict[str, tuple[int, str]]:
         path = self.at(*names) if names else self.base
         with self.faults(*names):
             if self.is_local:
@@ -152,8 +159,8 @@ class Root:
                 except FileNotFoundError:
                     return {}
                 strip = len(str(self.fs._strip_protocol(path)).rstrip("/")) + 1
-                found = {name[strip:]: int(entry["size"]) for name, entry in entries.items()}
-        return {name: size for name, size in found.items() if not name.rsplit("/", 1)[-1].startswith(".")}
+                found = {name[strip:]: (int(entry["size"]), f"{entry.get('ETag')} {entry.get('LastModified')}") for name, entry in entries.items()}
+        return {name: told for name, told in found.items() if not name.rsplit("/", 1)[-1].startswith(".")}
 
     def read(self, *names: str) -> bytes:
         with self.faults(*names):
@@ -292,14 +299,15 @@ class Root:
                 self.fs.rm_file(self.at(name))
 
 
-def _local_tree(path: str, prefix: str) -> Iterator[tuple[str, int]]:
+def _local_tree(path: str, prefix: str) -> Iterator[tuple[str, tuple[int, str]]]:
     try:
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     yield from _local_tree(entry.path, f"{prefix}{entry.name}/")
                 elif entry.is_file(follow_symlinks=False):
-                    yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False).st_size
+                    told = entry.stat(follow_symlinks=False)
+                    yield f"{prefix}{entry.name}", (told.st_size, str(told.st_mtime_ns))
     except FileNotFoundError:
         return
 

@@ -1,7 +1,8 @@
 """The store's records as a graph of artefacts, small enough to hold in memory.
 
-Records never change once written, so a line of the cache stays true for as long as its file exists with the same size; the cache lives outside
-the store, may be deleted at any time, and only says where to look: whatever is shown of a record is read from the store again.
+Records never change once written, so a line of the cache stays true for as long as its file stands as it did: a store that was deleted and made again
+at the same place has other times. The cache lives outside the store, may be deleted at any time, and only says where to look: whatever is shown of a
+record is read from the store again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Made:
     """A record, as far as the graph needs it: which computation made `artefact` from which inputs (name -> hash)."""
 
     path: str  # relative to records/
-    size: int
+    stamp: str  # of the file: `Root.stamps`
     stage: str
     key: str
     number: int
@@ -75,10 +76,10 @@ class Index:
     @cached_property
     def made(self) -> list[Made]:
         """All records, oldest first."""
-        listed = {path: size for path, size in self._tree("records").items() if path.endswith(".json") and path.count("/") == 2}
+        listed = {path: stamp for path, stamp in self._stamps("records").items() if path.endswith(".json") and path.count("/") == 2}
         known = self._load_cache() if self._cached else {}
-        found = [known[path] for path, size in listed.items() if path in known and known[path].size == size]
-        fresh = [path for path, size in listed.items() if path not in known or known[path].size != size]
+        found = [known[path] for path, stamp in listed.items() if path in known and known[path].stamp == stamp]
+        fresh = [path for path, stamp in listed.items() if path not in known or known[path].stamp != stamp]
         if fresh:
             read = [made for made in self.each(lambda path: self._make(path, listed[path]), fresh) if made is not None]
             found += read
@@ -86,9 +87,9 @@ class Index:
                 self._save_cache(read)
         return sorted(found, key=lambda made: (made.at, made.stage, made.key, made.number))
 
-    def _make(self, path: str, size: int) -> Made | None:
+    def _make(self, path: str, stamp: str) -> Made | None:
         try:
-            return _made(path, size, self._read_record(path))
+            return _made(path, stamp, self._read_record(path))
         except DigerError as error:  # one damaged record must not hide the others
             self.faults.append(str(error))
         except (AttributeError, TypeError, ValueError):
@@ -202,7 +203,7 @@ class Index:
     @cached_property
     def pointers(self) -> list[tuple[str, dict[str, Any]]]:
         """(kind/name, value) of every pointer."""
-        paths = [path for path in self._tree("pointers") if path.endswith(".json")]
+        paths = [path for path in self._stamps("pointers") if path.endswith(".json")]
         found = self._readable([("pointers", *path.split("/")) for path in paths])
         return [(name.removesuffix(".json").removeprefix("pointers/"), value) for name, value in found]
 
@@ -235,12 +236,12 @@ class Index:
 
     # Reading many
 
-    def _tree(self, top: str) -> dict[str, int]:
+    def _stamps(self, top: str) -> dict[str, str]:
         if self.root.is_local:
-            return self.root.tree(top)
+            return self.root.stamps(top)
         folders = self.root.list(top)  # an object store lists a thousand names a request: ask for all folders at once
-        trees = self.each(lambda folder: self.root.tree(top, folder), folders)
-        return {f"{folder}/{path}": size for folder, tree in zip(folders, trees, strict=True) for path, size in tree.items()}
+        trees = self.each(lambda folder: self.root.stamps(top, folder), folders)
+        return {f"{folder}/{path}": stamp for folder, tree in zip(folders, trees, strict=True) for path, stamp in tree.items()}
 
     def each(self, work: Any, values: Iterable[Any]) -> list[Any]:
         """`work` of every value, in order; requests to an object store many at a time."""
@@ -276,12 +277,12 @@ class Index:
                 f.write(lines)
 
 
-def _made(path: str, size: int, record: Record) -> Made:
+def _made(path: str, stamp: str, record: Record) -> Made:
     stage, key, name = path.split("/")
     code = record.get("code") or {}
     return Made(
         path,
-        size,
+        stamp,
         stage,
         key,
         int(name.removesuffix(".json")) if name.removesuffix(".json").isdigit() else 0,

@@ -318,6 +318,21 @@ def test_the_cache_changes_no_answer_and_may_be_garbage(audit_world, tmp_path, m
     assert Index(audit_world.store).made == wanted
 
 
+def test_a_store_that_was_deleted_and_made_again_is_read_again(audit_world, tmp_path, monkeypatch):
+    """Same place, same keys, same sizes, other records: the demo run twice in one directory."""
+    monkeypatch.setenv("DIGER_CACHE", str(tmp_path / "cache"))
+    store = audit_world.copy(tmp_path)
+    before = Index(store).made
+    for path in Path(store.root.base, "records").rglob("*.json"):
+        record = json.loads(path.read_bytes())
+        text = path.read_text(encoding="utf-8").replace(record["started_at"], f"1{record['started_at'][1:]}")
+        path.unlink()
+        path.write_text(text, encoding="utf-8")
+    again = Index(store).made
+    assert {made.at[0] for made in before} == {"2"}
+    assert {made.at[0] for made in again} == {"1"}
+
+
 def test_a_new_record_is_seen_though_the_cache_is_older(audit_world, tmp_path, monkeypatch):
     monkeypatch.setenv("DIGER_CACHE", str(tmp_path / "cache"))
     store = audit_world.copy(tmp_path)

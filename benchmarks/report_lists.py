@@ -58,7 +58,7 @@ def _pieces(found: list[Row]) -> str:
 
 def _pairs() -> str:
     """Models over seeds; the ranks behind them came from the device that trained."""
-    found = [row for row in rows("list_pairs", "data", "first", "second") if len(row["seeds"]) > 1]
+    found = [row for row in rows("list_pairs", "data", "first", "second") if len(row["seeds"]) > 1 and {row["first"], row["second"]} <= PAIRED.keys()]
     if not found:
         return ""
     text = "## Over seeds: Beauty, split by time\n\nNDCG@10, soft histories, 40 epochs, FrqUD; brackets: 95% over seeds and users together.\n\n"

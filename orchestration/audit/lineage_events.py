@@ -72,7 +72,7 @@ def send(transport: HttpTransport, event: RunEvent) -> None:
     except RequestException as error:
         answer = getattr(error, "response", None)
         told = f"answered {answer.status_code} {answer.reason}" if answer is not None else f"cannot be reached ({type(error).__name__})"
-        remedy = "look at OPENLINEAGE_API_KEY" if answer is not None and answer.status_code in (401, 403) else "is it an OpenLineage receiver?"
+        remedy = "check OPENLINEAGE_API_KEY." if answer is not None and answer.status_code in (401, 403) else "is it an OpenLineage receiver?"
         raise DigerError(
             f"--to {transport.url}: {told}: {remedy} What was sent stays; the same command sends it again, which changes nothing there"
         ) from error

@@ -49,7 +49,6 @@ from diger_core.recommender.history_input import table_tokens
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Trained, train
-from diger_core.training.model_selection import search_batch
 
 BEAMS = 50
 RANKS = "ranks"  # folder of the targets' ranks, from which benchmarks.list_pairs compares models over seeds
@@ -152,12 +151,10 @@ def refitted(shop: Shop, settings: Settings, model: Trained, vectors_ND: torch.T
 def beams(shop: Shop, model: Trained, split: Split) -> Beams:
     users_T, end_T, _ = splits.targets(shop.data.sequences, split)
     tokens = table_tokens(model.recommender, model.table, model.tokenizer, model.z_Ne)
-    bf16 = device().type == "cuda"
-    with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
-        return recommended(
-            model.recommender, model.table.codes_NM, model.table.suffix_N, shop.data.sequences, users_T, end_T, BEAMS, beams=BEAMS,
-            batch_size=search_batch(BEAMS, device()), device=device(), tokens_NTd=tokens,
-        )  # fmt: skip
+    return recommended(
+        model.recommender, model.table.codes_NM, model.table.suffix_N, shop.data.sequences, users_T, end_T, BEAMS, beams=BEAMS, device=device(),
+        precision="bf16", tokens_NTd=tokens,
+    )  # fmt: skip
 
 
 Ranks = dict[str, np.ndarray]

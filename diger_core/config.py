@@ -316,7 +316,7 @@ class EvaluationConfig:
     ndcg_at: tuple[int, ...] = (5, 10, 20)  # cut-offs of NDCG
     constrained: bool = True  # generate only codes that an item has
     remove_seen: bool = False  # judge lists without what the user had before; `recommendations.seen` decides what the lists that ship hold
-    batch_size: int = 512  # users ranked at once
+    batch_size: int | None = None  # users ranked at once; null: by the device and the beams
     head_share: float = 0.2  # the most popular items of training events that form the head slice
     new_item_events: int = 0  # a target with at most this many training events is a new item
     bootstrap: int = 1000  # resamples of users for the intervals
@@ -328,5 +328,5 @@ class EvaluationConfig:
         check(self.new_item_events >= 0, "new_item_events", self.new_item_events, "at least 0")
         check(self.beams >= max((*self.recall_at, *self.ndcg_at)), "beams", self.beams, "at least the largest cut-off")
         check(0 < self.head_share < 1, "head_share", self.head_share, "in (0, 1)")
-        check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        check(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "at least 1, or null")
         check(self.bootstrap >= 100, "bootstrap", self.bootstrap, "at least 100")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import Data, device, load, record
-from benchmarks.gpu import fast, ranks, scale, speed
+from benchmarks.gpu import fast, inputs, ranks, scale, speed
 from diger_core.ids.id_table import IdTable, item_hash_order, refresh
 from diger_core.presets import preset
 from diger_core.tokenizer.rqvae import Tokenizer
@@ -20,7 +20,7 @@ from diger_core.training.table_refresh import suffix_values
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["fast", "scale", "train", "ranks", "quality", "sasrec", "ensemble", "retraining"])
+    parser.add_argument("command", choices=["fast", "scale", "train", "inputs", "ranks", "quality", "sasrec", "ensemble", "retraining"])
     parser.add_argument("--data", type=Path, default=Path(".device-inputs/beauty"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--preset", default="beauty")
@@ -84,6 +84,8 @@ def main() -> None:
     tok, table = _quick(data, chosen.tokenizer)
     if given.command == "ranks":
         ranks.run(data, tok, chosen, recommender, given)
+    if given.command == "inputs":
+        inputs.run(data, tok, chosen, recommender, given)
     if given.command == "train":
         common = {"data": data.name, "real_vectors": data.real_vectors}
         for variant in given.variants:

@@ -28,7 +28,6 @@ from diger_core.recommender.history_input import table_tokens
 from diger_core.tokenizer.rqvae import tokenizer
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
-from diger_core.training.model_selection import search_batch
 
 
 @dataclass
@@ -94,12 +93,11 @@ def test(run: Run, data: Data, first_codes: torch.Tensor, beams: int) -> dict[st
     """Test figures of the best validated state, and the state of its codes."""
     loop = run.loop
     table = loop.state.best.load(loop.state.recommender, loop.state.tokenizer)
-    config = EvaluationConfig(beams=beams, recall_at=(1, 5, 10), ndcg_at=(5, 10), batch_size=search_batch(beams, device()))
-    with torch.autocast(device().type, torch.bfloat16, enabled=loop.training.precision == "bf16"):
-        loop.state.recommender.eval()
-        tokens = table_tokens(loop.state.recommender, table, loop.state.tokenizer, loop.refresh.z(loop.state.tokenizer))
-        given = (loop.state.recommender, table.codes_NM, table.suffix_N, data.sequences, "test", config, device())
-        found, fused = (rank_targets(*given, fused=kernels, tokens_NTd=tokens) for kernels in (False, True))
+    config = EvaluationConfig(beams=beams, recall_at=(1, 5, 10), ndcg_at=(5, 10))
+    loop.state.recommender.eval()
+    tokens = table_tokens(loop.state.recommender, table, loop.state.tokenizer, loop.refresh.z(loop.state.tokenizer))
+    given = (loop.state.recommender, table.codes_NM, table.suffix_N, data.sequences, "test", config, device())
+    found, fused = (rank_targets(*given, precision=loop.training.precision, fused=kernels, tokens_NTd=tokens) for kernels in (False, True))
     figures = {f"recall@{k}": float(recall(found.rank_T, k).mean()) for k in (1, 5, 10)}
     figures |= {f"ndcg@{k}": float(ndcg(found.rank_T, k).mean()) for k in (5, 10)}
     figures["ndcg@10 over fused kernels"] = float(ndcg(fused.rank_T, 10).mean())

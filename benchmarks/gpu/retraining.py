@@ -247,13 +247,12 @@ class Runs:
         from diger_core.training.state import built_recommender
 
         recommender = built_recommender(self.recommender, tok, seed, {k: v.cpu() for k, v in tensors.items()}).to(device()).eval()
-        config = EvaluationConfig(beams=max(self.training.beams, 10), recall_at=(5, 10), ndcg_at=(5, 10), batch_size=4096 if compiled() else 512)
+        config = EvaluationConfig(beams=max(self.training.beams, 10), recall_at=(5, 10), ndcg_at=(5, 10))
         with torch.no_grad():
             tok = tok.to(device())
             tokens_NTd = table_tokens(recommender, table, tok, tok.encode(cut.data.vectors_ND.to(device())))
         given = (recommender, table.codes_NM, table.suffix_N, cut.data.sequences, "test", config, device())
-        with torch.autocast(device().type, torch.bfloat16, enabled=self.training.precision == "bf16"):
-            return rank_targets(*given, tokens_NTd=tokens_NTd).rank_T
+        return rank_targets(*given, precision=self.training.precision, tokens_NTd=tokens_NTd).rank_T
 
     # Figures
 

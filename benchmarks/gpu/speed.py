@@ -94,8 +94,7 @@ def evaluate(
     config = EvaluationConfig(beams=beams, batch_size=batch, constrained=constrained, recall_at=(1, 5, 10), ndcg_at=(5, 10))
 
     def work() -> None:
-        with torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda"):
-            found = rank_targets(net, table.codes_NM, table.suffix_N, data.sequences, "test", config, device(), fused=fused)
+        found = rank_targets(net, table.codes_NM, table.suffix_N, data.sequences, "test", config, device(), precision="bf16", fused=fused)
         for k in (5, 10):
             recall(found.rank_T, k).mean(), ndcg(found.rank_T, k).mean()
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diger_core.config import EvaluationConfig
+from diger_core.config import EvaluationConfig, Precision
 from diger_core.data.sequences import Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import Split, same_time, targets, training_counts
 from diger_core.evaluation.baselines import CHUNK, compacted, markov, most_popular
 from diger_core.evaluation.metrics import Estimates, Float64, Metrics, distinct, ndcg, ranks, recall
-from diger_core.fast.inference import FastRecommender, fast_recommender
+from diger_core.fast.inference import FastRecommender, obstacle
 from diger_core.progress import Progress, Silent
 from diger_core.recommender.beam import beam_search
 from diger_core.recommender.model import Recommender
@@ -39,6 +39,12 @@ class EvaluationResult:
     invalid_rate: float = 0.0
 
 
+def search_batch(beams: int, device: torch.device) -> int:
+    """Users whose beams are searched at once. An accelerator is four times faster on large batches; memory grows with users times beams, and 80
+    beams of 4,096 users took 65 GiB."""
+    return max(256, 4096 * 20 // max(beams, 20)) if device.type == "cuda" else 512
+
+
 def cut_off(config: EvaluationConfig) -> int:
     """k: the largest cut-off of any metric; ranks behind it count as not found."""
     return max((*config.recall_at, *config.ndcg_at))
@@ -55,6 +61,7 @@ def rank_targets(
     users: npt.NDArray[np.integer] | None = None,
     progress: Progress | None = None,
     trie: Trie | None = None,
+    precision: Precision = "fp32",
     fused: bool = True,
     tokens_NTd: Tensor | None = None,
 ) -> EvaluationResult:
@@ -63,15 +70,15 @@ def rank_targets(
     The history are the last L items before the target. Batches are sorted by history length; their composition changes no result.
     `users`: user indices to evaluate (None: all). `trie`: made from the table unless given. With `config.remove_seen` the items of the user's
     whole history leave the W beams before the first k are taken, the target too if it is a repetition. The recommender is evaluated in eval
-    mode and left in the mode it came in. Precision follows the caller's autocast. `fused`: encoder and beams over fused kernels (`fast/inference.py`)
-    where the device and the precision allow it: about twice as fast. `tokens_NTd`: the items' tokens in a history (`history_input.table_tokens`),
-    which soft history input needs.
+    mode and left in the mode it came in. `precision`: of the matrix products on an accelerator; a CPU ranks in fp32. `fused`: bf16 on an accelerator
+    takes encoder and beams over fused kernels (`fast/inference.py`), about twice as fast; where the model's shapes do not allow it the module itself
+    ranks, and `progress` is told why. `tokens_NTd`: the items' tokens in a history (`history_input.table_tokens`), which soft history input needs.
     """
     users_T, end_T, target_T = _chosen(targets(seq, split), users)
     top = cut_off(config)
     items_Tk, scores_Tk = recommended(
         recommender, codes_NM, suffix_N, seq, users_T, end_T, top, beams=config.beams, constrained=config.constrained, remove_seen=config.remove_seen,
-        batch_size=config.batch_size, device=device, progress=progress, trie=trie, fused=fused, tokens_NTd=tokens_NTd,
+        batch_size=config.batch_size, device=device, progress=progress, trie=trie, precision=precision, fused=fused, tokens_NTd=tokens_NTd,
         what=f"ranking ({split})",
     )  # fmt: skip
     wrong = int(((items_Tk == -1) & np.isfinite(scores_Tk)).sum())
@@ -90,21 +97,24 @@ def recommended(
     beams: int,
     constrained: bool = True,
     remove_seen: bool = False,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     trie: Trie | None = None,
+    precision: Precision = "fp32",
     fused: bool = True,
     tokens_NTd: Tensor | None = None,
     what: str = "recommending",
 ) -> tuple[Int32, Float32]:
     """(items int32 [T, top], scores float32 [T, top]), best first, after each user's events before `end_T` (absolute, exclusive; at least one).
 
-    -1 where there is no item, or where an unconstrained tuple is no item's; its score then is -inf, or finite. Otherwise as in `rank_targets`.
+    -1 where there is no item, or where an unconstrained tuple is no item's; its score then is -inf, or finite. `batch_size`: users ranked at once;
+    None: by the device and the beams. Otherwise as in `rank_targets`.
     """
     if (recommender.config.history_input == "soft") != (tokens_NTd is not None):
         raise ValueError("recommended: soft history input, and no other, takes the items' tokens (history_input.table_tokens)")
-    progress = progress or Silent()
+    progress, device = progress or Silent(), torch.device(device)
+    batch_size = batch_size or search_batch(beams, device)
     trie = trie or Trie.from_table(codes_NM, suffix_N, recommender.codes, recommender.suffixes, device)
     begin_T = np.maximum(seq.offsets_U1[users_T], end_T - recommender.config.history)
     if (begin_T >= end_T).any():
@@ -118,18 +128,23 @@ def recommended(
     training = recommender.training
     if training:  # a walk through all modules, which one request a call would pay twice
         recommender.eval()
-    used = fast_recommender(recommender, device) if fused else recommender
+    low = precision == "bf16" and device.type == "cuda"
+    reason = obstacle(recommender) if low and fused else None
+    if reason is not None:
+        progress.message(f"{what}: the torch module ranks, not the fused kernels: {reason}")
+    used = FastRecommender(recommender, torch.bfloat16) if low and fused and reason is None else recommender
     batches = []
     try:
-        for start in range(0, len(order_T), batch_size):
-            rows_B = order_T[start : start + batch_size]
-            begin_B, end_B, place_B = (array[start : start + batch_size] for array in on_device)
-            longest = int((end_T[rows_B] - begin_T[rows_B]).max())
-            items_BW, scores_BW = _recommend(used, history, trie, begin_B, end_B, longest, beams, constrained)
-            if seen is not None:
-                items_BW, scores_BW = _without(seen(place_B, items_BW), items_BW, scores_BW)
-            batches.append((items_BW[:, :top].int(), scores_BW[:, :top].float()))
-            progress.update(what, min(start + batch_size, len(order_T)), len(order_T))
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            for start in range(0, len(order_T), batch_size):
+                rows_B = order_T[start : start + batch_size]
+                begin_B, end_B, place_B = (array[start : start + batch_size] for array in on_device)
+                longest = int((end_T[rows_B] - begin_T[rows_B]).max())
+                items_BW, scores_BW = _recommend(used, history, trie, begin_B, end_B, longest, beams, constrained)
+                if seen is not None:
+                    items_BW, scores_BW = _without(seen(place_B, items_BW), items_BW, scores_BW)
+                batches.append((items_BW[:, :top].int(), scores_BW[:, :top].float()))
+                progress.update(what, min(start + batch_size, len(order_T)), len(order_T))
     finally:
         if training:
             recommender.train()

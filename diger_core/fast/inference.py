@@ -1,4 +1,4 @@
-"""Encoder and beams over the fused kernels: what `rank_targets(..., fused=True)` uses in place of the module on an accelerator in bf16.
+"""Encoder and beams over the fused kernels: what `evaluation.ranking` uses in place of the module on an accelerator in bf16.
 
 The same methods as `Recommender` has for `beam.beam_search`, the same numbers up to rounding. B rows, T history tokens, W beams, p earlier positions,
 I = heads x head width. Keys and values of the beams of all layers are one tensor [layers, B W, p, 2 I]: a step of the search gathers it once.
@@ -18,15 +18,9 @@ from diger_core.fast.kernels import Dropout, Heads, Product
 from diger_core.recommender.model import Recommender
 
 
-def fast_recommender(recommender: Recommender, device: torch.device | str) -> Recommender | FastRecommender:
-    """The fast form where it applies: CUDA, autocast to bf16, shapes that the kernels take; otherwise the module itself."""
-    config, kind = recommender.config, torch.device(device).type
-    head = config.d_head
-    if kind != "cuda" or not torch.is_autocast_enabled("cuda") or torch.get_autocast_dtype("cuda") != torch.bfloat16:
-        return recommender
-    if head < 16 or head & (head - 1) or config.history * recommender.tokens_per_item > 256:
-        return recommender
-    return FastRecommender(recommender, torch.bfloat16)
+def obstacle(recommender: Recommender) -> str | None:
+    """Why the kernels do not take this model's shapes, or None."""
+    return kernels.obstacle(recommender.config.d_head, recommender.config.history * recommender.tokens_per_item, torch.bfloat16)
 
 
 @dataclass

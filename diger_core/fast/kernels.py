@@ -24,16 +24,37 @@ from diger_core.training.noise import gumbel_levels, seed_key
 EPS = 1e-6
 MASKED = -1e9
 BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
+PRODUCT_WIDTH = 512  # columns of a product that drop_add_norm computes itself: it holds whole rows
+ROWS_HELD = 1 << 15  # elements of the rows that one program of drop_add_norm holds
+KEYS = 256  # tokens that attention holds at once, at most
+HELD = 64 << 10  # bytes of the keys of one head, and as many of its values
 
 
-def _rows(tokens: int) -> int:
-    """Tokens that one program of drop_add_norm takes: few where there are few, so that all multiprocessors have work."""
-    return 16 if tokens <= 2560 else 32 if tokens <= 5120 else 64
+def _rows(tokens: int, width: int) -> int:
+    """Tokens that one program of drop_add_norm takes: few where there are few, so that all multiprocessors have work, and where they are wide, so
+    that a program's rows fit its registers."""
+    wanted = 16 if tokens <= 2560 else 32 if tokens <= 5120 else 64
+    return max(1, min(wanted, ROWS_HELD // _power(width)))
 
 
-def blocks(tokens: int) -> int:
+def blocks(tokens: int, width: int) -> int:
     """Rows of the partial sums that `drop_add_norm_backward` leaves for the norm's weight."""
-    return -(-tokens // _rows(tokens))
+    return -(-tokens // _rows(tokens, width))
+
+
+def _wide(*sizes: int) -> bool:
+    """Whether an operand of so many elements needs offsets of 64 bits."""
+    return max(sizes) >= 1 << 31
+
+
+def obstacle(d_head: int, tokens: int, low: torch.dtype) -> str | None:
+    """Why the kernels do not take heads of this width over a history of so many tokens, or None. Every other size is tiled."""
+    if d_head < 16 or d_head & (d_head - 1):
+        return f"recommender.d_head {d_head} is not a power of two of at least 16"
+    if tokens > KEYS:
+        return f"a history of {tokens} tokens, more than {KEYS}"
+    wide = _power(tokens) * d_head * low.itemsize
+    return f"heads of width {d_head} over {tokens} tokens do not fit a multiprocessor's memory" if wide > HELD else None
 
 
 def _triton() -> Any:
@@ -82,11 +103,17 @@ def _product_arguments(y: Tensor | Product) -> tuple[Tensor, Tensor, int, int, i
     return y.a, y.w, y.w.shape[0], y.w.stride(0), y.w.stride(1), True
 
 
+def _within(y: Tensor | Product, width: int) -> Tensor | Product:
+    """A product as wide as the kernel can hold stays one; a wider one is computed before."""
+    return y.value() if isinstance(y, Product) and width > PRODUCT_WIDTH else y
+
+
 def _tiles(a: Tensor, tokens: int, width: int) -> dict[str, int]:
     """Deep pipelines where a program has few rows; where it has many, two programs must fit a multiprocessor's shared memory and registers."""
-    rows = _rows(tokens)
+    rows = _rows(tokens, width)
     inner = 64 if a.element_size() == 2 else 32
-    return {"BLOCK": _power(width), "ROWS": rows, "BK": inner, "num_warps": 8 if rows == 64 else 4, "num_stages": 3}
+    many = rows == 64 or rows * _power(width) >= ROWS_HELD
+    return {"BLOCK": _power(width), "ROWS": rows, "BK": inner, "num_warps": 8 if many else 4, "num_stages": 3}
 
 
 def drop_add_norm(y: Tensor | Product, x_nd: Tensor | None, w_d: Tensor, n_out: Tensor, site: int, drop: Dropout, last: bool = False) -> Tensor:
@@ -98,11 +125,12 @@ def drop_add_norm(y: Tensor | Product, x_nd: Tensor | None, w_d: Tensor, n_out: 
         n_out.copy_(x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPS) * w_d)
         return x
     tokens, width = n_out.shape
-    a, weight, inner, swk, swc, product = _product_arguments(y)
+    a, weight, inner, swk, swc, product = _product_arguments(_within(y, width))
     x = torch.empty(tokens, width, dtype=torch.float32, device=a.device)
-    _triton().drop_add_norm[(blocks(tokens),)](
+    _triton().drop_add_norm[(blocks(tokens, width),)](
         a, a, weight, inner, swk, swc, x_nd if x_nd is not None else x, w_d, x, n_out, drop.key, site, tokens, drop.p, EPS, width,
-        HAS_X=x_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, PRODUCT=product, **_tiles(a, tokens, width),
+        HAS_X=x_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, PRODUCT=product, WIDE=_wide(a.numel(), n_out.numel()),
+        **_tiles(a, tokens, width),
     )  # fmt: skip
     return x
 
@@ -131,11 +159,12 @@ def drop_add_norm_backward(
         dy_out.copy_(grad)
         return grad
     tokens, width = x_nd.shape
-    a, weight, inner, swk, swc, product = _product_arguments(dn)
+    a, weight, inner, swk, swc, product = _product_arguments(_within(dn, width))
     grad = torch.empty_like(x_nd)
-    _triton().drop_add_norm_backward[(blocks(tokens),)](
+    _triton().drop_add_norm_backward[(blocks(tokens, width),)](
         a, a, weight, inner, swk, swc, dx_nd if dx_nd is not None else grad, x_nd, w_d, grad, dy_out, dw_out, drop.key, site, tokens, drop.p, EPS,
-        width, HAS_DX=dx_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, PRODUCT=product, **_tiles(a, tokens, width),
+        width, HAS_DX=dx_nd is not None, DROP=drop.p > 0, OUT_DROP=last and drop.p > 0, PRODUCT=product, WIDE=_wide(a.numel(), x_nd.numel()),
+        **_tiles(a, tokens, width),
     )  # fmt: skip
     return grad
 
@@ -146,7 +175,7 @@ def _linear_relu_drop(y: Product, hidden: Tensor, out: Tensor, site: int, drop: 
     block, rows = min(128, _power(width)), 16 if tokens <= 2048 else 64
     _triton().linear_relu_drop[(-(-tokens // rows), -(-width // block))](
         a, weight, hidden, out, drop.key, site, tokens, drop.p, inner, swk, swc, width,
-        BLOCK=block, ROWS=rows, BK=128 if a.element_size() == 2 else 32, DROP=drop.p > 0, BACKWARD=backward,
+        BLOCK=block, ROWS=rows, BK=128 if a.element_size() == 2 else 32, DROP=drop.p > 0, BACKWARD=backward, WIDE=_wide(a.numel(), out.numel()),
         num_warps=4 if rows == 16 else 8, num_stages=2,
     )  # fmt: skip
 

@@ -259,7 +259,7 @@ class _Stack:
         d_kv = torch.empty_like(self.kv) if self.kv is not None else d_tokens
         shape = (self.layers, self.batch, config.heads, self.positions, self.positions)
         ds = torch.empty(shape, dtype=self.program.low, device=self.device)
-        self.d_norms = torch.empty(len(self.x), kernels.blocks(self.tokens), config.d_model, device=self.device)
+        self.d_norms = torch.empty(len(self.x), kernels.blocks(self.tokens, config.d_model), config.d_model, device=self.device)
         dx = self._joint_backward(d_final, None, d_down[-1])
         for layer in reversed(range(self.layers)):
             down = Product(d_down[layer], self.w[f"{name}_down"][layer])

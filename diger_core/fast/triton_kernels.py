@@ -40,6 +40,15 @@ def _dropped(value, stream, place, p):
 
 
 @triton.jit
+def _first(ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """The first row of this program; in 64 bits where offsets of 32 would overflow."""
+    first = tl.program_id(0) * ROWS
+    if WIDE:
+        first = tl.program_id(0).to(tl.int64) * ROWS
+    return first
+
+
+@triton.jit
 def _matmul(a, w, row, col, rows, cols, K, swk, swc, ROWS: tl.constexpr, COLS: tl.constexpr, BK: tl.constexpr):
     """Rows of a [n, K] times columns of w, whose element (k, c) lies at k swk + c swc; float32."""
     total = tl.zeros((ROWS, COLS), tl.float32)
@@ -53,8 +62,9 @@ def _matmul(a, w, row, col, rows, cols, K, swk, swc, ROWS: tl.constexpr, COLS: t
 
 @triton.jit(do_not_specialize=["site", "rows"])
 def drop_add_norm(y, a, weight, K, swk, swc, x, w, x_out, n_out, key_ptr, site, rows, p, eps, D, BLOCK: tl.constexpr, ROWS: tl.constexpr,
-                  BK: tl.constexpr, HAS_X: tl.constexpr, DROP: tl.constexpr, OUT_DROP: tl.constexpr, PRODUCT: tl.constexpr):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+                  BK: tl.constexpr, HAS_X: tl.constexpr, DROP: tl.constexpr, OUT_DROP: tl.constexpr, PRODUCT: tl.constexpr,
+                  WIDE: tl.constexpr):  # fmt: skip
+    row = _first(ROWS, WIDE) + tl.arange(0, ROWS)
     col = tl.arange(0, BLOCK)
     at = row[:, None] * D + col[None, :]
     ok = (row[:, None] < rows) & (col[None, :] < D)
@@ -77,8 +87,8 @@ def drop_add_norm(y, a, weight, K, swk, swc, x, w, x_out, n_out, key_ptr, site, 
 @triton.jit(do_not_specialize=["site", "rows"])
 def drop_add_norm_backward(dn, a, weight, K, swk, swc, dx, x, w, dx_out, dy_out, dw_out, key_ptr, site, rows, p, eps, D, BLOCK: tl.constexpr,
                            ROWS: tl.constexpr, BK: tl.constexpr, HAS_DX: tl.constexpr, DROP: tl.constexpr, OUT_DROP: tl.constexpr,
-                           PRODUCT: tl.constexpr):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+                           PRODUCT: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
+    row = _first(ROWS, WIDE) + tl.arange(0, ROWS)
     col = tl.arange(0, BLOCK)
     at = row[:, None] * D + col[None, :]
     ok = (row[:, None] < rows) & (col[None, :] < D)
@@ -104,8 +114,8 @@ def drop_add_norm_backward(dn, a, weight, K, swk, swc, dx, x, w, dx_out, dy_out,
 
 @triton.jit(do_not_specialize=["site", "rows"])
 def linear_relu_drop(a, weight, hidden, out, key_ptr, site, rows, p, K, swk, swc, F, BLOCK: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr,
-                     DROP: tl.constexpr, BACKWARD: tl.constexpr):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+                     DROP: tl.constexpr, BACKWARD: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
+    row = _first(ROWS, WIDE) + tl.arange(0, ROWS)
     col = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     at = row[:, None] * F + col[None, :]
     ok = (row[:, None] < rows) & (col[None, :] < F)
@@ -238,7 +248,7 @@ def beam_attention(qkv, past, bias, out, rows, WIDTH, E: tl.constexpr, P: tl.con
 @triton.jit(do_not_specialize=["items", "first", "start"])
 def noisy_softmax(logits, sigma, item_ptr, step_ptr, tau_ptr, y_out, sampled_out, items, first, start, K, LEVELS: tl.constexpr, BLOCK: tl.constexpr):
     """One item at one level: Gumbel noise of noise.py, argmax and softmax of the noisy logits. `start`: the seed's part of the key."""
-    row, level = tl.program_id(0), tl.program_id(1)
+    row, level = tl.program_id(0).to(tl.int64), tl.program_id(1)
     code = tl.arange(0, BLOCK)
     golden = tl.full((), 0x9E3779B97F4A7C15, tl.uint64)
     key = _mixed(tl.load(step_ptr).to(tl.uint64) * golden + start.to(tl.uint64))

@@ -16,20 +16,13 @@ from diger_core.recommender.model import Recommender
 from diger_core.training.distributed import Distributed
 
 
-def search_batch(beams: int, device: torch.device) -> int:
-    """Users whose beams are searched at once. An accelerator is four times faster on large batches; memory grows with users times beams, and 80
-    beams of 4,096 users took 65 GiB."""
-    return max(256, 4096 * 20 // max(beams, 20)) if device.type == "cuda" else 512
-
-
 class ModelSelection:
     """Recall@10 and NDCG@10 of the second-last event of every user (or of a fixed sample of them), full ranking, split among the ranks: training
     keeps the state with the best NDCG@10."""
 
     def __init__(self, sequences: Sequences, config: TrainingConfig, ranks: Distributed, device: torch.device) -> None:
         self.sequences, self.config, self.ranks, self.device = sequences, config, ranks, device
-        batch = search_batch(config.beams, device)
-        self.ranking = EvaluationConfig(beams=max(10, config.beams), recall_at=(10,), ndcg_at=(10,), batch_size=batch)
+        self.ranking = EvaluationConfig(beams=max(10, config.beams), recall_at=(10,), ndcg_at=(10,))
         self.users_T, _, self.target_T = targets(sequences, "validation")
         if config.evaluation_users is not None and config.evaluation_users < len(self.users_T):
             random = np.random.Generator(np.random.Philox(key=config.seed))
@@ -38,11 +31,9 @@ class ModelSelection:
 
     def __call__(self, recommender: Recommender, table: IdTable, tokens_NTd: Tensor | None = None) -> dict[str, float]:
         """The figures, equal on every rank and for every number of ranks: what travels are the users' ranks, and the means are taken of them all."""
-        bf16 = self.config.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            found = rank_targets(
-                recommender, table.codes_NM, table.suffix_N, self.sequences, "validation", self.ranking, self.device,
-                users=self.users_T[self.ranks.share(len(self.users_T))], fused=True, tokens_NTd=tokens_NTd,
-            )  # fmt: skip
+        found = rank_targets(
+            recommender, table.codes_NM, table.suffix_N, self.sequences, "validation", self.ranking, self.device,
+            users=self.users_T[self.ranks.share(len(self.users_T))], precision=self.config.precision, tokens_NTd=tokens_NTd,
+        )  # fmt: skip
         rank_T = self.ranks.gather_rows(found.rank_T, len(self.users_T), self.device)
         return {"validation_recall_10": float(recall(rank_T, 10).mean()), "validation_ndcg_10": float(ndcg(rank_T, 10).mean())}

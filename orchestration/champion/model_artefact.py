@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from torch import Tensor
 
-from diger_core.config import RecommenderConfig
+from diger_core.config import Precision, RecommenderConfig
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable, assignment_hash, from_arrow, to_arrow
 from diger_core.recommender.history_input import table_tokens
@@ -32,6 +32,12 @@ class Model:
     item_ids: pa.ChunkedArray
     config: Mapping[str, Any]
     z_Ne: Tensor | None = None
+
+    @property
+    def precision(self) -> Precision:
+        """What the model was trained and validated with on an accelerator, and ranks with there."""
+        found: Precision = self.config["training"]["precision"]
+        return found
 
     def history_tokens(self) -> Tensor | None:
         """Every item's tokens in a history, on the recommender's device; None where they are look-ups (`evaluation.ranking.recommended`)."""

@@ -92,7 +92,7 @@ class RecommendationsConfig:
     k: int = 10  # items for each user
     beams: int = 50  # of the search for each list; at least k
     shard_users: int = 1_000  # users of one Parquet file, the unit of resumption
-    batch_size: int = 512  # users ranked at once
+    batch_size: int | None = None  # users ranked at once; null: by the device and the beams
     # What the user's history holds: keep it in the lists, remove it, or auto: keep it where people buy again (5% of validation targets).
     seen: Literal["auto", "keep", "remove"] = "auto"
 
@@ -100,4 +100,4 @@ class RecommendationsConfig:
         check(1 <= self.k <= 1000, "k", self.k, "between 1 and 1000")
         check(self.beams >= self.k, "beams", self.beams, "at least k")
         check(self.shard_users >= 1, "shard_users", self.shard_users, "at least 1")
-        check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        check(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "at least 1, or null")

@@ -33,7 +33,7 @@ class Request:
     k: int
     beams: int
     shard_users: int
-    batch_size: int
+    batch_size: int | None
     remove_seen: bool
     users: pa.Array | None = None
     items: pa.Array | None = None

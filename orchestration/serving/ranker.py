@@ -77,7 +77,9 @@ class Ranker:
     Opened once, it holds all that does not depend on who asks: model, trie, counts, popular items. One thread at a time.
     """
 
-    def __init__(self, bundle: Bundle, child: Artefact | None, data: Mapping[str, Artefact], rules: Rules, items: pa.Array | None, batch_size: int):
+    def __init__(
+        self, bundle: Bundle, child: Artefact | None, data: Mapping[str, Artefact], rules: Rules, items: pa.Array | None, batch_size: int | None
+    ):
         """`data`: the artefacts sequences, neighbours and validated_items of the snapshot."""
         sequences = data["sequences"]
         self.bundle, self.batch_size = bundle, batch_size
@@ -175,7 +177,8 @@ class Ranker:
         model, device, trie, tokens = self._on_device(may_C, keep=may_N is None)
         items_tW, scores_TW[can_T] = recommended(
             model, self.model.table.codes_NM, self.model.table.suffix_N, own, rows_T[can_T], before_E1[end_T[can_T]], wide, beams=wide,
-            remove_seen=remove_seen, batch_size=self.batch_size, device=device, trie=trie, tokens_NTd=tokens,
+            remove_seen=remove_seen, batch_size=self.batch_size, device=device, trie=trie, precision=self.model.precision,
+            tokens_NTd=tokens,
         )  # fmt: skip
         items_TW[can_T] = np.where(items_tW >= 0, self.listed_C[items_tW], -1)
         return items_TW, scores_TW

@@ -93,7 +93,7 @@ def model_beams(
     return recommended(
         recommender, table.codes_NM, table.suffix_N, seq, users_T, end_T, config.beams, beams=config.beams, constrained=config.constrained,
         remove_seen=config.remove_seen, batch_size=config.batch_size, device=device, progress=progress, what=f"ranking ({split})",
-        tokens_NTd=loaded.history_tokens(),
+        precision=loaded.precision, tokens_NTd=loaded.history_tokens(),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from diger_core.config import NeighboursConfig, RecommenderConfig, TokenizerConfig
+from diger_core.config import NeighboursConfig, RecommenderConfig, TokenizerConfig, TrainingConfig
 from diger_core.data.neighbours import ItemTable, empty_table, transitions
 from diger_core.data.sequences import sequences
 from diger_core.data.splits import to_the_end
@@ -154,7 +154,15 @@ class ReleaseWorld:
             for tokens in model.token_tables:
                 tokens.mul_(50)  # wide enough apart that different users get different items
         tensors = {f"recommender.{k}": v for k, v in model.state_dict().items()} | {f"tokenizer.{k}": v for k, v in weights.items()}
-        config = {"recommender": asdict(SHAPE), "tokenizer": document, "codes": CODES, "levels": LEVELS, "suffixes": SUFFIXES, "alarm": None}
+        config = {
+            "recommender": asdict(SHAPE),
+            "training": asdict(TrainingConfig()),
+            "tokenizer": document,
+            "codes": CODES,
+            "levels": LEVELS,
+            "suffixes": SUFFIXES,
+            "alarm": None,
+        }
         factors = torch.randn(len(item_ids), FACTORS, generator=torch.Generator().manual_seed(seed))
         hash_ = assignment_hash(item_ids, table)
 

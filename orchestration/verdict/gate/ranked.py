@@ -72,7 +72,7 @@ def candidate_lists(bundle: Bundle, catalogue: Catalogue, users_T: np.ndarray, r
     beams = recommended(
         bundle.judged.recommender.to(device), table.codes_NM, table.suffix_N, seq, users_T, end_T, ranking.beams, beams=ranking.beams,
         remove_seen=ranking.remove_seen, batch_size=ranking.batch_size, device=device, progress=progress, what="ranking (candidate)",
-        tokens_NTd=bundle.judged.history_tokens(),
+        precision=bundle.judged.precision, tokens_NTd=bundle.judged.history_tokens(),
     )  # fmt: skip
     return listed(bundle.fitted.lists, beams, catalogue, users_T, ranking)
 
@@ -94,7 +94,7 @@ def earlier_lists(
         items_tW, scores_TW[can_T] = recommended(
             model, table.codes_NM, table.suffix_N, own, users_T[can_T], before_E1[end_T[can_T]], ranking.beams, beams=ranking.beams, device=device,
             trie=trie, remove_seen=ranking.remove_seen, batch_size=ranking.batch_size, progress=progress, what=f"ranking ({who})",
-            tokens_NTd=bundle.judged.history_tokens(),
+            precision=bundle.judged.precision, tokens_NTd=bundle.judged.history_tokens(),
         )  # fmt: skip
         items_TW[can_T] = np.where(items_tW >= 0, listed_C[items_tW], -1)
     return listed(bundle.fitted.lists, (items_TW, scores_TW), catalogue, users_T, ranking)

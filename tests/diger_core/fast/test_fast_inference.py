@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from diger_core.config import EvaluationConfig, RecommenderConfig
 from diger_core.evaluation.ranking import rank_targets
-from diger_core.fast.inference import FastRecommender, fast_recommender
+from diger_core.fast.inference import FastRecommender, obstacle
+from diger_core.progress import Silent
 from diger_core.recommender.beam import beam_search
 from diger_core.recommender.model import Recommender
 from diger_core.recommender.trie import Trie
@@ -51,14 +54,24 @@ def test_beams_over_the_fused_kernels_are_the_module_s(device: str, constrained:
     assert float((wanted[0] == found[0]).float().mean()) > 0.97, "equal but for scores that tie within rounding"
 
 
-def test_the_module_itself_is_used_where_the_kernels_do_not_apply() -> None:
-    recommender, _, _ = _setting("cpu")
-    assert fast_recommender(recommender, "cpu") is recommender
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"d_head": 24}, "recommender.d_head 24 is not a power of two of at least 16"),
+        ({"history": 200}, "a history of 600 tokens, more than 256"),
+        ({"history": 80, "d_head": 256}, "heads of width 256 over 240 tokens do not fit a multiprocessor's memory"),
+        ({"d_model": 1024, "d_ff": 4096}, None),
+    ],
+)
+def test_shapes_that_the_kernels_do_not_take_are_named(change: dict[str, int], reason: str | None) -> None:
+    with torch.device("meta"):
+        assert obstacle(Recommender(replace(CONFIG, **change), 8, 2, 16)) == reason
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_bf16_evaluation_on_a_device_ranks_as_fp32_evaluation_does() -> None:
+def test_bf16_evaluation_on_a_device_ranks_as_fp32_evaluation_does(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     recommender = Recommender(CONFIG, 8, 2, 32).cuda().eval()
     with torch.no_grad():
@@ -67,7 +80,24 @@ def test_bf16_evaluation_on_a_device_ranks_as_fp32_evaluation_does() -> None:
     codes_NM, suffix_N = torch.arange(small.ITEMS)[:, None].repeat(1, 2) % 8, torch.arange(small.ITEMS) // 8
     seq, config = small.sequences(users=300), EvaluationConfig(beams=20)
     exact = rank_targets(recommender, codes_NM, suffix_N, seq, "test", config, "cuda")
-    with torch.autocast("cuda", torch.bfloat16):
-        assert isinstance(fast_recommender(recommender, "cuda"), FastRecommender)
-        low = rank_targets(recommender, codes_NM, suffix_N, seq, "test", config, "cuda", fused=True)
+    encoded: list[int] = []
+    encode = FastRecommender.encode
+    monkeypatch.setattr(FastRecommender, "encode", lambda self, x, mask: encoded.append(len(x)) or encode(self, x, mask))
+    low = rank_targets(recommender, codes_NM, suffix_N, seq, "test", config, "cuda", precision="bf16")
+    assert sum(encoded) == len(low.rank_T), "every row went through the kernels"
     assert float((abs(exact.rank_T - low.rank_T) <= 2).mean()) > 0.9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_shape_that_the_kernels_do_not_take_is_ranked_by_the_module_with_one_line_about_it() -> None:
+    torch.manual_seed(0)
+    recommender = Recommender(replace(CONFIG, d_head=24), 8, 2, 32).cuda().eval()
+    codes_NM, suffix_N = torch.arange(small.ITEMS)[:, None].repeat(1, 2) % 8, torch.arange(small.ITEMS) // 8
+    told: list[str] = []
+    progress = Silent()
+    progress.message = told.append  # type: ignore[method-assign]
+    seq, config = small.sequences(users=300), EvaluationConfig(beams=20, batch_size=100)
+    found = rank_targets(recommender, codes_NM, suffix_N, seq, "test", config, "cuda", precision="bf16", progress=progress)
+    assert found.rank_T.any()
+    assert told == ["ranking (test): the torch module ranks, not the fused kernels: recommender.d_head 24 is not a power of two of at least 16"]

@@ -29,7 +29,9 @@ def poisoned(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
-@pytest.mark.parametrize(("tokens", "width", "inner"), [(1000, 128, 0), (7, 128, 256), (3333, 48, 96), (9000, 128, 512)])
+@pytest.mark.parametrize(("tokens", "width", "inner"), [(1000, 128, 0), (7, 128, 256), (3333, 48, 96), (9000, 128, 512),
+                         *((tokens, width, inner) for tokens in (7, 3000, 9000) for width in (512, 768, 1024, 2048)
+                           for inner in (0, 3072))])  # fmt: skip
 def test_drop_add_norm_and_its_backward(tokens: int, width: int, inner: int, dtype: torch.dtype) -> None:
     x, w = torch.randn(tokens, width, device="cuda"), torch.rand(width, device="cuda")
     y, dn, dx = torch.randn(tokens, width, device="cuda", dtype=dtype), torch.randn(tokens, width, device="cuda", dtype=dtype), torch.randn_like(x)
@@ -38,7 +40,7 @@ def test_drop_add_norm_and_its_backward(tokens: int, width: int, inner: int, dty
     for before, given in ((x, dx), (None, None)):
         results = []
         for drop in both():
-            n, dy, dw = poisoned(tokens, width, dtype=dtype), poisoned(tokens, width, dtype=dtype), poisoned(kernels.blocks(tokens), width)
+            n, dy, dw = poisoned(tokens, width, dtype=dtype), poisoned(tokens, width, dtype=dtype), poisoned(kernels.blocks(tokens, width), width)
             out = kernels.drop_add_norm(Product(left, weight.T) if inner else y, before, w, n, 3, drop, last=True)
             follows = Product(left, weight.T.contiguous()) if inner else dn
             grad = kernels.drop_add_norm_backward(follows, given, out, w, dy, dw, 3, drop, last=True)
@@ -48,7 +50,8 @@ def test_drop_add_norm_and_its_backward(tokens: int, width: int, inner: int, dty
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
-@pytest.mark.parametrize(("tokens", "inner", "width"), [(1000, 128, 512), (9000, 128, 512), (77, 48, 96)])
+@pytest.mark.parametrize(("tokens", "inner", "width"), [(1000, 128, 512), (9000, 128, 512), (77, 48, 96), (3000, 1024, 4096),
+                         (3000, 768, 3072)])  # fmt: skip
 def test_linear_relu_drop_and_its_backward(tokens: int, inner: int, width: int, dtype: torch.dtype) -> None:
     a, dy = (torch.randn(tokens, inner, device="cuda", dtype=dtype) for _ in range(2))
     up, down = torch.randn(width, inner, device="cuda", dtype=dtype) * 0.1, torch.randn(inner, width, device="cuda", dtype=dtype) * 0.1
@@ -81,9 +84,13 @@ def test_adamw_is_torch_s_adamw_behind_a_clipped_gradient() -> None:
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize(("queries", "keys", "bias", "lengths"), [(4, 4, True, False), (8, 8, True, True), (24, 24, True, True),
-                         (80, 80, True, True), (200, 200, True, True), (4, 36, False, True), (4, 200, False, True)])  # fmt: skip
-def test_attention_and_its_backward(queries: int, keys: int, bias: bool, lengths: bool, dtype: torch.dtype) -> None:
-    rows, heads, width = 37, 4, 64
+                         (80, 80, True, True), (200, 200, True, True), (256, 256, True, True), (4, 36, False, True),
+                         (4, 200, False, True)])  # fmt: skip
+@pytest.mark.parametrize("width", [16, 64, 128])
+def test_attention_and_its_backward(width: int, queries: int, keys: int, bias: bool, lengths: bool, dtype: torch.dtype) -> None:
+    rows, heads = 37, 4
+    if kernels.obstacle(width, keys, dtype) is not None:
+        pytest.skip("the kernels refuse this shape, and say so")
     inner = heads * width
     q, k, v, dout = (torch.randn(rows * n, inner, device="cuda", dtype=dtype) * 0.4 for n in (queries, keys, keys, queries))
     shape = Heads(heads, width, rows, queries, keys, (queries * inner, inner), (keys * inner, inner), (queries * inner, inner))
@@ -134,7 +141,7 @@ def test_dropout_keeps_the_mean_and_the_backward_the_forward_s_draws() -> None:
     kernels.linear_relu_drop(Product(ones, unit), other, 10, drop)
     assert float((other == hidden).float().mean()) == pytest.approx(0.75**2 + 0.25**2, abs=0.01), "another site draws independently"
     y, w = torch.ones(4096, 128, device="cuda"), torch.ones(128, device="cuda")
-    n, dy, dw = torch.empty_like(y), torch.empty_like(y), torch.empty(kernels.blocks(4096), 128, device="cuda")
+    n, dy, dw = torch.empty_like(y), torch.empty_like(y), torch.empty(kernels.blocks(4096, 128), 128, device="cuda")
     x = kernels.drop_add_norm(y, None, w, n, 4, drop)
     kernels.drop_add_norm_backward(torch.zeros_like(y), torch.ones_like(y), x, w, dy, dw, 4, drop)
     assert torch.equal(dy, x)
@@ -150,3 +157,28 @@ def test_noisy_softmax_draws_the_noise_of_the_reference(codes: int) -> None:
     wanted_y, wanted = kernels.noisy_softmax(logits.cpu(), sigma.cpu(), item_V.cpu(), 5, step.cpu(), tau.cpu())
     assert far(y, wanted_y.cuda()) < 1e-4
     assert float((sampled.cpu() == wanted).float().mean()) > 0.999
+
+
+def test_offsets_beyond_32_bits_reach_the_last_rows() -> None:
+    """2^20 tokens times 3,072 columns are more elements than an int32 counts."""
+    tokens, inner, width = 1 << 20, 3072, 64
+    left, weight = (
+        torch.zeros(tokens, inner, device="cuda", dtype=torch.bfloat16),
+        torch.randn(width, inner, device="cuda", dtype=torch.bfloat16) * 0.02,
+    )
+    left[-100:] = torch.randn(100, inner, device="cuda")
+    drop, w = both()[0], torch.ones(width, device="cuda")
+    wanted = (left[-100:].float() @ weight.float().T).double()
+    n = poisoned(tokens, width, dtype=torch.bfloat16)
+    assert far(kernels.drop_add_norm(Product(left, weight.T), None, w, n, 0, drop)[-100:], wanted) < 1e-2
+    hidden = poisoned(tokens, width, dtype=torch.bfloat16)
+    kernels.linear_relu_drop(Product(left, weight.T), hidden, 0, drop)
+    assert far(hidden[-100:], wanted.relu()) < 1e-2
+    wide = torch.randn(width, inner, device="cuda", dtype=torch.bfloat16) * 0.1
+    kernels.linear_relu_drop(Product(hidden, wide), left, 0, drop)
+    assert far(left[-100:], (hidden[-100:].float() @ wide.float()).relu()) < 1e-2
+    dn, dy, dw = torch.randn(tokens, width, device="cuda"), poisoned(tokens, width), poisoned(kernels.blocks(tokens, width), width)
+    kernels.drop_add_norm_backward(Product(left, weight.T), None, dn, w, dy, dw, 0, drop)
+    plain = [poisoned(100, width), torch.empty(kernels.blocks(100, width), width, device="cuda")]
+    kernels.drop_add_norm_backward(Product(left[-100:].contiguous(), weight.T), None, dn[-100:].contiguous(), w, *plain, 0, both()[1])
+    assert far(dy[-100:], plain[0]) < 1e-2

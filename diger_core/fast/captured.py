@@ -18,7 +18,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from diger_core.config import TrainingConfig
 from diger_core.data.batches import padded_length
 from diger_core.fast import kernels
 from diger_core.fast.codes import Codes, FastAssignment
@@ -45,12 +44,7 @@ def obstacle(state: TrainingState, context: StepContext, ranks: Distributed) -> 
     if context.config.learns and context.config.joint.train_encoder:
         return "the encoder learns"
     config = context.config.recommender
-    return kernels.obstacle(config.d_head, config.history * state.recommender.tokens_per_item, low_precision(context.config.training))
-
-
-def low_precision(training: TrainingConfig) -> torch.dtype:
-    """Of the matrix products' operands."""
-    return torch.bfloat16 if training.precision == "bf16" else torch.float32
+    return kernels.obstacle(config.d_head, config.history * state.recommender.tokens_per_item)
 
 
 class FastStep:
@@ -64,7 +58,7 @@ class FastStep:
         learned = books.numel() if learns else 0
         self.figures = len(LOSSES) + len(PER_LEVEL) * recommender.levels
         observed = context.schedule.observe(torch.zeros(1, recommender.levels, dtype=torch.int64)).numel() if learns else 0
-        low = low_precision(training)
+        low = torch.bfloat16 if training.precision == "bf16" else torch.float32
         self.flat = FlatParameters(recommender, low, learned + self.figures + observed)
         self.key = torch.zeros((), dtype=torch.int64, device=device)
         self.step = torch.zeros((), dtype=torch.int64, device=device)

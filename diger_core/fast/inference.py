@@ -20,7 +20,7 @@ from diger_core.recommender.model import Recommender
 
 def obstacle(recommender: Recommender) -> str | None:
     """Why the kernels do not take this model's shapes, or None."""
-    return kernels.obstacle(recommender.config.d_head, recommender.config.history * recommender.tokens_per_item, torch.bfloat16)
+    return kernels.obstacle(recommender.config.d_head, recommender.config.history * recommender.tokens_per_item)
 
 
 @dataclass

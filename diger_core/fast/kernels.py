@@ -27,7 +27,7 @@ BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
 PRODUCT_WIDTH = 512  # columns of a product that drop_add_norm computes itself: it holds whole rows
 ROWS_HELD = 1 << 15  # elements of the rows that one program of drop_add_norm holds
 KEYS = 256  # tokens that attention holds at once, at most
-HELD = 64 << 10  # bytes of the keys of one head, and as many of its values
+HELD = 1 << 14  # elements of the keys of one head, at most: attention's backward holds keys, values and both gradients
 
 
 def _rows(tokens: int, width: int) -> int:
@@ -47,14 +47,14 @@ def _wide(*sizes: int) -> bool:
     return max(sizes) >= 1 << 31
 
 
-def obstacle(d_head: int, tokens: int, low: torch.dtype) -> str | None:
+def obstacle(d_head: int, tokens: int) -> str | None:
     """Why the kernels do not take heads of this width over a history of so many tokens, or None. Every other size is tiled."""
     if d_head < 16 or d_head & (d_head - 1):
         return f"recommender.d_head {d_head} is not a power of two of at least 16"
     if tokens > KEYS:
         return f"a history of {tokens} tokens, more than {KEYS}"
-    wide = _power(tokens) * d_head * low.itemsize
-    return f"heads of width {d_head} over {tokens} tokens do not fit a multiprocessor's memory" if wide > HELD else None
+    wide = _power(tokens) * d_head > HELD
+    return f"heads of width {d_head} over {tokens} tokens do not fit a multiprocessor's memory" if wide else None
 
 
 def _triton() -> Any:

@@ -1,7 +1,8 @@
 """The two lists of pinned dependencies: `.ci/locks.py write` and `.ci/locks.py check`, run by `make lock` and `make lock-check`.
 
 requirements.lock has what running needs: the project's dependencies, its extras and what builds it. requirements-dev.lock has what the dependency
-group `dev` needs beside that: tests, linters, a browser. Both are read off the environment of this interpreter, so what is pinned is what was tested.
+group `dev` and the extras of `APART` need beside that: tests, linters, a browser, a deployment. Both are read off the environment of this
+interpreter, so what is pinned is what was tested.
 
 `check` fails where a list and pyproject.toml disagree. Then it asks the package index, through pip, whether a pinned release candidate has become a
 stable release. It only says so, and without an index says that: a release elsewhere must not fail a build here.
@@ -25,19 +26,21 @@ HEADS = {
     "requirements.lock": "# What running needs, pinned: `make demo` installs exactly these",
     "requirements-dev.lock": "# What tests and linters need beside requirements.lock, pinned: `make setup` and `make test` install both",
 }
+APART = ("postgres", "kubernetes")  # extras of a deployment: `make demo` does without them
 MADE = "Made by `make lock` on Linux x86-64, Python 3.11."
 
 
 def roots(pyproject: Path) -> tuple[list[Requirement], list[Requirement]]:
     """What running needs and what development needs beside it, as pyproject.toml names them."""
     told = tomllib.loads(pyproject.read_text(encoding="utf-8"))
-    project = told["project"]
+    extras = told["project"]["optional-dependencies"]
     run = [
-        *project["dependencies"],
-        *(line for extra in project["optional-dependencies"].values() for line in extra),
+        *told["project"]["dependencies"],
+        *(line for name, extra in extras.items() if name not in APART for line in extra),
         *told["build-system"]["requires"],
     ]
-    return [Requirement(line) for line in run], [Requirement(line) for line in told["dependency-groups"]["dev"]]
+    develop = [*told["dependency-groups"]["dev"], *(line for name in APART for line in extras[name])]
+    return [Requirement(line) for line in run], [Requirement(line) for line in develop]
 
 
 def closure(wanted: Iterable[Requirement]) -> dict[str, Version]:

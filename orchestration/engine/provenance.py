@@ -26,8 +26,8 @@ def _git(*arguments: str) -> bytes | None:
 
 @cache
 def code() -> Code:
-    """Commit, and the hash of uncommitted changes (None: a clean tree; "unknown" outside a checkout)."""
-    commit = _git("rev-parse", "HEAD")
+    """Commit, and the hash of uncommitted changes (None: a clean tree; "unknown" outside a checkout, where an image names its commit itself)."""
+    commit = _git("rev-parse", "HEAD") or os.environ.get("DIGER_COMMIT", "").encode()
     changes = _git("diff", "HEAD", "--binary")
     dirty: str | None = "unknown" if changes is None else (hashlib.sha256(changes).hexdigest() if changes else None)
     lock = hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.exists() else None

@@ -1,9 +1,28 @@
-"""This project's Dagster instance: its home, made with telemetry off and the pools' limits."""
+"""This project's Dagster instance: its home, made with telemetry off and the pools' limits, and where it keeps its history.
+
+Three environment variables choose what stands in a new `dagster.yaml`. The address of the database never does: the file names its variable.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from diger_core.errors import DigerError
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+POSTGRES = "DIGER_POSTGRES_URL"  # postgresql://USER@HOST:PORT/DATABASE; unset: SQLite in the home
+LAUNCHER = "DIGER_RUN_LAUNCHER"  # MODULE:CLASS of what starts a run's process; unset: the code server does
+LAUNCHER_CONFIG = "DIGER_RUN_LAUNCHER_CONFIG"  # its configuration, a JSON object; a secret in it is {"env": "NAME"}
 
 HOME_FILE = """telemetry:
   enabled: false
@@ -19,18 +38,93 @@ concurrency:
 run_monitoring:
   enabled: true
 """
+_STORAGE = f"""storage:
+  postgres:
+    postgres_url:
+      env: {POSTGRES}
+"""
 
 
 def dagster_home() -> Path:
-    """DAGSTER_HOME, or ./.dagster; made with telemetry off and the pools' limits."""
+    """DAGSTER_HOME, or ./.dagster; made with telemetry off, the pools' limits and what the environment chooses.
+
+    Raises DigerError where a file that is there keeps its history elsewhere than the environment says, so that no second history begins unseen.
+    """
     home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd() / ".dagster").absolute()
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
-    if not config.exists():
-        config.write_text(HOME_FILE, encoding="utf-8")
+    if config.exists():
+        _refuse_other(config)
+    else:
+        config.write_text(HOME_FILE + (_STORAGE if postgres_url() else "") + _launcher(), encoding="utf-8")
     nux = home / ".nux" / "nux.yaml"
     nux.parent.mkdir(exist_ok=True)
     if not nux.exists():
         nux.write_text("seen: 1\n", encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def postgres_url() -> str | None:
+    """The database that the environment names; None for SQLite in the home. DigerError, which never holds the address, where it cannot be used."""
+    url = os.environ.get(POSTGRES)
+    if not url:
+        return None
+    if not url.startswith(("postgresql://", "postgresql+psycopg2://")):
+        raise DigerError(f"{POSTGRES} is no address of a PostgreSQL database: write postgresql://USER@HOST:PORT/DATABASE")
+    if find_spec("dagster_postgres") is None:
+        raise DigerError(f"{POSTGRES} is set, but dagster-postgres is not installed: pip install 'diger[postgres]'")
+    return url
+
+
+@contextlib.contextmanager
+def opened_instance() -> Iterator[dg.DagsterInstance]:
+    """Dagster's instance of this home. Raises DigerError where PostgreSQL does not let it in."""
+    import dagster as dg
+
+    url = postgres_url()
+    if url is None:
+        with dg.DagsterInstance.get() as found:
+            yield found
+        return
+    from dagster_postgres.utils import DagsterPostgresException
+
+    try:
+        with dg.DagsterInstance.get() as found:
+            yield found
+    except DagsterPostgresException as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0].removeprefix("(psycopg2.OperationalError) ")[:200]
+        raise DigerError(f"{POSTGRES}: the database does not answer ({reason}): start it, or check address, user and password") from error
+
+
+def _launcher() -> str:
+    named = os.environ.get(LAUNCHER)
+    if not named:
+        return ""
+    module, _, cls = named.partition(":")
+    if not (module and cls):
+        raise DigerError(f"{LAUNCHER} {named}: write MODULE:CLASS, for instance dagster_docker:DockerRunLauncher")
+    try:
+        config = json.loads(os.environ.get(LAUNCHER_CONFIG) or "{}")
+    except ValueError as error:
+        raise DigerError(f"{LAUNCHER_CONFIG} is no JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise DigerError(f"{LAUNCHER_CONFIG}: write a JSON object")
+    return yaml.safe_dump({"run_launcher": {"module": module, "class": cls, "config": config}}, sort_keys=False)
+
+
+def _refuse_other(config: Path) -> None:
+    """DigerError where the file and the environment disagree on where the history is and on what starts runs."""
+    text = config.read_text(encoding="utf-8")
+    if postgres_url() and POSTGRES not in text:
+        raise DigerError(
+            f"{config} does not keep its history in PostgreSQL, but {POSTGRES} is set: unset it, or move the file away (a new one is made)"
+        )
+    if not os.environ.get(POSTGRES) and POSTGRES in text:
+        raise DigerError(f"{config} keeps its history in PostgreSQL: set {POSTGRES}, or move the file away (a new one keeps it in the home)")
+    if _launcher() and os.environ[LAUNCHER].partition(":")[2] not in text:
+        raise DigerError(f"{config} has another run launcher than {LAUNCHER}: unset it, or move the file away (a new one is made)")
+
+
+if __name__ == "__main__":
+    print(dagster_home())

@@ -14,7 +14,7 @@ from orchestration.champion.baseline import continues
 from orchestration.engine.registry import Registered
 from orchestration.engine.runner import MissingInput, Result, Session, refuse_failed
 from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
-from orchestration.on_dagster.instance import dagster_home
+from orchestration.on_dagster.instance import dagster_home, opened_instance
 from orchestration.on_dagster.unchanged import run_that_did_all
 from orchestration.params.load import load_params
 from orchestration.params.sections import Params
@@ -95,7 +95,7 @@ def _materialise(
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     token, owner = TERMINAL.set(progress), identity()
     try:
-        with dg.DagsterInstance.get() as instance, freeing_slots(progress.message, owner):
+        with opened_instance() as instance, freeing_slots(progress.message, owner):
             add_partitions(instance, [snapshot.key])
             close_killed_runs(instance)
             pipeline = {"store": store.url, "overrides": list(overrides), **({"params_file": params_file} if params_file else {})}

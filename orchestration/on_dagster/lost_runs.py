@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
+from diger_core.errors import DigerError
 from diger_core.store.owner import Owner, ended
+from orchestration.on_dagster.instance import opened_instance
 
 OWNER = ".dagster/diger_owner"  # tag of a run: the process that works on it, in full; the UI hides tags with this beginning
 SHOWN_OWNER = "diger/owner"  # the same for people: host and process id
@@ -25,9 +27,9 @@ _STATUSES = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagst
 def fail_lost_runs() -> list[str]:
     """Marks runs of DAGSTER_HOME as failed whose server is gone; returns "job (run)" of each. Finished stages are kept in the store."""
     lost = []
-    with dg.DagsterInstance.get() as instance:
+    with opened_instance() as instance:
         for run in instance.get_runs(dg.RunsFilter(statuses=_STATUSES)):
-            if _SERVER in run.tags and not _answers(json.loads(run.tags[_SERVER])):
+            if _SERVER in run.tags and _gone(json.loads(run.tags[_SERVER])):
                 instance.report_run_failed(
                     run, "the process of this run ended with the machine or the daemon: re-execute it, finished stages are reused"
                 )
@@ -83,14 +85,14 @@ def freeing_slots(tell: Callable[[str], object], own: Owner | None = None) -> It
         waits: list[str] = []
         while not over.wait(EVERY):
             try:
-                with dg.DagsterInstance.get() as instance:
+                with opened_instance() as instance:
                     close_killed_runs(instance)
                     now = waiting(instance, own)
                 for line in now:
                     if line not in waits:
                         tell(line)
                 waits = now
-            except (DBAPIError, dg.DagsterError) as error:  # a busy database: the next look comes soon
+            except (DBAPIError, dg.DagsterError, DigerError) as error:  # a busy database: the next look comes soon
                 if str(error) != told:
                     told = str(error)
                     tell(f"warning: killed runs could not be looked for: {told.splitlines()[0][:200]}")
@@ -104,9 +106,11 @@ def freeing_slots(tell: Callable[[str], object], own: Owner | None = None) -> It
         thread.join()
 
 
-def _answers(server: dict[str, str | int]) -> bool:
-    """Whether anything listens at the server's socket or port."""
+def _gone(server: dict[str, str | int]) -> bool:
+    """Whether nothing listens at the server's socket or port. Of a server on another machine the daemon's own monitoring knows more."""
     local = "socket" in server
+    if not local and server["host"] not in ("localhost", "127.0.0.1"):
+        return False
     with socket.socket(socket.AF_UNIX if local else socket.AF_INET) as probe:
         probe.settimeout(2.0)
-        return probe.connect_ex(str(server["socket"]) if local else (str(server["host"]), int(server["port"]))) == 0
+        return probe.connect_ex(str(server["socket"]) if local else (str(server["host"]), int(server["port"]))) != 0

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from diger_core.errors import DigerError
 from orchestration.engine.registry import Registered
-from orchestration.on_dagster.instance import dagster_home
+from orchestration.on_dagster.instance import dagster_home, opened_instance
 
 SNAPSHOTS = dg.DynamicPartitionsDefinition(name="snapshots")
 
@@ -29,7 +29,7 @@ def add_snapshots(store_url: str, urls: list[str]) -> list[Registered]:
 def show_snapshots(keys: list[str]) -> None:
     """Makes registered snapshots partitions of the Dagster instance."""
     dagster_home()
-    with dg.DagsterInstance.get() as instance:
+    with opened_instance() as instance:
         add_partitions(instance, keys)
 
 

@@ -96,10 +96,10 @@ def look_at(instance: dg.DagsterInstance, config: ArrivalConfig, store: Store | 
 
 def dry_look(config: ArrivalConfig, store: Store) -> Look:
     """What the sensor would find now, with the runs of DAGSTER_HOME; changes nothing."""
-    from orchestration.on_dagster.instance import dagster_home
+    from orchestration.on_dagster.instance import dagster_home, opened_instance
 
     dagster_home()
-    with dg.DagsterInstance.get() as instance:
+    with opened_instance() as instance:
         return look_at(instance, config, store, dry=True)
 
 

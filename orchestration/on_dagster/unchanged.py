@@ -9,7 +9,7 @@ from collections.abc import Collection
 from diger_core.errors import DigerError
 from orchestration.engine.runner import Session
 from orchestration.graph import STAGES, Stage
-from orchestration.on_dagster.instance import dagster_home
+from orchestration.on_dagster.instance import dagster_home, postgres_url
 
 
 def run_that_did_all(session: Session, chosen: Collection[str]) -> str | None:
@@ -35,7 +35,10 @@ def _run_of(session: Session, stage: Stage) -> str | None:
 
 
 def _shown(run: str) -> bool:
-    """Whether the home's SQLite storage knows the run. With another storage there is no such file, and every run starts Dagster."""
+    """Whether the history knows the run: PostgreSQL's where one is named, else the home's SQLite."""
+    url = postgres_url()
+    if url is not None:
+        return _in_postgres(url, run)
     runs = dagster_home() / "history" / "runs.db"
     if not runs.is_file():
         return False
@@ -44,3 +47,15 @@ def _shown(run: str) -> bool:
             return database.execute("select 1 from runs where run_id = ? and status = 'SUCCESS'", (run,)).fetchone() is not None
     except sqlite3.Error:
         return False  # busy, or of a version with other tables: Dagster itself answers
+
+
+def _in_postgres(url: str, run: str) -> bool:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 2})
+    try:
+        with engine.connect() as database:
+            found = database.execute(sqlalchemy.text("select 1 from runs where run_id = :run and status = 'SUCCESS'"), {"run": run})
+            return found.fetchone() is not None
+    except sqlalchemy.exc.DBAPIError:
+        return False  # it does not answer, or has no tables yet: Dagster itself says so

@@ -135,6 +135,26 @@ def tiny_demo(directory: Path) -> None:
         (write(directory / "data/snapshots" / name, events, items()) / "_SUCCESS").touch()
 
 
+def run_raw_items(ui: Ui, snapshot: str) -> dict[str, Any]:
+    """A run of asset raw_items for a snapshot, launched over GraphQL, once it has ended."""
+    given = {
+        "selector": {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "orchestration.definitions",
+            "pipelineName": "retrain",
+            "assetSelection": [{"path": ["raw_items"]}],
+        },
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": snapshot}]},
+        "runConfigData": {},
+        "mode": "default",
+    }
+    query = """mutation($params: ExecutionParams!) {launchPipelineExecution(executionParams: $params)
+{... on LaunchRunSuccess {run {runId}} ... on PythonError {message} ... on RunConfigValidationInvalid {errors {message}}}}"""
+    made = ui.ask(query, params=given)["launchPipelineExecution"]
+    assert "run" in made, made
+    return ui.wait(made["run"]["runId"])
+
+
 def launch(page: Any, ui: Ui, path: str, *snapshots: str) -> dict[str, Any]:
     """Launches what a page of assets shows, for the snapshots named, by its "Materialize all" button and dialog; returns the new run."""
     page.goto(f"{ui.url}{path}")

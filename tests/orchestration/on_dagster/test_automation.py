@@ -645,9 +645,10 @@ def test_a_run_whose_server_is_gone_is_failed_and_one_whose_server_answers_goes_
     with socket.socket(socket.AF_UNIX) as server, dg.DagsterInstance.get() as instance:
         server.bind(str(tmp_path / "alive"))
         server.listen()
-        for name in ("alive", "gone"):
-            tags = {".dagster/grpc_info": json.dumps({"host": "localhost", "socket": str(tmp_path / name)})}
+        servers = {name: {"host": "localhost", "socket": str(tmp_path / name)} for name in ("alive", "gone")}
+        for name, at in (servers | {"elsewhere": {"host": "another-machine.invalid", "port": 4000}}).items():
+            tags = {".dagster/grpc_info": json.dumps(at)}
             instance.add_run(dg.DagsterRun(job_name=name, run_id=str(uuid.uuid4()), tags=tags, status=dg.DagsterRunStatus.STARTED))
         assert [lost.split()[0] for lost in fail_lost_runs()] == ["gone"]
         statuses = {run.job_name: run.status for run in instance.get_runs()}
-    assert statuses == {"alive": dg.DagsterRunStatus.STARTED, "gone": dg.DagsterRunStatus.FAILURE}
+    assert statuses == {"alive": dg.DagsterRunStatus.STARTED, "gone": dg.DagsterRunStatus.FAILURE, "elsewhere": dg.DagsterRunStatus.STARTED}

@@ -11,11 +11,8 @@ PIECES = {
     "frozen-soft": "soft histories",
     "joint-soft": "... and the tokenizer learns (FrqUD)",
     "frozen-all": "all four tokens of an item",
-    "frozen-256": "width 256, dropout .2",
     "frozen-teach": "the tables as teacher (half of the targets, 2 synthetic histories a row)",
     "frozen-teach256": "... width 256 (.3 of the targets, 3 a row)",
-    "frozen-t512": "... width 512, no dropout (half, 3 a row)",
-    "frozen-t256c": "... width 256, no dropout (.9 of the targets, 3 a row)",
     "frozen-t256all": "... width 256, no dropout, all four tokens (half, 3 a row)",
     "frozen-t256": "**... width 256, no dropout** (half, 3 a row)",
 }
@@ -27,7 +24,16 @@ PAIRED = {
     "frozen-pair:lists": "frozen, lists",
     "joint-pair:item_item_text": "item-item + text",
     "frozen-pair:item_item_text": "item-item + text",
+    "frozen-pair:repeat": "repeat rule",
 }
+# Data sets and protocols beside Beauty by time: (data, run) -> (data, protocol).
+OTHERS = {
+    ("yelp-temporal", "frozen-pair"): ("Yelp", "by time; soft histories"),
+    ("beauty-loo", "frozen-t256loo"): ("Beauty", "leave-one-out, file order; taught, width 256"),
+    ("beauty-loo-hashed", "frozen-t256loo"): ("Beauty", "leave-one-out, hashed ties; the same"),
+}
+BASELINES = {"item_item_text": "item-item + text", "repeat": "repeat rule", "item_item": "item-item", "text": "text"}
+DATA = {"beauty-temporal": "Beauty", "retail-temporal": "online retail"}
 SOUND = "2026-11-29T17:00"  # before, soft input blurred two of three codes
 
 
@@ -37,7 +43,8 @@ def lists() -> str:
     sound = [row for row in found if row["data"] == "beauty-temporal" and row["time"] > SOUND]
     pieces = [row for row in sound if row["run"].partition(":")[0] in PIECES and row["seed"] == 0]
     pieces.sort(key=lambda row: list(PIECES).index(row["run"].partition(":")[0]))
-    return "\n".join(part for part in (_pieces(pieces), _pairs()) if part)
+    newest = [row for row in found if (row["data"], row["run"].partition(":")[0]) in OTHERS and row["seed"] == 0]
+    return "\n".join(part for part in (_pieces(pieces), _pairs(), _others(newest)) if part)
 
 
 def _pieces(found: list[Row]) -> str:
@@ -61,14 +68,36 @@ def _pairs() -> str:
     found = [row for row in rows("list_pairs", "data", "first", "second") if len(row["seeds"]) > 1 and {row["first"], row["second"]} <= PAIRED.keys()]
     if not found:
         return ""
-    text = "## Over seeds: Beauty, split by time\n\nNDCG@10, soft histories, 40 epochs, FrqUD; brackets: 95% over seeds and users together.\n\n"
-    columns = ["first", "second", "seeds", "first, by seed", "second, by seed", "first minus second", "verdict"]
+    text = (
+        "## Over seeds, split by time\n\nNDCG@10, soft histories, FrqUD, 40 epochs (online retail 24); brackets: 95% over seeds and users "
+        "together.\n\n"
+    )
+    columns = ["data", "first", "second", "seeds", "first, by seed", "second, by seed", "first minus second", "verdict"]
     body = [
-        [PAIRED[row["first"]], PAIRED[row["second"]], len(row["seeds"]), *(_levels(row[name]) for name in ("first_ndcg", "second_ndcg")),
+        [DATA[row["data"]], PAIRED[row["first"]], PAIRED[row["second"]], len(row["seeds"]), _levels(row["first_ndcg"]), _levels(row["second_ndcg"]),
          _interval([row["mean"], row["low"], row["high"]]), row["word"]]
         for row in found
     ]  # fmt: skip
     return text + table(columns, body)
+
+
+def _others(found: list[Row]) -> str:
+    """One line a data set and protocol, the first seed."""
+    if not found:
+        return ""
+    found.sort(key=lambda row: list(OTHERS).index((row["data"], row["run"].partition(":")[0])))
+    text = "## Other data, other protocol\n\nOne seed; NDCG@10 unless said; brackets: 95% over users.\n\n"
+    columns = ["data", "split and model", "users", "model alone, R@10 / N@10", "best baseline", "released lists, R@10 / N@10", "lists minus baseline"]
+    body = [
+        [*OTHERS[row["data"], row["run"].partition(":")[0]], f"{row['test_users']:,}", _both(row, "model"),
+         f"{row['test'][row['best_baseline']][1]:.4f} ({BASELINES[row['best_baseline']]})", _both(row, "lists"), _interval(row["lists - best"])]
+        for row in found
+    ]  # fmt: skip
+    return text + table(columns, body) + made_by(found)
+
+
+def _both(row: Row, name: str) -> str:
+    return " / ".join(f"{value:.4f}" for value in row["test"][name])
 
 
 def _levels(found: list[float]) -> str:

@@ -25,7 +25,6 @@ SHOWN = {
     "": "the paper's preset",
     "item factors 64": "with item factors",
     "distilled, but no teacher": "no dropout, cropped, no teacher",
-    "distilled": "taught by SASRec",
     "distilled, with transitions": "taught by SASRec and transitions",
     "reference": "models that rank items directly",
 }

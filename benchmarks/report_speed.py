@@ -23,6 +23,10 @@ WAYS = (
 )  # side, fused, constrained, name
 
 
+TOKENS = {"all": "all tokens of an item", "one": "one token an item"}
+RANKED = ("fused bf16", "module bf16", "module fp32")
+
+
 @dataclass(frozen=True)
 class Aim:
     """What was to be reached; `measure` gives (what is told, reached or not), or None where the figures are missing."""
@@ -215,14 +219,36 @@ def _training(run: list[Row]) -> str:
 
 
 def _search(run: list[Row]) -> str:
-    """The best batch of each way to search."""
-    body = []
+    """The best batch of each way to search, in one sentence; then soft histories and the kernels' ranks."""
+    found = []
     for side, fused, constrained, name in WAYS:
         best = _best(run, "users_per_second", part="beams", side=side, constrained=constrained, **({"fused": fused} if side == "ours" else {}))
         if best is not None:
-            seconds = f"{best['seconds']:.2f}" if side == "ours" else ""
-            body.append([name, best["batch"], f"{best['users_per_second']:,.0f}", seconds])
-    return "## Speed on one GPU: search with 20 beams\n\n" + table(["way", "batch", "users/s", "s for all users"], body) if body else ""
+            found.append(f"{name} {best['users_per_second']:,.0f}")
+    told = [f"Users/s of a search with 20 beams, each at its best batch: {'; '.join(found)}."] if found else []
+    told += [line for line in (_inputs(), _ranked()) if line]
+    return " ".join(told) + "\n" if told else ""
+
+
+def _inputs() -> str:
+    """What soft histories cost a captured step."""
+    found = rows("input_steps", "variant", "batch", "item_tokens")
+    each = [f"{row['soft_ms']:.2f} to {row['hard_ms']:.2f} ms ({TOKENS[row['item_tokens']]})" for row in found]
+    return f"A captured joint step with soft histories to one with look-ups, on one {found[0]['device']}: {', '.join(each)}." if found else ""
+
+
+def _ranked() -> str:
+    """The three ways to rank with one model: their speed, and how many users' ranks agree."""
+    found = rows("input_ranks", "history_input", "item_tokens")
+    if not found:
+        return ""
+    speed = [f"{min(row[f'{way}, users/s'] for row in found):,.0f} to {max(row[f'{way}, users/s'] for row in found):,.0f}" for way in RANKED]
+    agree = [min(row[f"fused bf16 = {way}"] for row in found) for way in RANKED[1:]]
+    return (
+        f"Evaluation, gate and recommendations rank in the model's precision: over the kernels in bf16 {speed[0]} users/s, the module in bf16 "
+        f"{speed[1]}, in fp32 {speed[2]} ({len(found)} kinds of input). The kernels' ranks are the module's for at least {agree[0]:.2%} of the users "
+        f"in bf16, {agree[1]:.2%} against fp32."
+    )
 
 
 def scale() -> str:

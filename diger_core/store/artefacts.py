@@ -260,10 +260,13 @@ class Store:
         return found
 
     def find(self, stage: str, hash_: str) -> Artefact | None:
-        if not self.root.exists("artefacts", stage, hash_, MANIFEST):
-            return None
+        data = self.root.read_if_there("artefacts", stage, hash_, MANIFEST)
+        return None if data is None else self.opened(stage, hash_, data)
+
+    def opened(self, stage: str, hash_: str, data: bytes) -> Artefact:
+        """The artefact whose manifest has these bytes; `Damaged` where they are not its own."""
         try:
-            manifest = json.loads(self.root.read("artefacts", stage, hash_, MANIFEST))
+            manifest = json.loads(data)
             same = artefact_hash(manifest["stage"], manifest["files"], manifest["facts"]) == manifest["hash"] == hash_
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             same = False

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,9 @@ _SECRETISH = re.compile(r"(?i)(key|secret|token|password|signature|credential)[^
 # Codes of S3's answers. A HEAD request has none, because its answer has no body.
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "ExpiredCredentials")
 _SKEWED = ("RequestTimeTooSkewed", "RequestExpired")
+
+_FLAT = 5  # pages of a thousand names that are asked for one after another; beyond them, a few folders are listed side by side
+_FOLDERS = 100
 
 
 def safe_name(name: str) -> str:
@@ -155,16 +163,32 @@ class Root:
                 found = dict(_local_tree(path, ""))
             else:
                 try:
-                    entries = self.fs.find(path, detail=True, refresh=True)
+                    entries = _objects(self.fs, path) if hasattr(self.fs, "call_s3") else self.fs.find(path, detail=True, refresh=True)
                 except FileNotFoundError:
                     return {}
                 strip = len(str(self.fs._strip_protocol(path)).rstrip("/")) + 1
-                found = {name[strip:]: (int(entry["size"]), f"{entry.get('ETag')} {entry.get('LastModified')}") for name, entry in entries.items()}
+                found = {
+                    name[strip:]: (int(entry.get("Size", entry.get("size", 0))), f"{entry.get('ETag')} {entry.get('LastModified')}")
+                    for name, entry in entries.items()
+                }
         return {name: told for name, told in found.items() if not name.rsplit("/", 1)[-1].startswith(".")}
 
     def read(self, *names: str) -> bytes:
         with self.faults(*names):
-            return bytes(self.fs.cat_file(self.at(*names)))
+            return self._read(self.at(*names))
+
+    def read_if_there(self, *names: str) -> bytes | None:
+        """The file's bytes; None where it does not exist."""
+        with self.faults(*names):
+            try:
+                return self._read(self.at(*names))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def _read(self, path: str) -> bytes:
+        # s3fs would ask for the size first, to read large objects in parts: two requests for each small file.
+        options = {"max_concurrency": 1} if hasattr(self.fs, "call_s3") else {}
+        return bytes(self.fs.cat_file(path, **options))
 
     def create(self, data: bytes, *names: str) -> bool:
         """Writes a file that must not exist yet; `False`, and nothing changed, where it does. All or nothing."""
@@ -310,6 +334,49 @@ def _local_tree(path: str, prefix: str) -> Iterator[tuple[str, tuple[int, str]]]
                     yield f"{prefix}{entry.name}", (told.st_size, str(told.st_mtime_ns))
     except FileNotFoundError:
         return
+
+
+def _objects(fs: Any, path: str) -> dict[str, dict[str, Any]]:
+    """Full path -> entry of every object below a path of S3."""
+    bucket, _, key = path.partition("/")
+    prefix = f"{key}/" if key else ""
+    pages = list(islice(_pages(fs, bucket, prefix), _FLAT))
+    if pages and pages[-1].get("IsTruncated"):
+        top = list(_pages(fs, bucket, prefix, Delimiter="/"))
+        folders = [str(folder["Prefix"]) for page in top for folder in page.get("CommonPrefixes", [])]
+        if len(folders) <= _FOLDERS:
+            with ThreadPoolExecutor(16) as pool:
+                pages = [*top, *(page for found in pool.map(lambda folder: list(_pages(fs, bucket, folder)), folders) for page in found)]
+        else:
+            pages = list(_pages(fs, bucket, prefix))
+    return {f"{bucket}/{entry['Key']}": entry for page in pages for entry in page.get("Contents", []) if not entry["Key"].endswith("/")}
+
+
+def _pages(fs: Any, bucket: str, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+    """A listing's answers, each asked for when it is wanted."""
+    fs.connect()
+    # botocore reads each entry's time with dateutil, which takes three quarters of a listing's time.
+    fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
+    while True:
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **options)
+        yield page
+        if not page.get("IsTruncated"):
+            return
+        options["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _moment(text: str) -> datetime:
+    """A time of S3's: ISO 8601 in answers, RFC 5322 in headers."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return parsedate_to_datetime(text)
+
+
+def stands_for(stamp: str | None, data: bytes) -> bool:
+    """Whether a stamp of an object store (`Root.stamps`) says that the object holds these bytes: their size and, as entity tag, their MD5. A tag
+    that is no MD5, as of an upload in several parts, stands for nothing."""
+    return stamp is not None and stamp.startswith(f'{len(data)}-"{hashlib.md5(data, usedforsecurity=False).hexdigest()}" ')
 
 
 def _error_code(error: BaseException) -> str:

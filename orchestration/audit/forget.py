@@ -23,6 +23,7 @@ from diger_core.store import lease
 from diger_core.store.artefacts import Artefact, cache_directory
 from diger_core.store.canonical import canonical_json, digest
 from diger_core.store.record import Record
+from orchestration.audit.documents import forget_packs
 from orchestration.audit.forward import closure, period
 from orchestration.audit.index import Index, Made
 from orchestration.audit.rewriting import Subject, counts_users, row_filter, rows_of, without
@@ -167,6 +168,7 @@ def _forget(index: Index, found: Findings) -> dict[str, str]:
         if replaced.get(artefact.hash) != artefact.hash:
             removal.take_out(store.root, "artefacts", artefact.stage, artefact.hash)
             _uncache(artefact)
+    forget_packs(store.root)  # they hold the manifests of what was removed
     if found.pages:
         store.root.remove_directory(removal.PAGES)  # copies of reports; whoever needs one writes it again
     return {old: new for old, new in replaced.items() if old not in earlier or old in {a.hash for a in found.holders}}

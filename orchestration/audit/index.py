@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from typing import Any
@@ -20,11 +19,11 @@ from diger_core.errors import Damaged, DigerError
 from diger_core.store.artefacts import MANIFEST, Artefact, Store, cache_directory
 from diger_core.store.canonical import digest
 from diger_core.store.record import Record
+from orchestration.audit.documents import Documents
 from orchestration.engine.registry import AGAIN, is_entry
 
 EARLIER = ("baseline", "champion", "anchor", "released")  # inputs that are an earlier release: its bundle, or the verdict that let it serve
 _RESTORE = "restore it from a copy of the store"
-THREADS = 16  # of requests to an object store; a local disk needs none
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class Index:
 
     def __init__(self, store: Store, cached: bool = True) -> None:
         self.store, self.root = store, store.root
+        self.documents = Documents(store.root, packed=cached)
         self._cached = cached
         self._records: dict[str, Record] = {}
         self._manifests: dict[str, Artefact | None] = {}
@@ -76,7 +76,7 @@ class Index:
     @cached_property
     def made(self) -> list[Made]:
         """All records, oldest first."""
-        listed = {path: stamp for path, stamp in self._stamps("records").items() if path.endswith(".json") and path.count("/") == 2}
+        listed = {path: stamp for path, stamp in self.documents.stamps("records").items() if path.endswith(".json") and path.count("/") == 2}
         known = self._load_cache() if self._cached else {}
         found = [known[path] for path, stamp in listed.items() if path in known and known[path].stamp == stamp]
         fresh = [path for path, stamp in listed.items() if path not in known or known[path].stamp != stamp]
@@ -124,7 +124,7 @@ class Index:
         return self._records[made.path]
 
     def _read_record(self, path: str) -> Record:
-        record: Record = parsed(self.root.read("records", *path.split("/")), f"{self.store.url}/records/{path}")
+        record: Record = parsed(self.documents.read("records", *path.split("/")), f"{self.store.url}/records/{path}")
         return record
 
     # Artefacts
@@ -132,8 +132,7 @@ class Index:
     @cached_property
     def stages(self) -> dict[str, list[str]]:
         """Stage -> the hashes whose directories exist, complete or not."""
-        names = self.root.list("artefacts")
-        return dict(zip(names, self.each(lambda stage: self.root.list("artefacts", stage), names), strict=True))
+        return self.documents.folders("artefacts")
 
     @cached_property
     def present(self) -> dict[str, str]:
@@ -149,7 +148,9 @@ class Index:
     def artefact(self, hash_: str) -> Artefact | None:
         """The artefact; None where it is missing. Raises DigerError where its manifest is damaged."""
         if hash_ not in self._manifests:
-            self._manifests[hash_] = self.store.find(self.present[hash_], hash_) if hash_ in self.present else None
+            stage = self.present.get(hash_)
+            data = None if stage is None else self.documents.find("artefacts", stage, hash_, MANIFEST)
+            self._manifests[hash_] = None if stage is None or data is None else self.store.opened(stage, hash_, data)
         return self._manifests[hash_]
 
     def complete(self, hash_: str) -> bool:
@@ -179,7 +180,7 @@ class Index:
     @cached_property
     def snapshots(self) -> dict[str, dict[str, Any]]:
         """Key -> the registered snapshot, oldest first."""
-        names = [name for name in self.root.list("snapshots") if name.endswith(".json")]
+        names = [name for name in self.documents.names("snapshots") if name.endswith(".json")]
         found: dict[str, dict[str, Any]] = {}
         for name, value in self._readable([("snapshots", name) for name in names]):
             if is_entry(value):
@@ -191,7 +192,7 @@ class Index:
     @cached_property
     def releases(self) -> list[Release]:
         """The champion log, oldest first."""
-        names = [name for name in self.root.list("champion") if name.endswith(".json")]
+        names = [name for name in self.documents.names("champion") if name.endswith(".json")]
         documents = self.each(lambda name: self.document("champion", name), names)
         fields = Release.__dataclass_fields__
         for name, document in zip(names, documents, strict=True):
@@ -203,14 +204,14 @@ class Index:
     @cached_property
     def pointers(self) -> list[tuple[str, dict[str, Any]]]:
         """(kind/name, value) of every pointer."""
-        paths = [path for path in self._stamps("pointers") if path.endswith(".json")]
+        paths = [path for path in self.documents.stamps("pointers") if path.endswith(".json")]
         found = self._readable([("pointers", *path.split("/")) for path in paths])
         return [(name.removesuffix(".json").removeprefix("pointers/"), value) for name, value in found]
 
     @cached_property
     def removed(self) -> dict[str, dict[str, Any]]:
         """Artefact hash -> what took it out on purpose (removal.py)."""
-        found = self._readable([("removed", name) for name in self.root.list("removed") if name.endswith(".json")])
+        found = self._readable([("removed", name) for name in self.documents.names("removed") if name.endswith(".json")])
         return {entry["artefact"]: entry for _, entry in found if "artefact" in entry}
 
     def damaged(self) -> list[str]:
@@ -231,25 +232,24 @@ class Index:
         return [found for found in self.each(read, places) if found is not None]
 
     def document(self, *names: str) -> dict[str, Any]:
-        document: dict[str, Any] = parsed(self.root.read(*names), "/".join([self.store.url, *names]))
+        document: dict[str, Any] = parsed(self.documents.read(*names), "/".join([self.store.url, *names]))
         return document
 
     # Reading many
 
-    def _stamps(self, top: str) -> dict[str, str]:
-        if self.root.is_local:
-            return self.root.stamps(top)
-        folders = self.root.list(top)  # an object store lists a thousand names a request: ask for all folders at once
-        trees = self.each(lambda folder: self.root.stamps(top, folder), folders)
-        return {f"{folder}/{path}": stamp for folder, tree in zip(folders, trees, strict=True) for path, stamp in tree.items()}
-
     def each(self, work: Any, values: Iterable[Any]) -> list[Any]:
         """`work` of every value, in order; requests to an object store many at a time."""
-        values = list(values)
-        if self.root.is_local or len(values) < 2:
-            return [work(value) for value in values]
-        with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(work, values))
+        return self.documents.each(work, values)
+
+    def remember(self) -> None:
+        """At the end of a question: what was read from an object store is left there for the next one."""
+        self.documents.remember()
+
+    def distrust(self) -> None:
+        """From now on every document is read from the store itself: for whoever verifies them."""
+        self.documents.distrust()
+        self._records.clear()
+        self._manifests.clear()
 
     # The cache
 

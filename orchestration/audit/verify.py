@@ -72,6 +72,7 @@ class Outcome:
 def verify_chain(index: Index, found: Chain, content: bool = False) -> Outcome:
     """Everything on the way from the chain's root to the snapshots."""
     outcome, started = Outcome(content=content), time.perf_counter()
+    index.distrust()
     nodes = list(found.nodes.values())
     load(index, nodes)
     hashes = [node.hash for node in nodes if node.kind == "artefact" and node.status in ("present", "damaged")]
@@ -99,6 +100,7 @@ def _removal(node: Node) -> str:
 def verify_store(index: Index, content: bool = False, journal: Journal | None = None) -> Outcome:
     """Every artefact, record, snapshot and log entry; what `journal` says was verified before and is untouched is not read again."""
     outcome, started = Outcome(content=content), time.perf_counter()
+    index.distrust()
     done = journal.untouched(index) if journal is not None else set()
     hashes = [hash_ for hash_ in index.present if hash_ not in done]
     if journal is not None and done:

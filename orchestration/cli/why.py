@@ -64,6 +64,7 @@ def why(what: str, as_json: bool, verify: str | None, page: str | None, depth: i
         _print_json(index, thing, found, outcome)
     else:
         _print(index, thing, found, outcome, whole, depth)
+    index.remember()
     faults = [*found.problems, *index.faults, *(outcome.faults if outcome else [])]
     if not as_json:
         steps = [] if verify else [(f"diger why {shlex.quote(what)} --verify", "every file hashed again")]
@@ -126,6 +127,7 @@ def where_used(what: str, item: str | None, as_json: bool, store: str) -> None:
     item = None if item is None else item_meant(index, item)
     uses = forward.where_used(index, resolve(index, what))
     customers = _customers(index, uses, item)
+    index.remember()
     nobody = _nobody(index, customers, item)
     if as_json:
         print_json({**forward.as_json(index, uses), **({"customers": customers, "customers_note": nobody} if item is not None else {})})

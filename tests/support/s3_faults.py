@@ -144,7 +144,8 @@ def _handler(store: FaultyS3) -> type[BaseHTTPRequestHandler]:
             files = [n for n in names if not (delimiter and delimiter in n.removeprefix(prefix))]
             parts = "".join(
                 f"<Contents><Key>{escape(n)}</Key><Size>{len(store.objects[f'{bucket.rstrip(chr(47))}/{n}'])}</Size>"
-                f"<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
+                f"<LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>{escape(_etag(store.objects[f'{bucket.rstrip(chr(47))}/{n}']))}</ETag>"
+                "</Contents>"
                 for n in files
             ) + "".join(f"<CommonPrefixes><Prefix>{escape(n)}</Prefix></CommonPrefixes>" for n in sorted(folded))
             self.answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{parts}</ListBucketResult>".encode())

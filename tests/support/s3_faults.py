@@ -36,6 +36,7 @@ class FaultyS3:
         self.requests: list[tuple[str, str]] = []
         self.lock = threading.Lock()
         self.hang = 2.0  # seconds
+        self.page = 1000  # names in an answer to a listing
 
     def fail(self, method: str, kind: str, times: int = 1, words: str = "") -> None:
         self.planned.append([method, kind, times, words])
@@ -48,6 +49,18 @@ class FaultyS3:
                     plan[2] -= 1
                     return str(plan[1])
         return None
+
+
+def environment(endpoint: str) -> dict[str, str]:
+    """What a process needs to reach the store."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "access",
+        "AWS_SECRET_ACCESS_KEY": "canary-secret-51b2",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+    }
 
 
 @contextmanager
@@ -136,19 +149,25 @@ def _handler(store: FaultyS3) -> type[BaseHTTPRequestHandler]:
 
         def listing(self, bucket: str, query: dict[str, list[str]]) -> None:
             prefix, delimiter = query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
-            names = sorted(k.removeprefix(f"{bucket.rstrip('/')}/") for k in store.objects if k.startswith(f"{bucket.rstrip('/')}/"))
-            names = [name for name in names if name.startswith(prefix)]
-            folded = {
-                prefix + n.removeprefix(prefix).split(delimiter)[0] + delimiter for n in names if delimiter and delimiter in n.removeprefix(prefix)
-            }
-            files = [n for n in names if not (delimiter and delimiter in n.removeprefix(prefix))]
-            parts = "".join(
-                f"<Contents><Key>{escape(n)}</Key><Size>{len(store.objects[f'{bucket.rstrip(chr(47))}/{n}'])}</Size>"
-                f"<LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>{escape(_etag(store.objects[f'{bucket.rstrip(chr(47))}/{n}']))}</ETag>"
-                "</Contents>"
-                for n in files
-            ) + "".join(f"<CommonPrefixes><Prefix>{escape(n)}</Prefix></CommonPrefixes>" for n in sorted(folded))
-            self.answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{parts}</ListBucketResult>".encode())
+            bucket = bucket.rstrip("/")
+            names = [name for key in list(store.objects) if key.startswith(f"{bucket}/{prefix}") for name in [key.removeprefix(f"{bucket}/")]]
+            parts: dict[str, str] = {}
+            for name in names:
+                rest = name.removeprefix(prefix)
+                if delimiter and delimiter in rest:
+                    folder = prefix + rest.split(delimiter)[0] + delimiter
+                    parts[folder] = f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>"
+                else:
+                    data = store.objects[f"{bucket}/{name}"]
+                    parts[name] = (
+                        f"<Contents><Key>{escape(name)}</Key><Size>{len(data)}</Size><ETag>{escape(_etag(data))}</ETag>"
+                        "<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
+                    )
+            left = [name for name in sorted(parts) if name > query.get("continuation-token", [""])[0]]
+            page = left[: store.page]
+            more = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if len(left) > len(page) else ""
+            told = f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{more}{''.join(parts[name] for name in page)}"
+            self.answer(200, f"<ListBucketResult>{told}</ListBucketResult>".encode())
 
         def do_PUT(self) -> None:
             def put(key: str, query: dict[str, list[str]], body: bytes) -> None:

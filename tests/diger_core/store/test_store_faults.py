@@ -12,12 +12,13 @@ import torch
 
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
+from diger_core.store import files
 from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.files import Root
 from diger_core.store.owner import signature
 from diger_core.training import checkpoint as checkpoints
 from diger_core.training.checkpoint import Checkpoint, newest_valid
-from tests.support.s3_faults import FAULTS, FaultyS3, faulty_s3
+from tests.support.s3_faults import FAULTS, FaultyS3, environment, faulty_s3
 
 
 @pytest.fixture
@@ -25,15 +26,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultyS3
     import s3fs
 
     with faulty_s3() as (store, endpoint):
-        for name, value in {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": "access",
-            "AWS_SECRET_ACCESS_KEY": "canary-secret-51b2",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-            "DIGER_CACHE": str(tmp_path / "cache"),
-        }.items():
+        for name, value in {**environment(endpoint), "DIGER_CACHE": str(tmp_path / "cache")}.items():
             monkeypatch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()
         yield store
@@ -241,3 +234,32 @@ def written(place: str) -> Artefact:
         artefact = store.publish(out)
     artefact.path("a.json")
     return artefact
+
+
+@pytest.mark.parametrize("folders", [3, files._FOLDERS + 1])
+def test_a_listing_of_many_pages_is_whole(faulty: FaultyS3, folders: int) -> None:
+    faulty.page = 7
+    wanted = {f"{number % folders:03d}/{number:04d}": b"x" * number for number in range(3 * 40)} | {"beside": b"", ".hidden": b""}
+    faulty.objects |= {f"bucket/store/many/{name}": data for name, data in wanted.items()} | {"bucket/store/manyother/a": b""}
+    root = Root("s3://bucket/store")
+    assert root.tree("many") == {name: len(data) for name, data in wanted.items() if name != ".hidden"}
+    stamps = root.stamps("many")
+    assert all(files.stands_for(stamps[name], data) for name, data in wanted.items() if name in stamps)
+    assert not files.stands_for(stamps["000/0000"], b"x")
+    assert not files.stands_for(stamps["000/0000"].replace('" ', '-2" '), b"")  # the tag of an upload in several parts
+    assert root.tree("nothing") == {}
+
+
+def test_a_small_file_is_one_request_whether_it_exists_or_not(faulty: FaultyS3) -> None:
+    faulty.objects["bucket/store/a/b"] = b"text"
+    root = Root("s3://bucket/store")
+    assert (root.read("a", "b"), root.read_if_there("a", "b"), root.read_if_there("a", "c")) == (b"text", b"text", None)
+    assert [method for method, _ in faulty.requests] == ["GET"] * 3
+
+
+def test_times_are_read_whatever_kind_of_answer_they_come_in(faulty: FaultyS3) -> None:
+    faulty.objects["bucket/store/a/b"] = b"text"
+    root = Root("s3://bucket/store")
+    (stamp,) = root.stamps("a").values()
+    assert stamp.endswith(" 2024-01-01 00:00:00+00:00")
+    assert root.fs.info("bucket/store/a/b")["LastModified"].isoformat() == "2024-01-01T00:00:00+00:00"

@@ -19,6 +19,7 @@ from diger_core.store.artefacts import Store
 from orchestration.audit import collect
 from orchestration.audit.chain import chain
 from orchestration.audit.collect import Rules, execute, plan
+from orchestration.audit.documents import PACKS
 from orchestration.audit.forget import find, forget, user_number, was_forgotten
 from orchestration.audit.index import Index
 from orchestration.audit.names import Thing, resolve
@@ -189,10 +190,12 @@ def test_nothing_of_the_user_is_left_but_the_models_which_are_named(store, audit
     assert [entry.number for entry in found.releases] == [1, 2]
     assert len(found.copies) == 2
     store.root.create(b"<p>a shopper's history</p>", removal.PAGES, "report-shop.html")  # as `diger report show` writes it
+    store.root.create(b"manifests of what goes", PACKS, "a.gz")
     forget(index, "5")
 
     assert holds(store, 5) == []
     assert not store.root.exists(removal.PAGES, "report-shop.html")
+    assert store.root.list(PACKS) == []
     index = fresh(store)
     assert find(index, "5").holders == []
     assert was_forgotten(index, "5")

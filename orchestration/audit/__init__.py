@@ -8,5 +8,6 @@ items.py      every semantic ID that an item has had, and why it changed
 tree.py, page.py      a chain as text, as JSON, as a page
 verify.py     bytes, names, links and canonical content
 removal.py    what was taken out on purpose, and when; collect.py, forget.py: taking it out
+lineage_events.py, mlflow_runs.py     what happened, for the company's other tools: OpenLineage events, MLflow runs
 reproduce.py, compare.py     building a run again and saying how far the results are apart
 """

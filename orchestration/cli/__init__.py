@@ -48,6 +48,7 @@ _GROUPS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ("where-used", "orchestration.cli.why", "where_used", "Show what was made with something."),
         ("item", "orchestration.cli.audit", "item", "Show an item's semantic ID, and every one it has had."),
         ("lineage", "orchestration.cli.lineage", "lineage", "Write or send what made what, as OpenLineage events."),
+        ("track", "orchestration.cli.track", "track", "Send trainings to an MLflow server, as runs."),
         ("verify", "orchestration.cli.audit", "verify", "Verify the whole store."),
         ("reproduce", "orchestration.cli.upkeep", "reproduce", "Build a stored result again and compare."),
     ),

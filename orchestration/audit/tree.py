@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -223,16 +224,20 @@ def gate_line(index: Index, hash_: str) -> str:
 
 def changed_params(sections: dict[str, Any]) -> dict[str, Any]:
     """section.key -> value, of those that are not the defaults."""
+    found = dict[str, Any]()
+    for section, values in sections.items():
+        found.update(_changed(section, values, _defaults().get(section, {})))
+    return found
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """Section -> its defaults; built once, since a chain has thousands of records."""
     import dataclasses
 
     from orchestration.params.sections import Params
 
-    defaults, found = Params(), dict[str, Any]()
-    for section, values in sections.items():
-        default = getattr(defaults, section, None)
-        usual = dataclasses.asdict(default) if dataclasses.is_dataclass(default) and not isinstance(default, type) else {}
-        found.update(_changed(section, values, usual))
-    return found
+    return {section: values for section, values in dataclasses.asdict(Params()).items() if isinstance(values, dict)}
 
 
 def _changed(prefix: str, values: Any, usual: Any) -> dict[str, Any]:

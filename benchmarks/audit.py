@@ -65,7 +65,8 @@ def diger(*arguments: str) -> float:
 
 
 def questions(folder: Path, place: Callable[[str], str], where: str, given: Any) -> None:
-    """`why` of a report and `where-used` of the newest and the oldest snapshot: process start included and not; first question and later ones."""
+    """`why` of a report and `where-used` of the newest and the oldest snapshot: process start included and not; first question and later ones; on an
+    object store also a machine's first question where another has asked before."""
     from benchmarks.audit_store import generate
 
     store = Store(place("many"))
@@ -87,6 +88,22 @@ def questions(folder: Path, place: Callable[[str], str], where: str, given: Any)
         if name in inside:
             figures["seconds_without_start"] = statistics.median(inside[name](store.url, arguments[1]) for _ in range(5))
         record("audit_questions", figures, OUT)
+    if not store.root.is_local:
+        figures = {"question": "why report, nothing cached, index object there", "where": where, "artefacts": count}
+        record("audit_questions", {**figures, **_uncached(folder, store.url, report)}, OUT)
+
+
+def _uncached(folder: Path, url: str, report: str) -> dict[str, float]:
+    """Medians of five machines that have never asked, each with a cache of its own."""
+    kept = os.environ["DIGER_CACHE"]
+    whole, inside = [], []
+    for number in range(5):
+        os.environ["DIGER_CACHE"] = str(folder / f"cache-{number}-process")
+        whole.append(diger("why", report, "--store", url))
+        os.environ["DIGER_CACHE"] = str(folder / f"cache-{number}-question")
+        inside.append(_why(url, report))
+    os.environ["DIGER_CACHE"] = kept
+    return {"seconds": statistics.median(whole), "seconds_without_start": statistics.median(inside)}
 
 
 def _key(store: Store, prefix: str) -> str:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import Artefact, seal
-from diger_core.store.canonical import digest, file_hash
+from diger_core.store.artefacts import Artefact, cache_directory, seal
+from diger_core.store.canonical import bytes_sha256, digest, file_hash
+from diger_core.store.files import make_directories
 from orchestration.audit import links
 from orchestration.audit.chain import Chain, Node, load
 from orchestration.audit.index import Index, Made
@@ -248,7 +249,7 @@ def _file(artefact: Artefact, entry: Mapping[str, Any], content: bool) -> _File:
         )
         return _File(size, wrong)
     if canonical == entry["canonical"]:
-        _known_good(artefact, entry, names)
+        _known_good(artefact, entry, names, found)
         return _File(size, note=f"{where}: re-encoded: other bytes (SHA-256 {found[:12]}), equal content (canonical {canonical[:12]}): passes")
     cut = f" ({size:,} bytes, expected {entry['bytes']:,})" if size != entry["bytes"] else ""
     other = f", and so does its content: {canonical}" if content else "; --verify=content says whether the content is equal"
@@ -264,10 +265,16 @@ def _named_content(artefact: Artefact, entry: Mapping[str, Any]) -> _File:
     return _File(0, f"{where}: its content is not what the artefact is named after: expected canonical hash {entry['canonical']}, found {canonical}")
 
 
-def _known_good(artefact: Artefact, entry: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    """The links that are read next need not hash the file once more."""
+def _known_good(artefact: Artefact, entry: Mapping[str, Any], names: tuple[str, ...], reencoded: str | None = None) -> None:
+    """The links that are read next need not hash the file once more; of a re-encoded object (its own SHA-256) they read a copy of these bytes."""
     if artefact.root.is_local:
         artefact.mark_verified(entry["name"], Path(artefact.root.at(*names)))
+    elif reencoded is not None:
+        local = cache_directory() / "files" / reencoded / entry["name"]
+        make_directories(str(local.parent))
+        artefact.root.download(local, *names)
+        if bytes_sha256(local) == reencoded:
+            artefact.mark_verified(entry["name"], local)
 
 
 def hash_bytes(artefact: Artefact, names: tuple[str, ...], expected: int) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from orchestration.audit.chain import chain
 from orchestration.audit.index import Index
 from orchestration.audit.names import resolve
 from orchestration.audit.verify import Journal, verify_store
+from tests.support.s3_faults import environment, faulty_s3
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,22 @@ def test_damage_is_detected_and_named_on_an_object_store(audit_world, s3_bucket)
     assert outcome(scene).faults == []
     wrong = {case.name: line for case in CASES if case.name in ON_S3 for right, line in [try_case(scene, case)] if not right}
     assert wrong == {}
+
+
+def test_a_reencoded_object_passes_on_a_machine_that_has_no_copy_of_the_right_one(audit_world, tmp_path, monkeypatch):
+    import s3fs
+
+    with faulty_s3() as (server, endpoint):
+        for name, value in {**environment(endpoint), "DIGER_CACHE": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        root = audit_world.store.root
+        server.objects |= {f"shop/store/{name}": root.read(*name.split("/")) for name in root.tree()}
+        scene = Scene(Damage(Store("s3://shop/store")), audit_world.runs[1]["semantic_ids"], audit_world.runs[1], audit_world.runs[0])
+        (case,) = [case for case in CASES if case.passes]
+        right, line = try_case(scene, case)
+        s3fs.S3FileSystem.clear_instance_cache()
+    assert right, line
 
 
 @pytest.mark.s3

@@ -1,4 +1,5 @@
-"""SASRec with a full softmax (Kang and McAuley, 2018): an item-level reference beside the generative recommenders, and a teacher for them.
+"""SASRec with a softmax over all items (Kang and McAuley, 2018): an item-level reference beside the generative recommenders, and a teacher for them.
+Above `SAMPLED` items the softmax is over a sample of them (Jean et al., 2015): memory grows with the sample, not with the catalogue.
 
 A causal transformer over item embeddings; the score of item i after a history is its last state times the embedding of i. Trained on training
 events alone, at every place of a user's sequence at once. Shapes: B users, L history items (the newest at the end), P targets of a batch, N items,
@@ -8,6 +9,7 @@ d width, R training rows, k candidates.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,7 +26,9 @@ from diger_core.data.splits import Split, targets, training_ends
 from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.progress import Progress, Silent
 
-CHUNK = 4096  # rows whose scores of all items are held at once
+CHUNK = 4096  # rows whose scores of all items are held at once, at most
+HELD = 1 << 29  # scores held at once, at most: fewer rows of a large catalogue
+SAMPLED, NEGATIVES = 200_000, 8192  # items from which on the softmax is sampled; items that a step draws, the same for all its targets
 
 
 @dataclass(frozen=True)
@@ -153,13 +157,29 @@ def _batches(seq: Sequences, config: SasRecConfig, epoch: int, device: torch.dev
 
 def _step(model: SasRec, optimizer: torch.optim.Optimizer, history_BL: Tensor, place_P: Tensor, target_P: Tensor, bf16: bool) -> Tensor:
     with torch.autocast(history_BL.device.type, torch.bfloat16, enabled=bf16):
-        scores_PN = model.scores(model(history_BL).flatten(0, 1)[place_P])
-    loss = F.cross_entropy(scores_PN.float(), target_P)
+        state_Pd = model(history_BL).flatten(0, 1)[place_P]
+        loss = sampled_loss(model, state_Pd, target_P, NEGATIVES) if model.items.num_embeddings > SAMPLED else full_loss(model, state_Pd, target_P)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return loss.detach()
+
+
+def full_loss(model: SasRec, state_Pd: Tensor, target_P: Tensor) -> Tensor:
+    return F.cross_entropy(model.scores(state_Pd).float(), target_P)
+
+
+def sampled_loss(model: SasRec, state_Pd: Tensor, target_P: Tensor, negatives: int) -> Tensor:
+    """The cross-entropy over each target and `negatives` items drawn evenly, with replacement, whose scores are raised by log(N / negatives), so that
+    they stand for the N items that they were drawn from. A draw that is the target itself does not count."""
+    items = model.items.num_embeddings
+    drawn_S = torch.randint(0, items, (negatives,), device=target_P.device)
+    own_P1 = (state_Pd * model.items(target_P)).sum(1, keepdim=True)
+    other_PS = (state_Pd @ model.items(drawn_S).T).float() + math.log(items / negatives)
+    other_PS = other_PS.masked_fill(drawn_S == target_P[:, None], -torch.inf)
+    scores_P = torch.cat((own_P1.float(), other_PS), 1)
+    return (scores_P.logsumexp(1) - scores_P[:, 0]).mean()
 
 
 def rank(models: Sequence[SasRec], seq: Sequences, split: Split, device: torch.device | str) -> Int32:
@@ -193,8 +213,9 @@ def candidates(
 @torch.no_grad()
 def _scored(models: Sequence[SasRec], seq: Sequences, begin_R: Int64, end_R: Int64, device: torch.device | str) -> Iterator[tuple[Tensor, slice]]:
     """(log p float32 [C, N] of all items, the rows they belong to), chunk by chunk."""
-    for start in range(0, len(end_R), CHUNK):
-        rows = slice(start, start + CHUNK)
+    chunk = max(1, min(CHUNK, HELD // seq.items))
+    for start in range(0, len(end_R), chunk):
+        rows = slice(start, start + chunk)
         total_CN = torch.zeros(())
         for model in models:
             history = torch.from_numpy(histories(seq, begin_R[rows], end_R[rows], model.config.history)).to(device)

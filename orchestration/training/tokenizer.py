@@ -25,6 +25,7 @@ from diger_core.ids.id_table import argmin_codes
 from diger_core.store.artefacts import Artefact
 from diger_core.tokenizer.rqvae import Tokenizer, choose_codes, tokenizer_from_state, tokenizer_state
 from diger_core.tokenizer.rqvae import tokenizer as warm_up
+from diger_core.training.device import training_device
 from diger_core.training.monitors import table_monitors
 from diger_core.training.table_refresh import USUAL_SUFFIXES
 from orchestration.champion.baseline import BASELINE, extra_inputs, released_table
@@ -79,8 +80,10 @@ def _train(run: StageRun, bundle: Bundle | None, vectors_ND: Tensor) -> None:
             f"tokenizer.item_factors (now {config.item_factors}) and bring users with at least two training events"
         )
     config = replace(config, suffixes=_enough_suffixes(inputs_NX, config, run.progress))
-    trained, curves = warm_up(inputs_NX, config, run.progress, weight_D=weight_D)
-    codes_NM = argmin_codes(trained, inputs_NX, run.params.semantic_ids.chunk)
+    device = training_device(run.params.training)
+    inputs_NX = inputs_NX.to(device)
+    trained, curves = warm_up(inputs_NX, config, run.progress, device, weight_D)
+    codes_NM, trained = argmin_codes(trained, inputs_NX, run.params.semantic_ids.chunk).cpu(), trained.cpu()
     facts: dict[str, Any] = {}
     if bundle is not None:
         trained, codes_NM, facts = _aligned(run, bundle, trained, codes_NM)

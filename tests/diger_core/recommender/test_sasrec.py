@@ -3,12 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import targets, training_rows
 from diger_core.evaluation.metrics import recall
-from diger_core.recommender.sasrec import SasRec, SasRecConfig, candidates, histories, rank, sasrec
+from diger_core.recommender import sasrec as module
+from diger_core.recommender.sasrec import SasRec, SasRecConfig, candidates, full_loss, histories, rank, sampled_loss, sasrec
 
 SMALL = SasRecConfig(d_model=16, layers=1, heads=2, dropout=0.0, history=5, epochs=12, batch_size=16, learning_rate=1e-2, evaluate_every=4)
 ITEMS = 30
@@ -88,3 +90,31 @@ def test_several_models_rank_by_their_mean_log_probability() -> None:
     with torch.no_grad():
         mean = sum(model.scores(model(history)[:, -1]).log_softmax(1) for model in models)
     assert items_Rk.tolist() == mean.topk(3, dim=1).indices.tolist()
+
+
+def test_the_sampled_softmax_estimates_the_full_one_and_its_gradient() -> None:
+    torch.manual_seed(0)
+    model = SasRec(SMALL, ITEMS)
+    with torch.no_grad():
+        model.items.weight.mul_(30)
+    state_Pd, target_P = torch.randn(200, SMALL.d_model), torch.randint(0, ITEMS, (200,))
+    losses, gradients = [], []
+    for loss_of in (full_loss, *[lambda *given: sampled_loss(*given, 20_000)] * 3):
+        model.zero_grad()
+        loss = loss_of(model, state_Pd, target_P)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append(model.items.weight.grad.clone())
+    assert losses[1:] == pytest.approx([losses[0]] * 3, rel=0.02)
+    assert all(float((g - gradients[0]).norm() / gradients[0].norm()) < 0.05 for g in gradients[1:])
+
+
+def test_a_large_catalogue_is_learned_from_samples_and_ranked_in_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLED", ITEMS - 1)
+    monkeypatch.setattr(module, "NEGATIVES", 12)
+    monkeypatch.setattr(module, "full_loss", None)
+    model, _ = sasrec(walks(), SMALL)
+    whole = rank([model], walks(), "test", "cpu")
+    assert recall(whole, 1).mean() > 0.9
+    monkeypatch.setattr(module, "HELD", 7 * ITEMS)
+    assert np.array_equal(rank([model], walks(), "test", "cpu"), whole)

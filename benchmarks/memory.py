@@ -1,6 +1,6 @@
 """Memory and seconds of the stages that grow with events and users, at two sizes or more, so that the cost of one more event is seen.
 
-    python -m benchmarks.memory [--events 1000000 4000000] [--parts stages factors neighbours batches evaluation] [--in FOLDER]
+    python -m benchmarks.memory [--events 1000000 4000000] [--parts stages factors neighbours batches evaluation lists] [--in FOLDER]
 
 Each part runs in a process of its own; a figure is its peak resident memory, and what it holds above the one of the smallest size, divided by
 the further events (or users). Events are invented: a user has 20, items are drawn by a Zipf law, one item for 50 events. The stages run as
@@ -30,6 +30,7 @@ RESULTS = Path(__file__).parent / "results"
 STAGES = ("raw_interactions", "raw_items", "validated_items", "validated_interactions", "sequences")
 PER_USER, PER_ITEM, START, YEAR = 20, 50, 1_700_000_000, 31_536_000
 WRITTEN = 1 << 20  # events of one part file
+LISTED = 8192  # users whose lists are mixed
 
 
 def shop(folder: Path, events: int, seed: int = 0) -> None:
@@ -118,7 +119,30 @@ def evaluation(folder: Path) -> None:
     judged(found, seq, EvaluationConfig())
 
 
-PARTS: dict[str, Callable[[Path], None]] = {"factors": factors, "neighbours": neighbours, "batches": batches, "evaluation": evaluation}
+def lists(folder: Path) -> float:
+    """Seconds of the mixture of beams and counts for 8,192 users, as recommendations make it; the beams are drawn, not searched."""
+    from diger_core.config import NeighboursConfig
+    from diger_core.data.neighbours import empty_table, transitions
+    from diger_core.evaluation.fusion import Counts
+    from diger_core.evaluation.recipes import Recipe, ranked
+
+    seq = _sequences(folder)
+    counts = Counts.of(seq, transitions(seq, NeighboursConfig()), empty_table(seq.items))
+    recipe = Recipe(dict.fromkeys(("generative", "transitions", "repeat", "recent", "popular"), 0.2), counts.tau)
+    random, users_T = np.random.Generator(np.random.Philox(key=0)), np.arange(LISTED)
+    beams = random.integers(0, seq.items, (LISTED, 50), dtype=np.int32), random.random((LISTED, 50), dtype=np.float32)
+    started = time.perf_counter()
+    ranked(recipe, counts, seq, users_T, seq.offsets_U1[users_T + 1], 10, beams)
+    return time.perf_counter() - started
+
+
+PARTS: dict[str, Callable[[Path], float | None]] = {
+    "factors": factors,
+    "neighbours": neighbours,
+    "batches": batches,
+    "evaluation": evaluation,
+    "lists": lists,
+}
 
 
 def measured(part: str, folder: Path) -> tuple[float, float]:
@@ -140,8 +164,8 @@ def alone(part: str, folder: str) -> None:
     from orchestration.engine.memory import PeakMemory
 
     peak, started = PeakMemory(), time.perf_counter()
-    PARTS[part](Path(folder))
-    print(json.dumps([time.perf_counter() - started, peak.mebibytes()["peak_memory_mb"]]))
+    own = PARTS[part](Path(folder))
+    print(json.dumps([own or time.perf_counter() - started, peak.mebibytes()["peak_memory_mb"]]))
 
 
 def main() -> None:

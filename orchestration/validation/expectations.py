@@ -210,7 +210,7 @@ def _run(
         ]
     # One column at a time: GX copies what it looks at, several times. The table's own expectations go with the first.
     columns_of = {e.column or next(iter(data)): None for e in applicable}
-    found = {}
+    found: dict[str, Any] = {}
     for name in columns_of:
         own = [e for e in applicable if (e.column or next(iter(data))) == name]
         results = _validate(f"{stage}_{suite_name}", own, {name: data[name]}, arguments)

@@ -37,8 +37,8 @@ def item_factors(seq: Sequences, width: int, seed: int, window: int = 5) -> Floa
     return factors_Nw
 
 
-def co_occurrences(seq: Sequences, window: int, directed: bool = False) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """(keys i * N + j, sorted; their weights): of two training events of one user i is the earlier, or, where not `directed`, the smaller item.
+def co_occurrences(seq: Sequences, window: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """(keys i * N + j, sorted; their weights): of two training events of one user i is the smaller item.
 
     Repetitions of an item are none. One pass for each distance, so memory stays near that of the events.
     """
@@ -50,9 +50,7 @@ def co_occurrences(seq: Sequences, window: int, directed: bool = False) -> tuple
     for distance in range(1, window + 1):
         first, second = events_e[:-distance], events_e[distance:]
         pair = (user_e[:-distance] == user_e[distance:]) & (first != second)
-        first, second = first[pair], second[pair]
-        if not directed:
-            first, second = np.minimum(first, second), np.maximum(first, second)
+        first, second = np.minimum(first[pair], second[pair]), np.maximum(first[pair], second[pair])
         keys, inverse = np.unique(np.concatenate((keys, first * seq.items + second)), return_inverse=True)
         weights = np.bincount(inverse, np.concatenate((weights, np.full(len(first), 1.0 / distance))), minlength=len(keys)).astype(np.float64)
     return keys, weights

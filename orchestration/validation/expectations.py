@@ -27,6 +27,7 @@ from orchestration.validation import item_rules as validation_items
 from orchestration.validation.quarantine import Check, Validated, check
 
 _COUNTS_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0, "include_unexpected_rows": False}
+LARGE = 1_000_000  # rows whose frame is worth a search for garbage
 _INTEGER_TYPES, _TEXT_TYPES = ["Int64Dtype", "UInt64Dtype"], ["StringDtype"]
 
 
@@ -215,7 +216,8 @@ def _run(
         own = [e for e in applicable if (e.column or next(iter(data))) == name]
         results = _validate(f"{stage}_{suite_name}", own, {name: data[name]}, arguments)
         found |= {r.expectation_config.meta["name"]: r for r in results}
-        gc.collect()  # GX's objects refer to each other, and hold the frame until then
+        if rows >= LARGE:
+            gc.collect()  # GX's objects refer to each other, and hold the frame until then
     checks = []
     for e in expectations:
         if e.column is not None and e.column not in data:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from diger_core.config import EvaluationConfig, NeighboursConfig, RecommenderConfig, TokenizerConfig
+from diger_core.config import EvaluationConfig, NeighboursConfig, RecommenderConfig, TokenizerConfig, TrainingConfig
 from diger_core.data.neighbours import empty_table, transitions
 from diger_core.data.sequences import Sequences, sequences
 from diger_core.data.splits import targets, time_boundaries, up_to
@@ -64,7 +64,8 @@ def made_inputs(root, shuffle: bool = False, temporal: bool = False) -> dict[str
         table = IdTable(codes, suffix.int())
         weights, tokenizer = tokenizer_state(Tokenizer(5, CODES, TokenizerConfig(levels=2, codes=CODES, code_dim=4, hidden=(8,))))
         tensors = {f"recommender.{k}": v for k, v in model.state_dict().items()} | {f"tokenizer.{k}": v for k, v in weights.items()}
-        config = {"recommender": asdict(SHAPE), "tokenizer": tokenizer, "codes": CODES, "levels": 2, "suffixes": SUFFIXES, "alarm": None}
+        shapes = {"recommender": asdict(SHAPE), "tokenizer": tokenizer, "codes": CODES, "levels": 2, "suffixes": SUFFIXES}
+        config = {**shapes, "training": asdict(TrainingConfig()), "alarm": None}
         with store.writer(name) as out:
             write_model(out, tensors, config, items["item_id"], table, fake_curves(3))
             made[name] = store.publish(out)

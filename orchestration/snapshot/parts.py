@@ -63,6 +63,8 @@ def _below(root: Root, folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         full = str(entry["name"]).rstrip("/")
         base = full.rsplit("/", 1)[-1]
         name = f"{folder}/{base}"
+        if base == "_delta_log":
+            raise DigerError(f"{root.url}/{folder}: is a Delta table, which also holds older versions: make a snapshot with diger ingest table")
         if base[0] in "._" or full == path:  # the last: an object store's empty object that stands for the directory
             continue
         if entry["type"] == "directory":

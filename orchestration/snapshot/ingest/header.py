@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +25,7 @@ HEADER_BYTES = 1 << 20
 MAX_COLUMNS = 10_000
 _DELIMITERS = (",", ";", "\t", "|")
 _LOOKS_LIKE_A_VALUE = re.compile(r"[+-]?\d+([.,:/-]\d+)*([T ][\d:.]+Z?)?")
-_READ = ("user_id", "item_id", "timestamp", "pos", "rating", "weight", "event_type")  # whatever the file maps them from
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _USUAL = {3: "user_id,item_id,timestamp", 4: "user_id,item_id,rating,timestamp"}
 
 
@@ -80,7 +81,10 @@ def read_header(path: Path, text: TextFormat, notes: Notes | None = None) -> Hea
         first = part_files(path)[0] if path.is_dir() else path
         with open_parquet(first) as file:
             names = tuple(file.schema_arrow.names)
-        _in_directory_names(path, first, names, notes)
+        added = [column for column in directory_values(path, first) if column not in names]
+        if added and notes is not None:
+            notes.say(f"{path.name}: column {', '.join(added)} is taken from its directories' names")
+        names += tuple(added)
         return _limited(path, Header(names, names, parquet=True))
     cells = _first_line(path, text)
     stripped = tuple(cell.strip() for cell in cells)
@@ -96,15 +100,11 @@ def read_header(path: Path, text: TextFormat, notes: Notes | None = None) -> Hea
     return _limited(path, Header(tuple(names), stripped, trim))
 
 
-def _in_directory_names(path: Path, part: Path, names: tuple[str, ...], notes: Notes | None) -> None:
-    """A table that is partitioned (event_type=view/part-0.parquet) has columns in its directories' names alone: one that means something here is
-    refused, another one is told."""
-    for folder in part.relative_to(path).parts[:-1] if path.is_dir() else ():
-        column = folder.partition("=")[0]
-        if "=" in folder and column in _READ and column not in names:
-            raise DigerError(f"{path.name}: column {column} stands in its directories' names alone ({folder}); write it into the files")
-        if "=" in folder and column not in names and notes is not None:
-            notes.say(f"{path.name}: column {column} stands in its directories' names alone and is not read")
+def directory_values(path: Path, part: Path) -> dict[str, str | None]:
+    """Column -> value of a partitioned table's part, from its directories' names (event_type=view/part-0.parquet), as text; None for Hive's null."""
+    folders = part.relative_to(path).parts[:-1] if path.is_dir() else ()
+    pairs = [folder.partition("=") for folder in folders if "=" in folder]
+    return {column: None if value == _HIVE_NULL else unquote(value) for column, _, value in pairs}
 
 
 def header_cells(path: Path, text: TextFormat) -> tuple[str, ...]:

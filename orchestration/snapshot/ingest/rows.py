@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
-from orchestration.snapshot.ingest.header import Header, TextFormat, one_line, open_parquet
+from orchestration.snapshot.ingest.header import Header, TextFormat, directory_values, one_line, open_parquet
 from orchestration.snapshot.ingest.notes import Notes
 from orchestration.snapshot.ingest.source import BATCH_ROWS, BLOCK_BYTES, Utf8, part_files, reading
 from orchestration.snapshot.parts import together
@@ -32,11 +32,16 @@ def _parquet(path: Path, columns: list[str], progress: Progress) -> Iterator[pa.
     for part in parts:
         with open_parquet(part) as file:
             total = file.metadata.num_rows if part == path else None
+            stored = set(file.schema_arrow.names)
+            named = {column: value for column, value in directory_values(path, part).items() if column in columns and column not in stored}
             try:
-                for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+                for batch in file.iter_batches(BATCH_ROWS, columns=[column for column in columns if column not in named]):
                     rows += len(batch)
                     progress.update(f"reading {path.name} (rows)", rows, total)
-                    yield pa.Table.from_batches([batch]).select(columns).cast(schema)
+                    table = pa.Table.from_batches([batch])
+                    for column, value in named.items():
+                        table = table.append_column(column, pa.repeat(pa.scalar(value, pa.large_string()), len(batch)))
+                    yield table.select(columns).cast(schema)
             except (pa.ArrowException, OSError) as error:
                 raise DigerError(f"{part.name}: cannot be read after row {rows} ({one_line(error)}); export or download it again") from error
 
@@ -46,10 +51,14 @@ def _schema(path: Path, parts: list[Path], columns: list[str]) -> pa.Schema:
     found: dict[str, pa.Schema] = {}
     for part in parts:
         with open_parquet(part) as file:
-            absent = [name for name in columns if file.schema_arrow.names.count(name) != 1]
+            own = file.schema_arrow
+            named = {column for column in directory_values(path, part) if column not in own.names}
+            absent = [name for name in columns if name not in named and own.names.count(name) != 1]
             if absent:
                 raise DigerError(f"{path.name}/{part.name}: column {absent[0]} is not there once, as in the other parts; write all parts alike")
-            found[part.name if part == path else str(part.relative_to(path))] = pa.schema([file.schema_arrow.field(name) for name in columns])
+            found[part.name if part == path else str(part.relative_to(path))] = pa.schema(
+                [pa.field(name, pa.large_string()) if name in named else own.field(name) for name in columns]
+            )
     return together(path.name, found).remove_metadata()
 
 

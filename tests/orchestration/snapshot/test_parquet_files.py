@@ -18,6 +18,7 @@ import pytest
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
 from diger_core.store.artefacts import Store
+from orchestration.cli import main
 from orchestration.engine.registry import register
 from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME
@@ -171,12 +172,28 @@ def test_a_part_that_is_not_like_the_others_is_named(tmp_path: Path, break_it: C
         describe(snap)
 
 
-def test_ingest_refuses_a_column_that_stands_in_directory_names(tmp_path: Path) -> None:
-    folder = tmp_path / "events" / "event_type=view"
-    folder.mkdir(parents=True)
-    pq.write_table(interactions(), folder / "part-0.parquet")
-    with pytest.raises(DigerError, match="events: column event_type stands in its directories' names alone"):
-        table_source(tmp_path / "events", None, TableOptions({}, {}))
+def test_ingest_takes_a_column_from_directory_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events = interactions()
+    for place, name in enumerate(("view", "put%20in%20cart", "__HIVE_DEFAULT_PARTITION__")):
+        folder = tmp_path / "events" / f"event_type={name}"
+        folder.mkdir(parents=True)
+        pq.write_table(events.slice(10 * place, 10), folder / "part-0.parquet")
+    given = ["ingest", "table", "--interactions", str(tmp_path / "events")]
+    main([*given, "--event-types", "put in cart", "--out", str(tmp_path / "carts")])
+    assert "events: column event_type is taken from its directories' names" in "".join(capsys.readouterr())
+    carts = pq.read_table(tmp_path / "carts" / "interactions.parquet")
+    assert sorted(carts["item_id"].to_pylist()) == sorted(events["item_id"].slice(10, 10).to_pylist())
+    main([*given, "--out", str(tmp_path / "all")])
+    assert pq.read_table(tmp_path / "all" / "interactions.parquet").num_rows == 30
+
+
+def test_ingest_refuses_parts_of_which_some_alone_have_a_directory_column(tmp_path: Path) -> None:
+    for name in ("event_type=view", "rest"):
+        (tmp_path / "events" / name).mkdir(parents=True)
+        pq.write_table(interactions(), tmp_path / "events" / name / "part-0.parquet")
+    source = table_source(tmp_path / "events", None, TableOptions({}, {}, event_types=("view",)))
+    with pytest.raises(DigerError, match="part-0.parquet: column event_type is not there once"):
+        list(source.interactions(Silent()))
 
 
 def test_a_pipe_in_a_snapshot_is_refused_at_once(tmp_path: Path) -> None:

@@ -29,5 +29,7 @@ def delta_files(path: Path) -> list[Path]:
     more = sorted(set(wanted.reader_features or ()) - _HARMLESS)
     if more or wanted.min_reader_version == 2:
         raise DigerError(f"{path}: is a Delta table with {', '.join(more) or 'column mapping'}, which its files alone do not tell: {_EXPORT}")
+    if not uris:
+        raise DigerError(f"{path}: is a Delta table whose newest version holds no file: load it, or give another one")
     found = [Path(unquote(uri.removeprefix("file://"))) for uri in uris]
     return sorted(path / file.relative_to(path.resolve()) for file in found)

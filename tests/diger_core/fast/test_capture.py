@@ -228,8 +228,9 @@ def test_captured_steps_give_the_reference_s_loss_curve_in_bf16(variant: str) ->
 @pytest.mark.parametrize("changes", [{"d_model": 768, "d_ff": 3072, "heads": 12}, {"d_model": 1024, "d_ff": 4096, "d_head": 128}, {"d_head": 16}])
 def test_captured_steps_take_models_of_every_width(changes: dict[str, int], precision: str) -> None:
     recommender = replace(GPU_RECOMMENDER, **changes)
-    # One epoch of small steps: wide models with sharp tables are chaotic, and were 7e-4 apart in the second (width 1,024).
-    wanted, found = (_trained(small.JOINT, recommender, compile=c, precision=precision, epochs=1, learning_rate=1e-5) for c in (False, True))
+    # Small steps, and of the widest model one epoch: wide models with sharp tables are chaotic, and its two steps were 7e-4 apart in the second.
+    epochs = 1 if recommender.d_model == 1024 else 2
+    wanted, found = (_trained(small.JOINT, recommender, compile=c, precision=precision, epochs=epochs, learning_rate=1e-5) for c in (False, True))
     assert _losses(wanted) == pytest.approx(_losses(found), rel=5e-4 if precision == "fp32" else 1e-2)
 
 

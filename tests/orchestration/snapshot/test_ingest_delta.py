@@ -56,6 +56,12 @@ def test_without_deltalake_it_is_refused_and_not_read_as_plain_files(table: Path
         part_files(table)
 
 
+def test_a_table_without_a_file_is_told(table: Path) -> None:
+    deltalake.DeltaTable(str(table)).delete()
+    with pytest.raises(DigerError, match="is a Delta table whose newest version holds no file"):
+        part_files(table)
+
+
 def test_a_damaged_log_is_told(table: Path) -> None:
     for entry in (table / "_delta_log").iterdir():
         entry.write_text("{", encoding="utf-8")

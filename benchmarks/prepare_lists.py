@@ -39,7 +39,7 @@ def main() -> None:
         interactions = interactions.drop_columns(["pos"])
     seq, numbered, _ = sequences(interactions, items, by_time=not given.leave_one_out)
     if not given.leave_one_out:
-        seq = replace(seq, boundaries=splits.time_boundaries(seq, 0.8, 0.9))
+        seq = replace(seq, boundaries=splits.time_boundaries(splits.Moments.of(seq), 0.8, 0.9))
     save_file(seq.to_tensors(), given.target / "sequences.safetensors")
     pq.write_table(numbered, given.target / "items.parquet")
     order = pc.index_in(numbered["item_id"], value_set=items["item_id"].combine_chunks().cast(numbered.schema.field("item_id").type))

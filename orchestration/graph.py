@@ -62,6 +62,7 @@ class Stage:
     names_snapshot: bool = False  # its result carries the snapshot's key, which is then part of its own
     volume_of: str | None = None  # the file whose row count is compared with the previous snapshot's, which is then part of its key
     remote: bool = False  # runs as a job where the cluster is behind a job server
+    blocks: bool = False  # a snapshot of more than `cluster.block_events` events is worked on in blocks, on Ray; then it runs as a job, too
     pool: str | None = None  # at most one stage of a pool runs at a time
     low_priority: bool = False  # "Materialize all" has the others first
     extra_inputs: Hook | None = None  # (params, store, inputs, snapshot, fit) -> further inputs, or None where they are not decided yet
@@ -146,6 +147,7 @@ STAGES: tuple[Stage, ...] = (
         kinds=("parquet", "numpy"),
         description="Each user's events in order, as item indices, and what is held out: the first event after a date, else the last one.",
         version="2",
+        blocks=True,
     ),
     Stage(
         name="embeddings",
@@ -168,6 +170,7 @@ STAGES: tuple[Stage, ...] = (
         params=("neighbours", "embeddings"),
         kinds=("numpy", "scikitlearn"),
         description="Item-to-item tables: transitions counted from training events, and neighbours by text, which a new item has at once.",
+        blocks=True,
         fits_events=True,
     ),
     Stage(

@@ -10,6 +10,7 @@ N items, E events, P stored pairs, T rows to rank, L history items, k places. Ti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ import torch
 
 from diger_core.config import NeighboursConfig
 from diger_core.data.sequences import Float32, Int32, Int64, Sequences, ranges
-from diger_core.data.splits import training_ends, training_mask
+from diger_core.data.splits import DAY, PART, parts, training_ends, training_mask, trains
 from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
 
@@ -28,7 +29,6 @@ VECTORS = 1024  # items whose nearest vectors are found at once
 EXPANDED = 1 << 23  # (history item, neighbour) entries, or cells of rows x items, that are summed at once
 DENSE = 1 << 16  # items up to which rows x items are summed in dense cells
 FAINT = 0.01  # weight of a history item from which on it counts
-DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,67 @@ def empty_table(items: int) -> ItemTable:
 
 def transitions(seq: Sequences, config: NeighboursConfig, progress: Progress | None = None) -> ItemTable:
     """C of the training events, each row cut to its `keep` strongest neighbours."""
-    order_e, end_E, weight_E = _by_item(seq, config)
-    bounds_N1 = np.searchsorted(seq.events_E[order_e], np.arange(seq.items + 1))
+    found = list(transition_rows(seq, config, training_events(seq).newest, 0, seq.items, progress))
+    counts_N = np.concatenate([counts for counts, _, _ in found])
+    return ItemTable(np.r_[0, np.cumsum(counts_N)], np.concatenate([items for _, items, _ in found]), np.concatenate([w for _, _, w in found]))
+
+
+@dataclass(frozen=True)
+class TrainingEvents:
+    """What a part of the table needs to know of all training events: how many each item has, and the time of the newest."""
+
+    counts_N: Int64
+    newest: int | None  # None without times, or without training events
+
+    def ranges(self, events: int) -> list[tuple[int, int]]:
+        """(first item, item after the last) of ranges with at most so many training events, or of one item."""
+        bounds_N1, first, found = np.r_[0, np.cumsum(self.counts_N)], 0, list[tuple[int, int]]()
+        while first < len(self.counts_N):
+            last = max(first + 1, int(np.searchsorted(bounds_N1, bounds_N1[first] + events, side="right")) - 1)
+            found.append((first, last))
+            first = last
+        return found
+
+
+def training_events(seq: Sequences) -> TrainingEvents:
+    """Counted part by part, so that sequences which are mapped from a file need not fit into memory."""
+    counts_N, newest = np.zeros(seq.items, dtype=np.int64), None
+    for part in parts(seq):
+        mask_E = training_mask(part)
+        counts_N += np.bincount(part.events_E[mask_E], minlength=seq.items)
+        if part.timestamps_E is not None and mask_E.any():
+            newest = max(int(part.timestamps_E[mask_E].max()), newest if newest is not None else -(2**63))
+    return TrainingEvents(counts_N, newest)
+
+
+def transition_rows(
+    seq: Sequences, config: NeighboursConfig, newest: int | None, first: int, last: int, progress: Progress | None = None
+) -> Iterator[tuple[Int64, Int32, Float32]]:
+    """(how many neighbours each item has, their items, their weights) of the items first..last - 1, a few items at a time.
+
+    `newest`: the time of the newest training event. A row is the same whatever the range: pairs are summed by their distance, then in the order
+    of the events.
+    """
+    order_e = _events_of(seq, first, last)
+    bounds_n1 = np.searchsorted(seq.events_E[order_e], np.arange(first, last + 1))
     per_block = max(1, BLOCK // (2 * config.window))
-    parts: list[tuple[Int64, Int32, Float32]] = []
-    first, told = 0, progress or Silent()
-    while first < seq.items:
-        last = max(first + 1, int(np.searchsorted(bounds_N1, bounds_N1[first] + per_block, side="right")) - 1)
-        at_e = order_e[bounds_N1[first] : bounds_N1[last]]
-        parts.append(_block(seq, at_e, end_E, weight_E, first, last, config))
-        first = last
-        told.update("neighbours", int(bounds_N1[first]), len(order_e))
-    counts_N = np.concatenate([counts for counts, _, _ in parts])
-    return ItemTable(np.r_[0, np.cumsum(counts_N)], np.concatenate([items for _, items, _ in parts]), np.concatenate([w for _, _, w in parts]))
+    begin, told = 0, progress or Silent()
+    while begin < last - first:
+        end = max(begin + 1, int(np.searchsorted(bounds_n1, bounds_n1[begin] + per_block, side="right")) - 1)
+        yield _block(seq, order_e[bounds_n1[begin] : bounds_n1[end]], newest, first + begin, first + end, config)
+        begin = end
+        told.update("neighbours", int(bounds_n1[begin]), len(order_e))
+
+
+def _events_of(seq: Sequences, first: int, last: int) -> Int64:
+    """The training events of the items first..last - 1, by item, then by place."""
+    found = []
+    for start in range(0, len(seq.events_E), PART):
+        some_e = seq.events_E[start : start + PART]
+        at_e = np.flatnonzero((some_e >= first) & (some_e < last)) + start
+        found.append(at_e[trains(seq, at_e, np.searchsorted(seq.offsets_U1, at_e, side="right") - 1)])
+    at_e = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+    return at_e[np.argsort(seq.events_E[at_e], kind="stable")]
 
 
 def _by_item(seq: Sequences, config: NeighboursConfig) -> tuple[Int64, Int64, Float32]:
@@ -97,11 +145,16 @@ def _by_item(seq: Sequences, config: NeighboursConfig) -> tuple[Int64, Int64, Fl
 def recency(seq: Sequences, config: NeighboursConfig) -> Float32:
     """[E]: what a pair that begins with the event counts, by the half-life: 1 at the newest training event."""
     mask_E = training_mask(seq)
-    if config.half_life_days is None or seq.timestamps_E is None or not mask_E.any():
-        return np.ones(len(mask_E), dtype=np.float32)
-    age_E = (seq.timestamps_E[mask_E].max() - seq.timestamps_E) / (DAY * config.half_life_days)
-    weight_E: Float32 = np.exp2(-np.maximum(age_E, 0)).astype(np.float32)
-    return weight_E
+    newest = int(seq.timestamps_E[mask_E].max()) if seq.timestamps_E is not None and mask_E.any() else None
+    return _recency(seq.timestamps_E, newest, config, len(mask_E))
+
+
+def _recency(time_e: Int64 | None, newest: int | None, config: NeighboursConfig, events: int) -> Float32:
+    if config.half_life_days is None or time_e is None or newest is None:
+        return np.ones(events, dtype=np.float32)
+    age_e = (newest - time_e) / (DAY * config.half_life_days)
+    weight_e: Float32 = np.exp2(-np.maximum(age_e, 0)).astype(np.float32)
+    return weight_e
 
 
 def outgoing(seq: Sequences, config: NeighboursConfig) -> npt.NDArray[np.float64]:
@@ -119,22 +172,27 @@ def outgoing(seq: Sequences, config: NeighboursConfig) -> npt.NDArray[np.float64
     return sums_N
 
 
-def _block(
-    seq: Sequences, at_e: Int64, end_E: Int64, weight_E: Float32, first: int, last: int, config: NeighboursConfig
-) -> tuple[Int64, Int32, Float32]:
+def _block(seq: Sequences, at_e: Int64, newest: int | None, first: int, last: int, config: NeighboursConfig) -> tuple[Int64, Int32, Float32]:
     """(neighbours of each item first..last - 1, their items, their weights) from the training events `at_e` of these items."""
-    begin_e = seq.offsets_U1[np.searchsorted(seq.offsets_U1, at_e, side="right") - 1]
+    user_e = np.searchsorted(seq.offsets_U1, at_e, side="right") - 1
+    begin_e, end_e = seq.offsets_U1[user_e], seq.offsets_U1[user_e + 1]
+    weight_e = _recency(None if seq.timestamps_E is None else seq.timestamps_E[at_e], newest, config, len(at_e))
     keys: list[Int64] = []
     values: list[Float32] = []
     for gap in range(1, config.window + 1):
         share = np.float32(np.exp(-(gap - 1) / config.gap))
-        for other_e, inside_e, forward in ((at_e + gap, at_e + gap < end_E[at_e], True), (at_e - gap, at_e - gap >= begin_e, False)):
-            here, there = at_e[inside_e], other_e[inside_e]
+        for forward in (True, False):
+            inside = np.flatnonzero(at_e + gap < end_e if forward else at_e - gap >= begin_e)
+            there = at_e[inside] + (gap if forward else -gap)
+            if forward:
+                training = trains(seq, there, user_e[inside])
+                inside, there = inside[training], there[training]
+            here = at_e[inside]
             tied = np.zeros(len(here), dtype=bool) if seq.timestamps_E is None else seq.timestamps_E[here] == seq.timestamps_E[there]
             counted = (tied | forward) & (seq.events_E[here] != seq.events_E[there])
-            here, there, tied = here[counted], there[counted], tied[counted]
+            inside, here, there, tied = inside[counted], here[counted], there[counted], tied[counted]
             keys.append((seq.events_E[here].astype(np.int64) - first) * seq.items + seq.events_E[there])
-            values.append(share * weight_E[here] * np.where(tied, np.float32(0.5), np.float32(1)))
+            values.append(share * weight_e[inside] * np.where(tied, np.float32(0.5), np.float32(1)))
     row_P, item_P, weight_P = _summed(np.concatenate(keys), np.concatenate(values), seq.items)
     sums = np.bincount(row_P, weight_P, minlength=last - first)
     return strongest(row_P, item_P, (weight_P / np.sqrt(np.maximum(sums[row_P], 1e-12))).astype(np.float32), last - first, config.keep)

@@ -10,7 +10,8 @@ E events, U users, N items, R training rows, T evaluation rows.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,40 +21,87 @@ from diger_core.errors import DigerError
 
 Split = Literal["validation", "test", "test_all"]
 SPLITS = ("validation", "test", "test_all")
+DAY = 86_400
+PART = 1 << 22  # events that are looked at once, where all would take several arrays of their length
 
 
 class NoTemporalSplit(DigerError):
     """The events do not allow the temporal split that was asked for."""
 
 
-def time_boundaries(seq: Sequences, train: float | str, validation: float | str) -> tuple[int, int]:
-    """(T1, T2), Unix seconds: shares of the events (0.8: their 80% quantile), or ISO dates (their last second, UTC).
+class Moments:
+    """The times of all events, counted by day; within the few days that are asked for, by second. `blocks()` yields them (Unix seconds), again and
+    again and in any order."""
+
+    def __init__(self, blocks: Callable[[], Iterable[Int64]]):
+        self._blocks = blocks
+        days: dict[int, int] = {}
+        for time_E in blocks():
+            for day, many in zip(*np.unique(time_E // DAY, return_counts=True), strict=True):
+                days[int(day)] = days.get(int(day), 0) + int(many)
+        self._days = sorted(days)
+        self._ends = np.cumsum([days[day] for day in self._days], dtype=np.int64)
+        self._seconds: dict[int, Int64] = {}
+
+    @classmethod
+    def of(cls, seq: Sequences) -> Moments | None:
+        """Of these sequences; None where they have no times."""
+        return None if seq.timestamps_E is None else cls(lambda: (part.timestamps_E for part in parts(seq) if part.timestamps_E is not None))
+
+    @property
+    def events(self) -> int:
+        return int(self._ends[-1])
+
+    def ranked(self, place: int) -> int:
+        """The time at `place` of the sorted times, 0 the first."""
+        at = int(np.searchsorted(self._ends, place, side="right"))
+        within = place - (int(self._ends[at - 1]) if at else 0)
+        return self._days[at] * DAY + int(np.searchsorted(self._until(self._days[at]), within, side="right"))
+
+    def up_to(self, moment: int) -> int:
+        """How many events lie at or before the moment."""
+        day, second = divmod(moment, DAY)
+        at = int(np.searchsorted(self._days, day))
+        before = int(self._ends[at - 1]) if at else 0
+        return before + (int(self._until(day)[second]) if at < len(self._days) and self._days[at] == day else 0)
+
+    def _until(self, day: int) -> Int64:
+        """[86,400]: the events of the day up to and with each second."""
+        if day not in self._seconds:
+            counts = np.zeros(DAY, dtype=np.int64)
+            for time_E in self._blocks():
+                inside = time_E - day * DAY
+                counts += np.bincount(inside[(inside >= 0) & (inside < DAY)], minlength=DAY)
+            self._seconds[day] = np.cumsum(counts)
+        return self._seconds[day]
+
+
+def time_boundaries(moments: Moments | None, train: float | str, validation: float | str) -> tuple[int, int]:
+    """(T1, T2), Unix seconds: shares of the events (0.8: their 80% quantile), or ISO dates (their last second, UTC). `moments`: None without times.
 
     Raises DigerError where there are no times, the boundaries do not follow each other, or one of the three parts would hold no event.
     """
-    if seq.timestamps_E is None:
+    if moments is None:
         raise NoTemporalSplit(
             "sequences.split=temporal, but the interactions have no timestamp: add the column, or set sequences.split=leave_one_out"
         )
-    sorted_E = np.sort(seq.timestamps_E)
-    first, second = (_moment(sorted_E, end) for end in (train, validation))
-    told = (
-        f"training ends at {date_of(first)}, validation at {date_of(second)}; the events reach from {date_of(sorted_E[0])} to {date_of(sorted_E[-1])}"
-    )
+    first, second = (_moment(moments, end) for end in (train, validation))
+    oldest, newest = moments.ranked(0), moments.ranked(moments.events - 1)
+    told = f"training ends at {date_of(first)}, validation at {date_of(second)}; the events reach from {date_of(oldest)} to {date_of(newest)}"
     remedy = "give other shares or dates (sequences.train_until, sequences.validate_until), or set sequences.split=leave_one_out"
     if not first < second:
         raise NoTemporalSplit(f"sequences: the two boundaries of the temporal split leave no time between them: {told}: {remedy}")
-    counts = np.diff(np.searchsorted(sorted_E, [first, second, sorted_E[-1]], side="right"), prepend=0)
+    counts = np.diff([moments.up_to(moment) for moment in (first, second, newest)], prepend=0)
     if (counts == 0).any():
         part = ("training", "validation", "test")[int(np.argmax(counts == 0))]
         raise NoTemporalSplit(f"sequences: the temporal split leaves no event for {part}: {told}: {remedy}")
     return first, second
 
 
-def _moment(sorted_E: Int64, end: float | str) -> int:
+def _moment(moments: Moments, end: float | str) -> int:
     if isinstance(end, str):
         return int(np.datetime64(end, "s").astype(np.int64)) + (86_399 if len(end) == 10 else 0)
-    return int(sorted_E[max(0, int(np.ceil(end * len(sorted_E))) - 1)])
+    return moments.ranked(max(0, int(np.ceil(end * moments.events)) - 1))
 
 
 def date_of(seconds: int | np.integer) -> str:
@@ -61,21 +109,79 @@ def date_of(seconds: int | np.integer) -> str:
     return str(np.datetime64(int(seconds), "s")).replace("T", " ")
 
 
-def require_rows(seq: Sequences, fewest: int) -> None:
+@dataclass(frozen=True)
+class SplitCounts:
+    """What a split comes to: counts that add up over parts of the users."""
+
+    training_rows: int = 0
+    validation_users: int = 0
+    test_users: int = 0
+    same_time: int | None = None  # test targets with the time of the event before them; None without times
+    few_events: int = 0  # users with fewer than three
+    nothing_after: int = 0  # users without an event after T2
+    nothing_before: int = 0  # users without an event up to T2
+
+    def __add__(self, other: SplitCounts) -> SplitCounts:
+        tied = None if self.same_time is None or other.same_time is None else self.same_time + other.same_time
+        numbers = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__ if name != "same_time"}
+        return SplitCounts(**numbers, same_time=tied)
+
+    def without_rows(self, boundaries: tuple[int, int] | None) -> dict[str, int]:
+        """Users by why they have no test row: nothing after T2, or nothing before it; fewer than three events under leave one out."""
+        if boundaries is None:
+            return {"users_with_fewer_than_3_events": self.few_events}
+        return {"users_without_events_after_validation": self.nothing_after, "users_new_after_validation": self.nothing_before}
+
+
+def split_counts(seq: Sequences) -> SplitCounts:
+    """The counts of these users, part by part."""
+    return sum((_counts(part) for part in parts(seq)), SplitCounts(same_time=None if seq.timestamps_E is None else 0))
+
+
+def _counts(seq: Sequences) -> SplitCounts:
+    tied_T = same_time(seq, "test")
+    known_U = seq.offsets_U1[1:] if seq.boundaries is None else _ends(seq, seq.boundaries[1])
+    return SplitCounts(
+        training_rows=len(training_rows(seq)[0]),
+        validation_users=len(targets(seq, "validation")[0]),
+        test_users=len(targets(seq, "test")[0]),
+        same_time=None if tied_T is None else int(tied_T.sum()),
+        few_events=int((np.diff(seq.offsets_U1) < 3).sum()),
+        nothing_after=int((known_U == seq.offsets_U1[1:]).sum()),
+        nothing_before=int((known_U == seq.offsets_U1[:-1]).sum()),
+    )
+
+
+def parts(seq: Sequences, events: int = PART) -> Iterator[Sequences]:
+    """The same sequences as parts of whole users, each of about so many events: views, nothing is copied."""
+    first = 0
+    while first < seq.users:
+        last = max(first + 1, int(np.searchsorted(seq.offsets_U1, seq.offsets_U1[first] + events, side="right")) - 1)
+        begin, end = int(seq.offsets_U1[first]), int(seq.offsets_U1[last])
+        yield replace(
+            seq,
+            events_E=seq.events_E[begin:end],
+            offsets_U1=seq.offsets_U1[first : last + 1] - begin,
+            timestamps_E=None if seq.timestamps_E is None else seq.timestamps_E[begin:end],
+            weights_E=None if seq.weights_E is None else seq.weights_E[begin:end],
+        )
+        first = last
+
+
+def require_rows(found: SplitCounts, boundaries: tuple[int, int] | None, fewest: int) -> None:
     """DigerError where a split leaves too few rows to train on or, of a temporal one, fewer than `fewest` users to judge by."""
-    if not len(training_rows(seq)[0]):
-        refused = DigerError if seq.boundaries is None else NoTemporalSplit
-        least = "4 events" if seq.boundaries is None else "two events up to the first boundary"
+    if not found.training_rows:
+        refused = DigerError if boundaries is None else NoTemporalSplit
+        least = "4 events" if boundaries is None else "two events up to the first boundary"
         raise refused(f"sequences: no user has the {least} that a training row needs: give a snapshot with longer histories")
-    users = {split: len(targets(seq, split)[0]) for split in ("validation", "test")}
-    if seq.boundaries is None and not users["test"]:
+    if boundaries is None and not found.test_users:
         raise DigerError("sequences: no user has the 3 events that a test target needs: give a snapshot with longer histories")
-    if seq.boundaries is not None and min(users.values()) < fewest:
-        first, second = seq.boundaries
+    if boundaries is not None and min(found.validation_users, found.test_users) < fewest:
+        first, second = boundaries
         raise NoTemporalSplit(
-            f"sequences: the temporal split (training to {date_of(first)}, validation to {date_of(second)}) leaves {users['validation']} validation "
-            f"and {users['test']} test users, and at least {fewest} of each are wanted (sequences.min_test_users): give other shares or dates "
-            "(sequences.train_until, sequences.validate_until), or set sequences.split=leave_one_out"
+            f"sequences: the temporal split (training to {date_of(first)}, validation to {date_of(second)}) leaves {found.validation_users} "
+            f"validation and {found.test_users} test users, and at least {fewest} of each are wanted (sequences.min_test_users): give other shares "
+            "or dates (sequences.train_until, sequences.validate_until), or set sequences.split=leave_one_out"
         )
 
 
@@ -99,6 +205,17 @@ def _ends(seq: Sequences, until: int) -> Int64:
 def training_mask(seq: Sequences) -> Bool:
     """[E]: True for training events: what anything that is fitted may look at (counts, factors, encoder, teacher, popularity)."""
     return np.arange(len(seq.events_E)) < np.repeat(training_ends(seq), np.diff(seq.offsets_U1))
+
+
+def trains(seq: Sequences, at_e: Int64, user_e: Int64) -> Bool:
+    """[e]: whether the events at these places, of these users, are training events: `training_mask` for a few."""
+    if seq.boundaries is None:
+        lengths_e = seq.offsets_U1[user_e + 1] - seq.offsets_U1[user_e]
+        return at_e < seq.offsets_U1[user_e + 1] - np.where(lengths_e >= 3, 2, 0)
+    if seq.timestamps_E is None:
+        return np.ones(len(at_e), dtype=bool)  # of `to_the_end`
+    found_e: Bool = seq.timestamps_E[at_e] <= seq.boundaries[0]
+    return found_e
 
 
 def training_rows(seq: Sequences) -> tuple[Int32, Int64]:
@@ -148,17 +265,6 @@ def same_time(seq: Sequences, split: Split) -> Bool | None:
         return None  # rows share their history; the order among targets does not count
     tied_T: Bool = seq.timestamps_E[end_T] == seq.timestamps_E[end_T - 1]
     return tied_T
-
-
-def without_rows(seq: Sequences) -> dict[str, int]:
-    """Users by why they have no test row: nothing after T2, or nothing before it; fewer than three events under leave one out."""
-    if seq.boundaries is None:
-        return {"users_with_fewer_than_3_events": int((np.diff(seq.offsets_U1) < 3).sum())}
-    known_U = _ends(seq, seq.boundaries[1])
-    return {
-        "users_without_events_after_validation": int((known_U == seq.offsets_U1[1:]).sum()),
-        "users_new_after_validation": int((known_U == seq.offsets_U1[:-1]).sum()),
-    }
 
 
 def training_counts(seq: Sequences) -> Int64:

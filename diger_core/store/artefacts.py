@@ -27,6 +27,7 @@ from diger_core.store.canonical import bytes_sha256, canonical_json, digest, fil
 from diger_core.store.files import Root, describe_os_error, make_directories, safe_name
 from diger_core.store.owner import abandoned, ended, identity, signature
 from diger_core.store.record import Record
+from diger_core.store.tensor_file import mapped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,6 +165,10 @@ class Artefact:
 
         return load_file(self.path(name))
 
+    def mapped(self, name: str) -> dict[str, np.ndarray]:
+        """The same as read-only arrays that lie in the file, for one that need not fit into memory."""
+        return mapped(self.path(name))
+
     def tensors_metadata(self, name: str) -> dict[str, str]:
         with safe_open(str(self.path(name)), framework="np") as f:
             return dict(f.metadata() or {})
@@ -204,6 +209,11 @@ class ArtefactWriter:
         keys = list(sort_by)
         pq.write_table(sort_table(table, keys), self._new(name), compression="zstd", compression_level=3)
         self._sort[name] = keys
+
+    def place(self, name: str, sort_by: Iterable[str] = ()) -> Path:
+        """Where a file goes that is written piece by piece, its rows in the order of `sort_by` (empty: their order is content)."""
+        self._sort[name] = list(sort_by)
+        return self._new(name)
 
     def tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
         from safetensors.torch import save_file

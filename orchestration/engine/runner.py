@@ -122,7 +122,8 @@ class Session:
         """Where the cluster is behind a job server, a submitted job makes what is missing; whether one has."""
         from orchestration.on_ray.jobs import is_remote, run_as_job
 
-        if not is_remote(stage, self.params) or self.store.lookup(stage.name, key) is not None:
+        events = int(self.snapshot.files["interactions.parquet"]["rows"])
+        if not is_remote(stage, self.params, events) or self.store.lookup(stage.name, key) is not None:
             return False
         run_as_job(stage, key, self.params, self.store, self.snapshot, self.progress, self.provenance)
         if self.store.lookup(stage.name, key) is None:

@@ -8,30 +8,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diger_core.data import splits
 from diger_core.data.neighbours import ItemTable, empty_table, transitions, vector_neighbours
 from diger_core.data.sequences import Sequences
+from orchestration.engine.blocks import in_blocks
 from orchestration.features import encoders
 from orchestration.features.encoders.text_neighbours import text_neighbours
+from orchestration.features.neighbour_blocks import FILE, Sizes, counted_tables, write_in_blocks
 
 if TYPE_CHECKING:
     from diger_core.evaluation.fusion import Counts
     from diger_core.store.artefacts import Artefact
     from orchestration.engine.stage_run import StageRun
 
-FILE = "neighbours.safetensors"
-
 
 def neighbours(run: StageRun) -> None:
     """Writes neighbours.safetensors: {table}.offsets, .items and .weights of each table."""
-    config = run.params.neighbours
-    seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
-    tables = {"transitions": transitions(seq, config, run.progress), "text": _text(run)}
-    if seq.boundaries is not None:
-        tables["transitions_eve"] = transitions(splits.up_to(seq), config, run.progress)
-    tables["transitions_end"] = transitions(splits.to_the_end(seq), config, run.progress)
+    seq, text = Sequences.from_arrays(run.inputs["sequences"].mapped("sequences.safetensors")), _text(run)
+    write = write_in_blocks if in_blocks(run, len(seq.events_E)) else _write
+    sizes = write(run, seq, text)
+    names = [name for name in ("transitions", "text", "transitions_eve", "transitions_end") if name in sizes]
+    without = {f"items_without_{name}": sizes[name].without for name in ("transitions", "text")}
+    run.facts(items=seq.items, **{f"{name}_pairs": sizes[name].pairs for name in names}, **without)
+
+
+def _write(run: StageRun, seq: Sequences, text: ItemTable) -> dict[str, Sizes]:
+    """All items at once."""
+    tables = {name: transitions(counted, run.params.neighbours, run.progress) for name, counted in counted_tables(seq).items()}
+    tables["text"] = text
     run.out.tensors(FILE, {name: tensor for table, found in tables.items() for name, tensor in found.to_tensors(table).items()})
-    run.facts(items=seq.items, **{f"{name}_pairs": len(table.items_P) for name, table in tables.items()}, **_without(tables))
+    return {name: Sizes.of(table) for name, table in tables.items()}
 
 
 def _text(run: StageRun) -> ItemTable:
@@ -41,11 +46,6 @@ def _text(run: StageRun) -> ItemTable:
         return text_neighbours(encoders.item_texts(items, config), run.params.neighbours)
     vectors_ND = run.inputs["embeddings"].tensors("vectors.safetensors")["vectors"]
     return vector_neighbours(vectors_ND, run.params.neighbours.text_keep) if len(vectors_ND) else empty_table(0)
-
-
-def _without(tables: dict[str, ItemTable]) -> dict[str, int]:
-    """Items that a table says nothing about."""
-    return {f"items_without_{name}": int((tables[name].offsets_N1[1:] == tables[name].offsets_N1[:-1]).sum()) for name in ("transitions", "text")}
 
 
 def read_table(artefact: Artefact, name: str) -> ItemTable:

@@ -163,9 +163,16 @@ def map_shards(
     keep: Callable[[int, pa.Table], None],
     progress: Progress,
     what: str,
+    gpu: bool = False,
 ) -> None:
     """`make(*arguments)` is built once in each of `cluster.workers` actors and called on every shard's number; `keep` gets each table here, in
-    whatever order they come. After the loss of a worker only what was not kept is computed again."""
+    whatever order they come. After the loss of a worker only what was not kept is computed again. With 0 workers it runs in this process; with
+    `gpu`, each actor holds a GPU where the cluster has enough of them."""
+    if cluster.workers == 0:
+        function = make(*arguments)
+        for shard in shards:
+            keep(shard, function(shard))
+        return
     left = list(shards)
 
     def kept(shard: int, rows: pa.Table) -> None:
@@ -174,7 +181,7 @@ def map_shards(
 
     def once(ray: Any) -> None:
         if left:
-            _collect_shards(_shard_dataset(ray, make, arguments, left, cluster), kept)
+            _collect_shards(_shard_dataset(ray, make, arguments, left, cluster, gpu), kept)
 
     _with_restarts(once, cluster, progress, what, lambda: f"{len(left)} shards are computed again", "run it again; finished shards are kept")
     if left:
@@ -187,7 +194,7 @@ def _collect_shards(dataset: Any, kept: Callable[[int, pa.Table], None]) -> None
             kept(shard, pa.ipc.open_stream(rows.as_buffer()).read_all())
 
 
-def _shard_dataset(ray: Any, make: Callable[..., Any], arguments: Sequence[Any], shards: Sequence[int], cluster: ClusterConfig) -> Any:
+def _shard_dataset(ray: Any, make: Callable[..., Any], arguments: Sequence[Any], shards: Sequence[int], cluster: ClusterConfig, gpu: bool) -> Any:
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -205,5 +212,5 @@ def _shard_dataset(ray: Any, make: Callable[..., Any], arguments: Sequence[Any],
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),
             ray_remote_args_fn=_no_restarts,
-            num_gpus=1 if gpus_for(ray, cluster) else None,
+            num_gpus=1 if gpu and gpus_for(ray, cluster) else None,
         )

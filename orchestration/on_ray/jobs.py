@@ -32,9 +32,10 @@ AGENT_WITHIN = 60.0  # seconds
 _AGENT = " (no agent: where two Rays share a host, give one another --dashboard-agent-listen-port)"
 
 
-def is_remote(stage: Stage, params: Params) -> bool:
-    """Whether the stage's work belongs on the cluster behind a job server's address."""
-    return stage.remote and params.cluster.workers > 0 and _address(params).startswith(("http://", "https://"))
+def is_remote(stage: Stage, params: Params, events: int) -> bool:
+    """Whether the stage's work on a snapshot of so many events belongs on the cluster behind a job server's address."""
+    uses_ray = stage.remote or (stage.blocks and events > params.cluster.block_events)
+    return uses_ray and params.cluster.workers > 0 and _address(params).startswith(("http://", "https://"))
 
 
 def _address(params: Params) -> str:

@@ -16,13 +16,16 @@ class ClusterConfig:
     """Section `cluster`: where Ray runs and how much of it is used. No part of any stage's key; each record notes it."""
 
     __pydantic_config__: ClassVar = STRICT
-    workers: int = 2  # of training and of embedding extraction; 0: in this process, without Ray
+    workers: int = 2  # of training, embeddings, lists and blocks of events; 0: in this process, without Ray
     gpus: Literal["auto"] | int = "auto"  # auto: one per worker where the cluster has so many, otherwise CPUs
     address: str | None = None  # http://HOST:8265: submit jobs there; host:port or auto: join it; null: RAY_ADDRESS, or a private cluster
     runtime_env: dict[str, Any] = field(default_factory=dict)  # of submitted jobs: working_dir, pip, env_vars (never secrets)
     object_store_mb: int = 200  # memory of Ray's object store, of a private cluster
+    # Events of a block of `validated_interactions`, `sequences` and `neighbours`: with more, they work block by block, the blocks shared by the
+    # workers; with fewer, in this process. The result is the same.
+    block_events: int = 10_000_000
     min_workers: int | None = None  # continue with so few where the others are lost; null: wait until there is room for all
-    max_failures: int = 2  # new starts of training, of embeddings and of lists after a worker died
+    max_failures: int = 2  # new starts of training, embeddings, lists and blocks of events after a worker died
     checkpoint_steps: int | None = None  # a checkpoint also every so many steps, beside training.checkpoint_every
     dashboard: bool = False  # on 127.0.0.1; costs a gigabyte
 
@@ -36,6 +39,8 @@ class ClusterConfig:
             raise ValueError(f"min_workers = {self.min_workers!r}: must be between 1 and workers = {self.workers}, or null")
         if self.gpus != "auto" and self.gpus < 0:
             raise ValueError(f"gpus = {self.gpus!r}: must be auto, or at least 0")
+        if self.block_events < 1:
+            raise ValueError(f"block_events = {self.block_events!r}: must be at least 1")
         if self.object_store_mb < 80:
             raise ValueError(f"object_store_mb = {self.object_store_mb!r}: must be at least 80")
         if self.checkpoint_steps is not None and self.checkpoint_steps < 1:

@@ -98,7 +98,7 @@ def recommend(request: Request, shards: Shards, cluster: ClusterConfig, progress
         for shard in missing:
             keep(shard, opened(shard))
     else:
-        map_shards(Recommender, (request,), missing, cluster, keep, progress, "recommendations")
+        map_shards(Recommender, (request,), missing, cluster, keep, progress, "recommendations", gpu=True)
     shown = [done[shard] for shard in range(opened.shards)]
     return {"counts": opened.counts, "rules": list(opened.ranker.rules.told), "shards": shown, "reused_shards": reused, "child": opened.ranker.child}
 

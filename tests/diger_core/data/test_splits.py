@@ -7,23 +7,29 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from diger_core.config import NeighboursConfig
 from diger_core.data.item_factors import item_factors
 from diger_core.data.neighbours import transitions
 from diger_core.data.sequences import Sequences, sequences
 from diger_core.data.splits import (
+    Moments,
     NoTemporalSplit,
+    SplitCounts,
+    parts,
     require_rows,
     same_time,
+    split_counts,
     targets,
     time_boundaries,
     to_the_end,
     training_counts,
     training_mask,
     training_rows,
+    trains,
     up_to,
-    without_rows,
 )
 from diger_core.evaluation.fusion import popularities
 
@@ -55,7 +61,7 @@ def test_a_target_is_the_first_event_after_its_boundary_and_needs_one_before_it(
     users, ends, items = targets(seq, "test_all")
     assert (users.tolist(), items.tolist()) == ([0, 0, 1], [4, 5, 4])
     assert ends.tolist() == [3, 3, 6]
-    assert without_rows(seq) == {"users_without_events_after_validation": 2, "users_new_after_validation": 1}
+    assert split_counts(seq).without_rows(seq.boundaries) == {"users_without_events_after_validation": 2, "users_new_after_validation": 1}
 
 
 def test_counting_up_to_the_test_and_to_the_end():
@@ -67,7 +73,7 @@ def test_counting_up_to_the_test_and_to_the_end():
 
 def test_boundaries_are_shares_of_the_events_or_the_end_of_a_day():
     seq = replace(by_time(None), timestamps_E=np.array(sum(TIMES, []), np.int64) * 86_400)
-    first, second = time_boundaries(seq, 0.5, "1970-03-12")
+    first, second = time_boundaries(Moments.of(seq), 0.5, "1970-03-12")
     assert (seq.timestamps_E <= first).sum() == round(0.5 * len(seq.events_E) + 0.5)
     assert second == 71 * 86_400 - 1
     assert Sequences.from_tensors(replace(seq, boundaries=(first, second)).to_tensors()).boundaries == (first, second)
@@ -84,19 +90,19 @@ def test_boundaries_are_shares_of_the_events_or_the_end_of_a_day():
 )
 def test_boundaries_that_leave_a_part_empty_are_refused_with_dates(train, validate, message):
     with pytest.raises(NoTemporalSplit, match=message):
-        time_boundaries(by_time(None), train, validate)
+        time_boundaries(Moments.of(by_time(None)), train, validate)
 
 
 def test_events_of_one_moment_have_no_temporal_split():
     seq = replace(by_time(None), timestamps_E=np.full(13, 7, np.int64))
     with pytest.raises(NoTemporalSplit, match="no time between them"):
-        time_boundaries(seq, 0.8, 0.9)
+        time_boundaries(Moments.of(seq), 0.8, 0.9)
 
 
 def test_too_few_test_users_are_counted_and_named():
     with pytest.raises(NoTemporalSplit, match="leaves 1 validation and 2 test users, and at least 100"):
-        require_rows(by_time(), 100)
-    require_rows(by_time(), 1)
+        require_rows(split_counts(by_time()), by_time().boundaries, 100)
+    require_rows(split_counts(by_time()), by_time().boundaries, 1)
 
 
 def test_targets_of_the_moment_before_are_marked():
@@ -130,5 +136,30 @@ def test_nothing_that_is_fitted_knows_a_pair_that_exists_only_after_the_first_bo
 def test_real_data_have_the_test_users_that_the_protocol_counts(shared_data, name, users):
     folder = shared_data(name)
     seq, _, _ = sequences(pq.read_table(folder / "interactions.parquet"), pq.read_table(folder / "items.parquet"), by_time=True)
-    seq = replace(seq, boundaries=time_boundaries(seq, 0.8, 0.9))
+    seq = replace(seq, boundaries=time_boundaries(Moments.of(seq), 0.8, 0.9))
     assert len(targets(seq, "test")[0]) == users
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-5, 400_000) | st.integers(0, 90), min_size=1, max_size=40), st.integers(1, 9))
+def test_moments_know_the_sorted_times_without_sorting_them(times, length):
+    time_E = np.array(times, np.int64)
+    moments = Moments(lambda: (time_E[at : at + length] for at in range(0, len(time_E), length)))
+    assert moments.events == len(times)
+    assert [moments.ranked(place) for place in range(len(times))] == sorted(times)
+    for moment in (*times, -100, 86_399, 86_400, 10**7):
+        assert moments.up_to(moment) == int((time_E <= moment).sum())
+
+
+@pytest.mark.parametrize("boundaries", [None, (30, 70), (10, 96)])
+def test_parts_of_the_users_add_up_and_single_events_know_what_the_mask_knows(boundaries):
+    seq = by_time(boundaries)
+    whole = split_counts(seq)
+    for events in (1, 4, 100):
+        found = list(parts(seq, events))
+        assert sum((split_counts(part) for part in found), SplitCounts(same_time=0)) == whole
+        assert np.concatenate([part.events_E for part in found]).tolist() == seq.events_E.tolist()
+    at_E = np.arange(len(seq.events_E))
+    for counted in (seq, to_the_end(seq), to_the_end(replace(seq, timestamps_E=None))):
+        user_E = np.searchsorted(seq.offsets_U1, at_E, side="right") - 1
+        assert trains(counted, at_E, user_E).tolist() == training_mask(counted).tolist()

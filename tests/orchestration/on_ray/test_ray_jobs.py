@@ -29,14 +29,16 @@ from tests.support.training_world import Recorder, params
 
 def test_only_stages_that_use_ray_are_submitted_and_only_to_a_job_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    there = replace(Params(), cluster=ClusterConfig(address="http://head:8265"))
-    assert ray_jobs.is_remote(BY_NAME["joint_model"], there)
-    assert ray_jobs.is_remote(BY_NAME["decay_search"], there)
-    assert not ray_jobs.is_remote(BY_NAME["tokenizer"], there)
-    assert not ray_jobs.is_remote(BY_NAME["joint_model"], replace(there, cluster=ClusterConfig(address="head:6379")))
-    assert not ray_jobs.is_remote(BY_NAME["joint_model"], replace(there, cluster=ClusterConfig(address="http://head:8265", workers=0)))
+    there = replace(Params(), cluster=ClusterConfig(address="http://head:8265", block_events=1000))
+    assert ray_jobs.is_remote(BY_NAME["joint_model"], there, 1000)
+    assert ray_jobs.is_remote(BY_NAME["decay_search"], there, 1000)
+    assert not ray_jobs.is_remote(BY_NAME["tokenizer"], there, 1001)
+    assert not ray_jobs.is_remote(BY_NAME["sequences"], there, 1000)
+    assert ray_jobs.is_remote(BY_NAME["sequences"], there, 1001)
+    assert not ray_jobs.is_remote(BY_NAME["joint_model"], replace(there, cluster=ClusterConfig(address="head:6379")), 1000)
+    assert not ray_jobs.is_remote(BY_NAME["joint_model"], replace(there, cluster=ClusterConfig(address="http://head:8265", workers=0)), 1000)
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
-    assert ray_jobs.is_remote(BY_NAME["joint_model"], Params())
+    assert ray_jobs.is_remote(BY_NAME["joint_model"], Params(), 1000)
 
 
 def test_secrets_in_a_runtime_environment_are_refused_by_name() -> None:

@@ -91,7 +91,11 @@ def test_training_goes_on_with_one_node_when_the_second_is_lost(cluster: TwoNode
 
 @pytest.mark.parametrize(
     ("file", "words", "passed"),
-    [("on_ray/test_ray_train.py", "two_workers_give or killed_worker", 2), ("search/test_decay_search.py", "two_trials_at_a_time", 1)],
+    [
+        ("on_ray/test_ray_train.py", "two_workers_give or killed_worker", 2),
+        ("on_ray/test_ray_blocks.py", "two_workers_give", 1),
+        ("search/test_decay_search.py", "two_trials_at_a_time", 1),
+    ],
 )
 def test_the_tests_of_one_machine_pass_on_two_nodes(cluster: TwoNodes, file: str, words: str, passed: int) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).resolve().parents[1] / file), "-k", words]

@@ -13,7 +13,7 @@ import torch
 from diger_core.config import EvaluationConfig, NeighboursConfig, RecommenderConfig, TokenizerConfig, TrainingConfig
 from diger_core.data.neighbours import empty_table, transitions
 from diger_core.data.sequences import Sequences, sequences
-from diger_core.data.splits import targets, time_boundaries, up_to
+from diger_core.data.splits import Moments, targets, time_boundaries, up_to
 from diger_core.errors import DigerError
 from diger_core.evaluation.fusion import Counts
 from diger_core.evaluation.metrics import ranks
@@ -47,7 +47,7 @@ def made_inputs(root, shuffle: bool = False, temporal: bool = False) -> dict[str
         events = events.append_column("timestamp", pa.array(random.permutation(len(users)) * 86_400))
     seq, items, user_table = sequences(events, pa.table({"item_id": names}), by_time=temporal)
     if temporal:
-        seq = dataclasses.replace(seq, boundaries=time_boundaries(seq, 0.6, 0.8))
+        seq = dataclasses.replace(seq, boundaries=time_boundaries(Moments.of(seq), 0.6, 0.8))
     made: dict[str, Artefact] = {}
     with store.writer("sequences") as out:
         out.table("items.parquet", items)

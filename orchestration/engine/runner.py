@@ -122,8 +122,7 @@ class Session:
         """Where the cluster is behind a job server, a submitted job makes what is missing; whether one has."""
         from orchestration.on_ray.jobs import is_remote, run_as_job
 
-        events = int(self.snapshot.files["interactions.parquet"]["rows"])
-        if not is_remote(stage, self.params, events) or self.store.lookup(stage.name, key) is not None:
+        if not is_remote(stage, self.params, self.snapshot) or self.store.lookup(stage.name, key) is not None:
             return False
         run_as_job(stage, key, self.params, self.store, self.snapshot, self.progress, self.provenance)
         if self.store.lookup(stage.name, key) is None:

@@ -32,9 +32,9 @@ AGENT_WITHIN = 60.0  # seconds
 _AGENT = " (no agent: where two Rays share a host, give one another --dashboard-agent-listen-port)"
 
 
-def is_remote(stage: Stage, params: Params, events: int) -> bool:
-    """Whether the stage's work on a snapshot of so many events belongs on the cluster behind a job server's address."""
-    uses_ray = stage.remote or (stage.blocks and events > params.cluster.block_events)
+def is_remote(stage: Stage, params: Params, snapshot: Registered) -> bool:
+    """Whether the stage's work on the snapshot belongs on the cluster behind a job server's address."""
+    uses_ray = stage.remote or (stage.blocks and snapshot.files["interactions.parquet"]["rows"] > params.cluster.block_events)
     return uses_ray and params.cluster.workers > 0 and _address(params).startswith(("http://", "https://"))
 
 

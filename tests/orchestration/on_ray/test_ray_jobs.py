@@ -15,7 +15,7 @@ import pytest
 
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Store
-from orchestration.engine.registry import register
+from orchestration.engine.registry import Registered, register
 from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME, upstream
 from orchestration.on_ray import jobs as ray_jobs
@@ -29,16 +29,17 @@ from tests.support.training_world import Recorder, params
 
 def test_only_stages_that_use_ray_are_submitted_and_only_to_a_job_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    few, many = (Registered("s", "nowhere", "0", {"interactions.parquet": {"rows": rows}}, None, "") for rows in (1000, 1001))
     there = replace(Params(), cluster=ClusterConfig(address="http://head:8265", block_events=1000))
-    assert ray_jobs.is_remote(BY_NAME["joint_model"], there, 1000)
-    assert ray_jobs.is_remote(BY_NAME["decay_search"], there, 1000)
-    assert not ray_jobs.is_remote(BY_NAME["tokenizer"], there, 1001)
-    assert not ray_jobs.is_remote(BY_NAME["sequences"], there, 1000)
-    assert ray_jobs.is_remote(BY_NAME["sequences"], there, 1001)
-    assert not ray_jobs.is_remote(BY_NAME["joint_model"], replace(there, cluster=ClusterConfig(address="head:6379")), 1000)
-    assert not ray_jobs.is_remote(BY_NAME["joint_model"], replace(there, cluster=ClusterConfig(address="http://head:8265", workers=0)), 1000)
+    assert ray_jobs.is_remote(BY_NAME["joint_model"], there, few)
+    assert ray_jobs.is_remote(BY_NAME["decay_search"], there, few)
+    assert not ray_jobs.is_remote(BY_NAME["tokenizer"], there, many)
+    assert not ray_jobs.is_remote(BY_NAME["sequences"], there, few)
+    assert ray_jobs.is_remote(BY_NAME["sequences"], there, many)
+    assert not ray_jobs.is_remote(BY_NAME["joint_model"], replace(there, cluster=ClusterConfig(address="head:6379")), few)
+    assert not ray_jobs.is_remote(BY_NAME["joint_model"], replace(there, cluster=ClusterConfig(address="http://head:8265", workers=0)), few)
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
-    assert ray_jobs.is_remote(BY_NAME["joint_model"], Params(), 1000)
+    assert ray_jobs.is_remote(BY_NAME["joint_model"], Params(), few)
 
 
 def test_secrets_in_a_runtime_environment_are_refused_by_name() -> None:

@@ -1,10 +1,15 @@
-"""`diger serve` under load: requests/s, latencies and CPU time of the champion's lists, beside exact item_item lists from the same service.
+"""`diger serve` under load: requests/s, latencies and CPU time of the champion's lists, beside other ways to rank in the same service.
 
     python -m benchmarks.serve --store store [--clients 1 8 64] [--seconds 10]
 
 The store has a champion (`diger demo` makes one). Each side is a service of its own process on two cores. Clients are closed loops on loopback, each
-with one connection and random users, and share those cores. item_item: the same service and batching without the model, the counted baseline of the
-champion's bundle. Appends one JSON line for each side and number of clients to <out>/serve.jsonl.
+with one connection and random users, and share those cores. Sides beside the champion, with the same service and batching:
+
+    generate    a Hugging Face T5 with the champion's layers and widths, random weights and the champion's IDs: `generate` with as many beams and the
+                prefix function, so that every beam is a real item, as a plain service has it. It reads all tokens of an item. No counts are mixed in
+    item_item   no model: the counted baseline of the champion's bundle
+
+Appends one JSON line for each side and number of clients to <out>/serve.jsonl. `timeout_seconds` is a minute, so that no side is spared its queue.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ import numpy as np
 from benchmarks.common import record
 from benchmarks.cpu import RESULTS
 
-SIDES = ("champion", "item_item")
+SIDES = ("champion", "generate", "item_item")
 CORES = 2
 
 
@@ -39,11 +44,11 @@ def service(store: str, side: str) -> None:
 
     params = load_params(None, ())
     follower = following(Store(store), params, None)
-    if side == "item_item":
+    if side != "champion":
         follower.look()
         assert follower.live is not None
-        by_counts(follower.live)
-    serve(follower, replace(params.serve, poll_seconds=3600.0), "127.0.0.1", 0, (), lambda url: print(url, flush=True))
+        (by_counts if side == "item_item" else by_generate)(follower.live)
+    serve(follower, replace(params.serve, poll_seconds=3600.0, timeout_seconds=60.0), "127.0.0.1", 0, (), lambda url: print(url, flush=True))
 
 
 def by_counts(live: Any) -> None:
@@ -56,6 +61,32 @@ def by_counts(live: Any) -> None:
         return np.full((len(rows_T), wide), -1, dtype=np.int32), np.full((len(rows_T), wide), -np.inf, dtype=np.float32)
 
     ranker._beams = no_beams
+
+
+def by_generate(live: Any) -> None:
+    """The live champion's lists become what `generate` of a T5 of its size finds: the beams alone, best first."""
+    from benchmarks.gpu import peer
+    from diger_core.evaluation.recipes import Recipe
+    from orchestration.serving.ranker import projected
+
+    ranker, model = live.ranker, live.ranker.model
+    table, net = model.table, model.recommender
+    token_NQ = peer.tokens(table.codes_NM, table.suffix_N, net.codes)
+    vocabulary = peer.SHIFT + net.levels * net.codes + net.suffixes
+    generated = peer.Generated(net.config, token_NQ, vocabulary, live.config.beams, live.config.k, bf16=False)
+    ranker.bundle.__dict__["fitted"] = replace(ranker.bundle.fitted, lists=Recipe({"generative": 1.0}))
+
+    def beams(histories: Any, rows_T: Any, wide: int, *_: Any) -> tuple[np.ndarray, np.ndarray]:
+        items_TW, scores_TW = np.full((len(rows_T), wide), -1, dtype=np.int32), np.full((len(rows_T), wide), -np.inf, dtype=np.float32)
+        own, before_E1 = projected(histories, ranker.own_N, len(ranker.listed_C))
+        end_T = before_E1[histories.offsets_U1[rows_T + 1]]
+        can_T = end_T > own.offsets_U1[rows_T]
+        if can_T.any():
+            items_tk, scores_TW[can_T, : live.config.k] = generated(own, own.offsets_U1[rows_T[can_T]], end_T[can_T])
+            items_TW[can_T, : live.config.k] = np.where(items_tk >= 0, ranker.listed_C[items_tk], -1)
+        return items_TW, scores_TW
+
+    ranker._beams = beams
 
 
 async def client(port: int, users: list[Any], until: float, taken: list[float]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import Data, device, load, record
-from benchmarks.gpu import fast, inputs, ranks, scale, speed
+from benchmarks.gpu import fast, inputs, ranks, scale, service, speed
 from diger_core.ids.id_table import IdTable, item_hash_order, refresh
 from diger_core.presets import preset
 from diger_core.tokenizer.rqvae import Tokenizer
@@ -20,7 +20,7 @@ from diger_core.training.table_refresh import suffix_values
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["fast", "scale", "train", "inputs", "ranks", "quality", "sasrec", "ensemble", "retraining"])
+    parser.add_argument("command", choices=["fast", "scale", "train", "inputs", "ranks", "quality", "sasrec", "ensemble", "retraining", "service"])
     parser.add_argument("--data", type=Path, default=Path(".device-inputs/beauty"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--preset", default="beauty")
@@ -46,7 +46,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=Path(".device-inputs/retraining"), help="retraining: where its runs are kept between commands")
     parser.add_argument("--eager", action="store_true", help="train: the reference step")
     parser.add_argument("--parts", nargs="+", choices=fast.PARTS, default=list(fast.PARTS), help="fast: a table is of one run with all of them")
-    parser.add_argument("--quick", action="store_true", help="fast, scale: toy sizes, to try the code out; the figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="fast, scale, service: toy sizes, to try the code out; the figures mean nothing")
     return parser.parse_args()
 
 
@@ -95,6 +95,8 @@ def main() -> None:
         timed = fast.Fast(data, tok, table, chosen, recommender, fast.QUICK if given.quick else fast.FULL, given.out)
         timed(given.parts)
         timed.close()
+    if given.command == "service":
+        service.run(data, tok, table, recommender, service.QUICK if given.quick else service.FULL, given.out)
     if given.command == "scale":
         scaled = scale.Scale(data, tok, chosen, recommender, scale.QUICK if given.quick else scale.FULL, given.out)
         scaled()

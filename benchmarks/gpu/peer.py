@@ -14,9 +14,11 @@ from torch import Tensor
 
 from benchmarks.common import Data, device, wait
 from diger_core.config import RecommenderConfig
+from diger_core.data.sequences import Sequences
 from diger_core.data.splits import targets, training_rows
 
 SHIFT = 2  # padding and end
+NO_BEAM = -1e8  # `generate` begins all beams but one with -1e9
 
 
 def model(config: RecommenderConfig, vocabulary: int) -> Any:
@@ -40,8 +42,8 @@ def tokens(codes_NM: Tensor, suffix_N: Tensor, codes: int) -> Tensor:
 class Histories:
     """Batches as a loader makes them: token ids padded to the longest row of the batch."""
 
-    def __init__(self, data: Data, token_NQ: Tensor, history: int) -> None:
-        self.events, self.token_NQ, self.history = np.asarray(data.sequences.events_E, dtype=np.int64), token_NQ, history
+    def __init__(self, seq: Sequences, token_NQ: Tensor, history: int) -> None:
+        self.events, self.token_NQ, self.history = np.asarray(seq.events_E, dtype=np.int64), token_NQ, history
 
     def __call__(self, begin_B: np.ndarray, end_B: np.ndarray) -> dict[str, Tensor]:
         begin_B = np.maximum(begin_B, end_B - self.history)
@@ -60,7 +62,7 @@ class Trainer:
     def __init__(self, data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: int, batch: int, bf16: bool = True) -> None:
         self.net, self.batch, self.bf16 = model(config, vocabulary).train(), batch, bf16
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-3, weight_decay=0.05)
-        self.data, self.token_NQ, self.histories = data, token_NQ, Histories(data, token_NQ, config.history)
+        self.data, self.token_NQ, self.histories = data, token_NQ, Histories(data.sequences, token_NQ, config.history)
         self.user_R, self.position_R = training_rows(data.sequences)
         self.order, self.done = np.random.default_rng(0).permutation(len(self.user_R)), 0
 
@@ -92,6 +94,45 @@ def train(data: Data, config: RecommenderConfig, token_NQ: Tensor, vocabulary: i
     return {"rows_per_second": steps * batch / taken, "ms_per_step": 1000 * taken / steps, "batch": batch, "loss": float(loss)}
 
 
+class Generated:
+    """`generate` with the KV cache, as a plain service calls it. `constrained`: with `prefix_allowed_tokens_fn` over a dictionary of all prefixes of
+    the items' tokens, so that every beam is a real item."""
+
+    def __init__(self, config: RecommenderConfig, token_NQ: Tensor, vocabulary: int, beams: int, top: int = 10, constrained: bool = True,
+                 bf16: bool = True) -> None:  # fmt: skip
+        self.net, self.config, self.token_NQ = model(config, vocabulary).eval(), config, token_NQ
+        self.beams, self.top, self.constrained, self.bf16 = beams, top, constrained, bf16
+        allowed: dict[tuple[int, ...], set[int]] = {}
+        for row in token_NQ.tolist():
+            for depth in range(len(row)):
+                allowed.setdefault(tuple(row[:depth]), set()).add(row[depth])
+        self.following = {prefix: sorted(found) for prefix, found in allowed.items()}
+        self.item_of = {tuple(row): item for item, row in enumerate(token_NQ.tolist())}
+
+    def prefix(self, _: int, ids: Tensor) -> list[int]:
+        """What may follow a beam's tokens; the end for a beam that has left the items, whose score is -inf."""
+        return self.following.get(tuple(ids.tolist()[1:]), [1])
+
+    def search(self, given: dict[str, Tensor], **options: Any) -> Any:
+        """What `generate` returns for a batch of `Histories`."""
+        depth = self.token_NQ.shape[1]
+        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=self.bf16):
+            return self.net.generate(
+                **given, num_beams=self.beams, num_return_sequences=self.top, max_new_tokens=depth, min_new_tokens=depth,
+                use_cache=True, do_sample=False, prefix_allowed_tokens_fn=self.prefix if self.constrained else None, **options,
+            )  # fmt: skip
+
+    def __call__(self, seq: Sequences, begin_B: np.ndarray, end_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(items int32 [B, top], log-probabilities float32 [B, top]), best first; -1 and -inf where a beam is no item."""
+        given = Histories(seq, self.token_NQ, self.config.history)(begin_B, end_B)
+        found = self.search(given, return_dict_in_generate=True, output_scores=True, length_penalty=0.0)
+        items_X = np.array([self.item_of.get(tuple(ids), -1) for ids in found.sequences[:, 1:].tolist()], dtype=np.int32)
+        scores_X = found.sequences_scores.float().cpu().numpy()
+        items_X[scores_X < NO_BEAM] = -1
+        scores_X = np.where(items_X < 0, np.float32(-np.inf), scores_X)
+        return items_X.reshape(len(begin_B), self.top), scores_X.reshape(len(begin_B), self.top)
+
+
 def generate(
     data: Data,
     config: RecommenderConfig,
@@ -104,30 +145,16 @@ def generate(
     bf16: bool = True,
 ) -> dict[str, Any]:
     """Users per second of `generate` with the KV cache; `constrained`: with `prefix_allowed_tokens_fn` over a dictionary of prefixes."""
-    net = model(config, vocabulary).eval()
-    histories = Histories(data, token_NQ, config.history)
+    generated = Generated(config, token_NQ, vocabulary, beams, constrained=constrained, bf16=bf16)
+    histories = Histories(data.sequences, token_NQ, config.history)
     users_T, end_T, _ = targets(data.sequences, "test")
     begin_T = data.sequences.offsets_U1[users_T]
-    allowed: dict[tuple[int, ...], set[int]] = {}
-    for row in token_NQ.tolist():
-        for depth in range(len(row)):
-            allowed.setdefault(tuple(row[:depth]), set()).add(row[depth])
-    following = {prefix: sorted(found) for prefix, found in allowed.items()}
-
-    def prefix(_: int, ids: Tensor) -> list[int]:
-        return following.get(tuple(ids.tolist()[1:]), [1])
-
-    depth = token_NQ.shape[1]
     order, started = np.random.default_rng(0).permutation(len(users_T)), 0.0
     for index in range(batches + 1):
         if index == 1:
             wait()
             started = time.perf_counter()
         rows = order[index * batch : (index + 1) * batch] if (index + 1) * batch <= len(order) else order[:batch]
-        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=bf16):
-            net.generate(
-                **histories(begin_T[rows], end_T[rows]), num_beams=beams, num_return_sequences=10, max_new_tokens=depth, min_new_tokens=depth,
-                use_cache=True, do_sample=False, prefix_allowed_tokens_fn=prefix if constrained else None,
-            )  # fmt: skip
+        generated.search(histories(begin_T[rows], end_T[rows]))
     wait()
     return {"users_per_second": batches * batch / (time.perf_counter() - started), "batch": batch, "beams": beams, "constrained": constrained}

@@ -57,7 +57,7 @@ ELSEWHERE = {
     "dvc metrics show": ("tests/orchestration/test_dvc.py", '"dvc", "metrics", "show"'),
 }
 # Measurements of up to half an hour, whose result is a line of benchmarks/results; and the mutations, whose list a test checks.
-BENCHMARKS = ("traffic", "search", "serve", "memory", "gpu ranks", "gpu service")
+BENCHMARKS = ("traffic", "search", "serve", "memory", "gpu ranks", "gpu service", "onnx_beams")
 BY_HAND = ("make faults", "make mutations", *(f"python -m benchmarks.{name}" for name in BENCHMARKS))
 
 

@@ -147,10 +147,16 @@ def check(folder: Path) -> dict[str, int]:
             raise Wrong(f"{folder / name}: its bytes are not those that were exported (SHA-256 differs): export again")
     export = Export(folder)
     _walk(export)
-    golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
-    for place, request in enumerate(golden):
-        _compare(export, place, request)
-    return {"files": len(document["files"]), "items": len(export.item_ids), "golden": len(golden)}
+    requests = golden(folder)
+    for place, request in enumerate(requests):
+        compare(export, place, request)
+    return {"files": len(document["files"]), "items": len(export.item_ids), "golden": len(requests)}
+
+
+def golden(folder: Path) -> list[dict[str, Any]]:
+    """The golden requests with their answers."""
+    found: list[dict[str, Any]] = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -190,7 +196,8 @@ def _walk(export: Export) -> None:
             raise Wrong(f"{export.folder}: the trie leads item {export.item_ids[row]!r} to another item: export again")
 
 
-def _compare(export: Export, place: int, request: dict[str, Any]) -> None:
+def compare(export: Export, place: int, request: dict[str, Any]) -> float:
+    """The largest difference of a log-probability. Wrong where it is above `TOLERANCE`, or an item is another one that is not as probable."""
     row_of = {item: row for row, item in enumerate(export.item_ids)}
     rows, scores = export.beams([row_of[item] for item in request["history"]], request["beams"])
     wanted = [row_of[item] for item in request["items"]]
@@ -199,6 +206,7 @@ def _compare(export: Export, place: int, request: dict[str, Any]) -> None:
     for rank, (found, item) in enumerate(zip(rows, wanted, strict=True)):
         if found != item and abs(scores[rank] - scores[rows.index(item)] if item in rows else 1.0) > TOLERANCE:
             raise Wrong(f"{export.folder}: golden request {place}, rank {rank + 1}: item {export.item_ids[found]!r}, not {export.item_ids[item]!r}")
+    return float(np.abs(np.subtract(scores, request["log_probabilities"])).max(initial=0.0))
 
 
 def main(arguments: list[str]) -> int:

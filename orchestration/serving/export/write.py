@@ -25,7 +25,7 @@ from diger_core.recommender.trie import Trie
 from diger_core.store.canonical import bytes_sha256
 from orchestration.champion.bundle import ENCODER_FILES, FUSION, Bundle
 from orchestration.champion.model_artefact import Model
-from orchestration.serving.export import check
+from orchestration.serving.export import check, on_onnx
 
 DOCUMENT = "export.json"
 GOLDEN, GOLDEN_BEAMS = 8, 10
@@ -40,6 +40,9 @@ WHAT = {
     "encoder.safetensors": "arrays of the text encoder",
     "fusion.json": "weights of the lists' mixture",
     "golden.json": "histories and the model's answers: item ids and log-probabilities",
+    on_onnx.ENCODER: "ONNX, fp32: history [B, T, d], mask [B, T] -> memory [B, T, d]; a row's padding stands at its end, where mask is false",
+    on_onnx.DECODER: "ONNX, fp32, one position: token [B, W] (0: start, then 1 + level * codes + code), memory, mask, "
+    "past [layers, 2, B, W, p, H, e] -> log_probabilities [B, W, C], present, which is the next call's past",
     "check.py": "verifies this folder with numpy alone",
 }
 
@@ -53,14 +56,16 @@ class GoldenRequest(TypedDict):
     log_probabilities: list[float]
 
 
-def write_export(bundle: Bundle, out: Path) -> dict[str, Any]:
-    """Writes the folder, in its place only when complete; returns export.json. DigerError where something lies there already."""
+def write_export(bundle: Bundle, out: Path, onnx: bool = False) -> dict[str, Any]:
+    """Writes the folder, in its place only when complete; returns export.json. DigerError where something lies there already.
+
+    `onnx`: with the model as ONNX graphs; DigerError where they answer a golden request otherwise than the model."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DigerError(f"--out {out}: is not empty: name a new directory")
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
-        document = _fill(bundle, beside)
+        document = _fill(bundle, beside, onnx)
         if out.is_dir():
             out.rmdir()
         beside.chmod(0o755)
@@ -70,7 +75,7 @@ def write_export(bundle: Bundle, out: Path) -> dict[str, Any]:
     return document
 
 
-def _fill(bundle: Bundle, folder: Path) -> dict[str, Any]:
+def _fill(bundle: Bundle, folder: Path, onnx: bool) -> dict[str, Any]:
     model = bundle.model
     for name in ("model.safetensors", "config.json", FUSION, *ENCODER_FILES):
         if name in bundle.artefact.names:
@@ -82,6 +87,8 @@ def _fill(bundle: Bundle, folder: Path) -> dict[str, Any]:
     _tensors(folder / "trie.safetensors", flat(trie))
     _json(folder / "item_ids.json", model.item_ids.to_pylist())
     _json(folder / "golden.json", golden(model, trie))
+    if onnx:
+        on_onnx.write_onnx(model.recommender.eval(), folder)
     config = asdict(model.recommender.config)
     sizes = {name: value for name, value in config.items() if isinstance(value, int)}
     shape = {"levels": model.recommender.levels, "codes": model.recommender.codes, "suffixes": model.recommender.suffixes}
@@ -96,6 +103,11 @@ def _fill(bundle: Bundle, folder: Path) -> dict[str, Any]:
         },
     }
     _json(folder / DOCUMENT, document)
+    if onnx:
+        try:
+            on_onnx.compared(folder)
+        except check.Wrong as error:
+            raise DigerError(f"--onnx: the graphs do not answer as the model ({error}): export without --onnx") from error
     return document
 
 

@@ -26,7 +26,7 @@ HEADS = {
     "requirements.lock": "# What running needs, pinned: `make demo` installs exactly these",
     "requirements-dev.lock": "# What tests and linters need beside requirements.lock, pinned: `make setup` and `make test` install both",
 }
-APART = ("postgres", "kubernetes", "delta", "onnx")  # extras of a deployment, a source, an export: `make demo` does without them
+APART = ("postgres", "kubernetes", "delta", "iceberg", "onnx")  # extras of a deployment, of sources, of an export: `make demo` does without them
 MADE = "Made by `make lock` on Linux x86-64, Python 3.11."
 
 

@@ -59,6 +59,8 @@ def _below(root: Root, folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     path = root.at(folder)
     with root.faults(folder):
         entries = root.fs.ls(path, detail=True, **({} if root.is_local else {"refresh": True}))
+    if any(str(entry["name"]).endswith(".metadata.json") for entry in entries):
+        raise DigerError(f"{root.url}/{folder}: is of an Iceberg table, which also holds older data: make a snapshot with diger ingest table")
     for entry in entries:
         full = str(entry["name"]).rstrip("/")
         base = full.rsplit("/", 1)[-1]

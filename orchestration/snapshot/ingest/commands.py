@@ -109,7 +109,7 @@ def recbole(inter: Path, item: Path | None, **options: Any) -> None:
 
 
 @ingest.command()
-@click.option("--interactions", required=True, type=_FILE, help="CSV (gzipped or plain), Parquet, a directory of Parquet parts, or a Delta table.")
+@click.option("--interactions", required=True, type=_FILE, help="CSV (gzipped or plain), Parquet, Parquet parts in a directory, Delta, Iceberg.")
 @click.option("--items", type=_FILE, help="Likewise; without it the catalogue has ids alone.")
 @_text_options
 @_table_options

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
 from orchestration.snapshot.ingest.foreign import no_table
+from orchestration.snapshot.ingest.iceberg import iceberg_columns, is_iceberg
 from orchestration.snapshot.ingest.notes import Notes
 from orchestration.snapshot.ingest.source import Utf8, part_files, reading
 from orchestration.validation.columns import nearest_column
@@ -77,6 +78,9 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 def read_header(path: Path, text: TextFormat, notes: Notes | None = None) -> Header:
     """The columns of a Parquet or text table. DigerError where there are too many, or the first line has no end."""
+    if is_iceberg(path):
+        columns = tuple(iceberg_columns(path))
+        return _limited(path, Header(columns, columns, parquet=True))
     if is_parquet(path):
         first = part_files(path)[0] if path.is_dir() else path
         with open_parquet(first) as file:

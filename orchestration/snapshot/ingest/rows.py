@@ -13,6 +13,7 @@ import pyarrow.csv as pa_csv
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
 from orchestration.snapshot.ingest.header import Header, TextFormat, directory_values, one_line, open_parquet
+from orchestration.snapshot.ingest.iceberg import iceberg_batches, is_iceberg
 from orchestration.snapshot.ingest.notes import Notes
 from orchestration.snapshot.ingest.source import BATCH_ROWS, BLOCK_BYTES, Utf8, part_files, reading
 from orchestration.snapshot.parts import together
@@ -20,10 +21,20 @@ from orchestration.snapshot.parts import together
 
 def batches(path: Path, header: Header, text: TextFormat, columns: list[str], notes: Notes, progress: Progress) -> Iterator[pa.Table]:
     """Tables of `columns`, each of which the file has once."""
-    if header.parquet:
+    if is_iceberg(path):
+        yield from _iceberg(path, columns, progress)
+    elif header.parquet:
         yield from _parquet(path, columns, progress)
     else:
         yield from _text(path, header, text, columns, notes, progress)
+
+
+def _iceberg(path: Path, columns: list[str], progress: Progress) -> Iterator[pa.Table]:
+    rows = 0
+    for table in iceberg_batches(path, columns):
+        rows += len(table)
+        progress.update(f"reading {path.name} (rows)", rows, None)
+        yield table
 
 
 def _parquet(path: Path, columns: list[str], progress: Progress) -> Iterator[pa.Table]:

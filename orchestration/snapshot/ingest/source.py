@@ -20,6 +20,7 @@ from diger_core.progress import Progress
 from diger_core.store.regular import require_regular
 from orchestration.snapshot.ingest.delta import LOG, delta_files
 from orchestration.snapshot.ingest.foreign import MAGIC_BYTES, foreign, marked_encoding
+from orchestration.snapshot.ingest.iceberg import iceberg_files, is_iceberg
 from orchestration.snapshot.ingest.notes import Notes
 
 BATCH_ROWS = 100_000
@@ -195,12 +196,14 @@ def file_facts(path: Path, role: str) -> FileFacts:
 
 def part_files(path: Path) -> list[Path]:
     """The Parquet files of a directory as Spark, Dask and Polars write it, by path; names that begin with a dot or underscore are marks of the tool.
-    Of a Delta table those of its newest version.
+    Of a Delta table those of its newest version, of an Iceberg table those of its current snapshot, with its deletes.
 
     Nothing else is left out unseen: DigerError for another file among them, and for one that is no regular file or leads nowhere.
     """
     if (path / LOG).is_dir():
         return delta_files(path)
+    if is_iceberg(path):
+        return iceberg_files(path)
     found = [entry for entry in sorted(path.rglob("*")) if not any(name[0] in "._" for name in entry.relative_to(path).parts)]
     found = [entry for entry in found if entry.suffix == ".parquet" or entry.is_symlink() or not entry.is_dir()]
     if not any(entry.suffix == ".parquet" for entry in found):

@@ -5,8 +5,9 @@
 
 A run is "NAME: SECTION.KEY=value ..." with the sections recommender, training, teacher, joint, schedule, tokenizer; a name that begins with joint
 trains the tokenizer, too. One line a run and seed goes to <out>/lists.jsonl: test figures of the released lists, of the model alone and of every
-baseline, their paired differences with intervals, and the slices. The ranks of the targets go to <out>/ranks (benchmarks.list_pairs compares runs
-by them). A run and seed that is there already is left out, so that an interrupted table continues.
+baseline, their paired differences with intervals, and the slices; "period": the same lists against every event of the test period, of which there
+are more; "to_the_test": counted up to the test period. The ranks of the targets go to <out>/ranks
+(benchmarks.list_pairs compares runs by them). A run and seed that is there already is left out, so that an interrupted table continues.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file as load_numpy
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
@@ -43,6 +45,7 @@ from diger_core.data.splits import Split
 from diger_core.data.teacher import SyntheticHistories, TeacherTables, synthetic_rows, taught
 from diger_core.evaluation.fusion import Counts
 from diger_core.evaluation.metrics import ndcg, paired_bootstrap, ranks, recall
+from diger_core.evaluation.period import clustered
 from diger_core.evaluation.ranking import recommended
 from diger_core.evaluation.recipes import Beams, Fitted, fit, ranked
 from diger_core.recommender.history_input import table_tokens
@@ -52,6 +55,9 @@ from diger_core.training.loop import Trained, train
 
 BEAMS = 50
 RANKS = "ranks"  # folder of the targets' ranks, from which benchmarks.list_pairs compares models over seeds
+PERIOD = ", all events"  # ends the name of a model's ranks of every event of the test period
+ROWS = "rows" + PERIOD  # and of the test user, by place, whose event each is
+EVE = ", to the test"  # ends all that was counted up to the test period
 
 
 @dataclass(frozen=True)
@@ -161,15 +167,26 @@ Ranks = dict[str, np.ndarray]
 
 
 def figures(shop: Shop, fitted: Fitted, found: Beams | None, refit: Beams | None) -> tuple[dict[str, Any], Ranks]:
-    """Test figures by model, differences of the lists and of the model from the baselines, and new items; and the ranks [T] of the targets.
+    """Test figures by model, differences of the lists and of the model from the baselines, and new items; and the ranks of the targets.
 
-    refit: beams of the refitted model.
+    "test": lists and baselines counted in training events alone, as the model is trained; "to_the_test": counted up to the test period, as they would
+    serve. refit: beams of the refitted model, which then make the latter lists.
     """
-    seq, counts = shop.data.sequences, shop.counts
+    told, rank = _judged(shop, fitted, shop.counts, found)
+    if shop.data.sequences.boundaries is not None:
+        eve, eve_rank = _judged(shop, fitted, shop.eve(), found if refit is None else refit)
+        told["to_the_test"] = eve
+        rank |= {name + EVE: ranks_T for name, ranks_T in eve_rank.items()}
+    return told, rank
+
+
+def _judged(shop: Shop, fitted: Fitted, counts: Counts, found: Beams | None) -> tuple[dict[str, Any], Ranks]:
+    seq = shop.data.sequences
     users_T, end_T, target_T = splits.targets(seq, "test")
-    rank = {"model": ranks(found[0], target_T)} if found is not None else {}
+    items = {"model": found[0]} if found is not None else {}
     for name, recipe in {"lists": fitted.lists, **fitted.baselines}.items():
-        rank[name] = ranks(ranked(recipe, counts, seq, users_T, end_T, 20, found)[0], target_T)
+        items[name] = ranked(recipe, counts, seq, users_T, end_T, 20, found)[0]
+    rank = {name: ranks(items_Tk, target_T) for name, items_Tk in items.items()}
     best = max(fitted.baselines, key=lambda name: ndcg(rank[name], 10).mean())
     rows = {name: [round(float(recall(r, 10).mean()), 5), round(float(ndcg(r, 10).mean()), 5)] for name, r in rank.items()}
     told: dict[str, Any] = {"test_users": len(users_T), "test": rows, "best_baseline": best}
@@ -179,15 +196,24 @@ def figures(shop: Shop, fitted: Fitted, found: Beams | None, refit: Beams | None
     new_T = splits.training_counts(seq)[target_T] == 0
     told["new_items"] = {"users": int(new_T.sum()), **{name: round(float(ndcg(r, 10)[new_T].mean()), 5) for name, r in rank.items()}}
     if seq.boundaries is not None:
-        counted, newest = shop.eve(), found if refit is None else refit
-        both = (("lists", fitted.lists), (best, fitted.baselines[best]))
-        eve = {n: ranks(ranked(r, counted, seq, users_T, end_T, 20, newest)[0], target_T) for n, r in both}
-        if refit is not None:
-            eve["model"] = ranks(refit[0], target_T)
-        told["counts_to_the_test"] = {name: [round(float(recall(r, 10).mean()), 5), round(float(ndcg(r, 10).mean()), 5)] for name, r in eve.items()}
-        told["counts_to_the_test"]["difference"] = _difference(eve["lists"], eve[best])
-        rank |= {f"{name}, to the test": ranks_T for name, ranks_T in eve.items()}
+        period = _period(shop, items, users_T)
+        gain = {name: ndcg(period[name + PERIOD], 10) for name in items}
+        told["period"] = {name: round(float(values.mean()), 5) for name, values in gain.items()} | {"events": len(period[ROWS])}
+        told["period"]["lists - best"] = _clustered(gain["lists"] - gain[best], period[ROWS])
+        rank |= period
     return told, rank
+
+
+def _period(shop: Shop, items: Ranks, users_T: np.ndarray) -> Ranks:
+    """Ranks [E] of every event of the test period in the lists that were made on the eve of it, by model; and the row of each event's user."""
+    users_E, _, target_E = splits.targets(shop.data.sequences, "test_all")
+    row_E = np.searchsorted(users_T, users_E)
+    return {name + PERIOD: ranks(items_Tk[row_E], target_E) for name, items_Tk in items.items()} | {ROWS: row_E}
+
+
+def _clustered(gain_E: np.ndarray, row_E: np.ndarray) -> list[float]:
+    found = clustered(gain_E, row_E)
+    return [round(found[end], 5) for end in ("mean", "low", "high")]  # type: ignore[literal-required]
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> list[float]:
@@ -202,10 +228,17 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="changes of every run")
     parser.add_argument("--refit", type=float, nargs=2, default=(0, 0.1), help="epochs of a refit up to the test period, and its share of the rate")
     parser.add_argument("--keep", action="store_true", help="keep the beams of validation, test and refit in <out>")
+    parser.add_argument("--kept", type=Path, help="judge the beams that --keep wrote into this folder; nothing is trained")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--seconds", type=float, default=540.0, help="no run begins after so long")
     given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
     shop, begun = Shop.of(given.data), time.perf_counter()
+    if given.kept is not None:
+        for path in sorted(given.kept.glob(f"{shop.data.name}-*.safetensors")):
+            run, _, seed = path.stem.removeprefix(f"{shop.data.name}-").rpartition("-")
+            judge(shop, run, int(seed), {"changes": given.set}, _kept(path), given.out)
+        return
     there = {(row["data"], row["run"], row["seed"]) for row in _rows(given.out / "lists.jsonl")}
     warmed: dict[Any, tuple[Tokenizer, torch.Tensor]] = {}
     for seed in given.seeds:
@@ -223,10 +256,7 @@ def main() -> None:
             started = time.perf_counter()
             model = trained(shop, settings, *warmed[settings.tokenizer])
             seconds = time.perf_counter() - started
-            validation = beams(shop, model, "validation")
-            fitted = fit(shop.counts, shop.data.sequences, validation)
-            test = beams(shop, model, "test")
-            kept = {"validation": validation, "test": test}
+            kept = {split: beams(shop, model, split) for split in ("validation", "test")}
             if given.refit[0]:
                 kept["refit"] = beams(
                     shop, refitted(shop, settings, model, warmed[settings.tokenizer][1], int(given.refit[0]), given.refit[1]), "test"
@@ -234,15 +264,28 @@ def main() -> None:
             if given.keep:
                 kept_as = {f"{split}.{part}": each[at] for split, each in kept.items() for at, part in enumerate(("items", "scores"))}
                 save_file(kept_as, given.out / f"{shop.data.name}-{name}-{seed}.safetensors")
-            told, rank = figures(shop, fitted, test, kept.get("refit"))
-            (given.out / RANKS).mkdir(parents=True, exist_ok=True)
-            save_file(
-                {key: ranks_T.astype(np.int32) for key, ranks_T in rank.items()}, given.out / RANKS / f"{shop.data.name}--{name}--{seed}.safetensors"
-            )
-            weights = {part: round(weight, 3) for part, weight in fitted.lists.weights.items()}
-            told |= {"weights": weights, "fallback": fitted.fallback, "validation": round(fitted.lists.ndcg, 5), "alarm": model.alarm}
-            told |= {"best_epoch": model.best_epoch, "validation_model": round(model.best_ndcg, 5), "seconds": round(seconds, 1)}
-            record("lists", {"data": shop.data.name, "run": run, "seed": seed, "changes": given.set, **told}, given.out)
+            told = {"alarm": model.alarm, "best_epoch": model.best_epoch, "validation_model": round(model.best_ndcg, 5), "seconds": round(seconds, 1)}
+            judge(shop, run, seed, {"changes": given.set, **told}, kept, given.out)
+
+
+def judge(shop: Shop, run: str, seed: int, told: dict[str, Any], kept: dict[str, Beams], out: Path) -> None:
+    """Chooses the recipes on validation, and records what they give on the test."""
+    fitted = fit(shop.counts, shop.data.sequences, kept["validation"])
+    found, rank = figures(shop, fitted, kept["test"], kept.get("refit"))
+    (out / RANKS).mkdir(parents=True, exist_ok=True)
+    name = run.partition(":")[0]
+    save_file({key: ranks_T.astype(np.int32) for key, ranks_T in rank.items()}, out / RANKS / f"{shop.data.name}--{name}--{seed}.safetensors")
+    lists = fitted.lists
+    weights = {part: round(weight, 3) for part, weight in lists.weights.items()}
+    found |= {"weights": weights, "raw": lists.raw, "trend": [lists.trend.share, lists.trend.power], "fallback": fitted.fallback}
+    record("lists", {"data": shop.data.name, "run": run, "seed": seed, **told, **found, "validation": round(lists.ndcg, 5)}, out)
+
+
+def _kept(path: Path) -> dict[str, Beams]:
+    tensors = load_numpy(path)
+    return {
+        split: (tensors[f"{split}.items"], tensors[f"{split}.scores"]) for split in ("validation", "test", "refit") if f"{split}.items" in tensors
+    }
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

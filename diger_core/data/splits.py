@@ -278,6 +278,11 @@ def to_the_end(seq: Sequences) -> Sequences:
     return replace(seq, boundaries=(end, end))
 
 
+def counted_to_the_test(seq: Sequences) -> Sequences:
+    """What may be counted when the test begins: all events before it under a temporal split, otherwise the training events."""
+    return seq if seq.boundaries is None else up_to(seq)
+
+
 def up_to(seq: Sequences, split: Literal["test"] = "test") -> Sequences:
     """The same events with all that lie before the test period as training: counts made anew on the eve of the test."""
     if seq.boundaries is None:

@@ -1,13 +1,17 @@
 """Lists that listen to several models: an additive mixture of a few named distributions over items.
 
-    score(item) = sum_k w_k p_k(item),   sum_k w_k = 1,   sum over items of p_k(item) = 1 for every user whom part k knows something about,
-    or, where validation prefers it, 1 on the mean over users: a part that knows much about a user then counts more for this user
+    score(item) = (1 + n(item))^beta sum_k w_k p_k(item),   sum_k w_k = 1,
+    sum over items of p_k(item) = 1 for every user whom part k knows something about, or, where validation prefers it, 1 on the mean over users: a
+    part that knows much about a user then counts more for this user
+
+n(item): its events among the newest share of all (`Trend`); beta = 0 where validation says that what sells now says nothing.
 
 Parts: `generative` (the beams' probabilities), `transitions` and `text` (scores of the item-to-item tables), `repeat` (what the user had before),
 `recent` and `popular` (shares of the last and of all training events). The candidates are the union of what the parts name.
 
 The weights maximise NDCG@10 of validation users by direct search: Dirichlet draws, then a refinement around the best. Weights that maximise the
-likelihood rank worse. Of the draws within noise of the best the mean is taken, so that a small validation set does not choose by luck.
+likelihood rank worse. The best draw of each of many resamples of the users is found, and their mean taken (bagging: Breiman, 1996), so that a small
+validation set does not choose by luck.
 
 T rows (a user at a moment), P candidates of all rows together, K parts, k places.
 """
@@ -29,16 +33,24 @@ TAUS = (1.5, 5.0, 20.0)  # of exp(-a / tau), a the number of later events
 HISTORY = 50  # events of a user that the tables look at
 LISTED = 100  # candidates that each table, and each popularity, names
 RECENT = 0.1  # share of the training events that are recent
-DRAWS, REFINEMENTS = 300, 200
+DRAWS, REFINEMENTS, RESAMPLES = 300, 200, 50
 COMPARED = 1 << 21  # (draw, candidate) pairs compared at once
 SEARCHED = 10_000  # validation users that the search looks at, at most
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Trend:
+    """What sells now: (1 + events of an item among the newest `share` of the training events) ^ `power`. No trend: power 0."""
+
+    share: float = 0.0
+    power: float = 0.0
+
+
+@dataclass(frozen=True)
 class Counts:
-    """What is counted: the two tables and the two popularities (float32 [N], sums 1), with the items that each names. `tau`: of each part that ages
-    a history."""
+    """What is counted: the two tables and the two popularities (float32 [N], sums 1), with the items that each names. `newest_e`: the items of the
+    newest training events, a share `RECENT` of all, oldest first. `tau`: of each part that ages a history."""
 
     transitions: ItemTable
     text: ItemTable
@@ -46,14 +58,24 @@ class Counts:
     popular_N: Float32
     recent_k: Int32
     popular_k: Int32
+    newest_e: Int32
     tau: Mapping[str, float] = field(default_factory=lambda: {"transitions": 5.0, "text": 5.0, "repeat": 5.0})
 
     @classmethod
     def of(cls, seq: Sequences, transitions: ItemTable, text: ItemTable, tau: Mapping[str, float] | None = None) -> Counts:
         """With the popularities of the training events of `seq`."""
-        recent_N, popular_N = popularities(seq)
-        counts = cls(transitions, text, recent_N, popular_N, _leading(recent_N), _leading(popular_N))
+        newest_e = newest(seq)
+        recent_N, popular_N = (_shares(items_e, seq.items) for items_e in (newest_e, seq.events_E[training_mask(seq)]))
+        counts = cls(transitions, text, recent_N, popular_N, _leading(recent_N), _leading(popular_N), newest_e)
         return counts if tau is None else replace(counts, tau=tau)
+
+    def trend_N(self, trend: Trend) -> Float32:
+        """[N]: what each item's score is multiplied by. ValueError for a share beyond `RECENT`."""
+        if trend.share > RECENT:
+            raise ValueError(f"trend.share = {trend.share}: at most {RECENT}")
+        events = max(1, round(trend.share / RECENT * len(self.newest_e)))
+        found: Float32 = ((1 + np.bincount(self.newest_e[-events:], minlength=len(self.popular_N))) ** trend.power).astype(np.float32)
+        return found
 
 
 def _leading(share_N: Float32) -> Int32:
@@ -61,17 +83,19 @@ def _leading(share_N: Float32) -> Int32:
     return np.argsort(-share_N, kind="stable")[:LISTED].astype(np.int32)
 
 
-def popularities(seq: Sequences) -> tuple[Float32, Float32]:
-    """(recent_N, popular_N): shares of the newest tenth of the training events, and of all. Without times the newest are each user's last."""
+def _shares(items_e: Int32, items: int) -> Float32:
+    return np.bincount(items_e, minlength=items).astype(np.float32) / np.float32(max(1, len(items_e)))
+
+
+def newest(seq: Sequences) -> Int32:
+    """The items of the newest tenth of the training events, oldest first. Without times the newest are each user's last."""
     mask_E = training_mask(seq)
     events_e = seq.events_E[mask_E]
     if seq.timestamps_E is not None:
         order_e = np.argsort(seq.timestamps_E[mask_E], kind="stable")
     else:
         order_e = np.argsort(np.arange(len(mask_E))[mask_E] - np.repeat(seq.offsets_U1[1:], np.diff(seq.offsets_U1))[mask_E], kind="stable")
-    newest_e = events_e[order_e[-max(1, round(RECENT * len(order_e))) :]]
-    recent_N, popular_N = (np.bincount(part, minlength=seq.items).astype(np.float32) for part in (newest_e, events_e))
-    return recent_N / max(1.0, float(recent_N.sum())), popular_N / max(1.0, float(popular_N.sum()))
+    return events_e[order_e[-max(1, round(RECENT * len(order_e))) :]]
 
 
 @dataclass(frozen=True)
@@ -99,6 +123,10 @@ class Candidates:
         unit_K = np.array([scale.get(part, 1.0) for part in self.parts])
         return replace(self, value_KP=(self.value_KP / unit_K[:, None]).astype(np.float32))
 
+    def times(self, factor_N: Float32) -> Candidates:
+        """The same candidates with every part's value multiplied by its item's factor."""
+        return replace(self, value_KP=self.value_KP * factor_N[self.item_P])
+
     def places(self, target_T: Int32, items: int) -> Int64:
         """[T]: where each row's target stands among the candidates, -1 where it is none."""
         key_P = self.row_P * items + self.item_P
@@ -119,11 +147,12 @@ def candidates(
     allowed_N: npt.NDArray[np.bool_] | None = None,
     raw: bool = False,
     parts: Container[str] = PARTS,
+    trend: Trend | None = None,
 ) -> Candidates:
     """The union of what the `parts` name for each row, with every part's distribution on it.
 
     beams: (items [T, W], -1 where there is none; their log-probabilities). `allowed_N`: items that may be recommended. `raw`: the parts' scores
-    as they are, not each user's shares of them, which is how counting rules add them.
+    as they are, not each user's shares of them, which is how counting rules add them. `trend`: multiplies every part's values.
     """
     named: dict[str, tuple[Int32, Float32]] = {}
     if beams is not None and "generative" in parts:
@@ -140,7 +169,8 @@ def candidates(
     for part, share_N, best_k in (("recent", counts.recent_N, counts.recent_k), ("popular", counts.popular_N, counts.popular_k)):
         if part in parts:
             named[part] = (np.tile(best_k, (len(users_T), 1)), np.tile(share_N[best_k], (len(users_T), 1)))
-    return _union(named, counts, seq, users_T, end_T, remove_seen, allowed_N, raw)
+    found = _union(named, counts, seq, users_T, end_T, remove_seen, allowed_N, raw)
+    return found if trend is None or not trend.power else found.times(counts.trend_N(trend))
 
 
 def _union(
@@ -243,20 +273,16 @@ def _named(found: Candidates, weight_K: Floats) -> dict[str, float]:
 
 
 def _refined(found: Candidates, place_T: Int64, rows: Int64, draw_DK: Floats, gain_DT: Float32, seed: int) -> Floats:
-    """[K]: draws around the best of `draw_DK`, then the mean of all within one standard error (of the paired difference) of the best."""
+    """[K]: draws around the best of `draw_DK`, then the mean of the best draws of resampled users."""
     random = np.random.Generator(np.random.Philox(key=seed + 1))
     for width in (0.7, 0.3):
         best_K = draw_DK[gain_DT.mean(axis=1).argmax()]
         near_DK = (best_K + 0.01) * np.exp(width * random.standard_normal((REFINEMENTS // 2, len(found.parts))))
         near_DK /= near_DK.sum(axis=1, keepdims=True)
         draw_DK, gain_DT = np.concatenate((draw_DK, near_DK)), np.concatenate((gain_DT, ndcg_of(found, place_T, near_DK, rows)))
-    best = int(gain_DT.mean(axis=1).argmax())
-    behind_DT = gain_DT[best] - gain_DT
-    error_D = behind_DT.std(axis=1) / np.sqrt(max(1, len(rows)))
-    near_D = behind_DT.mean(axis=1) <= error_D
-    mean_K: Floats = draw_DK[near_D].mean(axis=0)
-    averaged = ndcg_of(found, place_T, mean_K[None, :], rows).mean()
-    return mean_K if averaged >= gain_DT[best].mean() - error_D[near_D].mean() else draw_DK[best]
+    times_RT = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES).astype(np.float32)
+    mean_K: Floats = draw_DK[(gain_DT @ times_RT.T).argmax(axis=0)].mean(axis=0)
+    return mean_K
 
 
 def ndcg_of(found: Candidates, place_T: Int64, draw_DK: Floats, rows: Int64) -> Float32:

@@ -86,6 +86,13 @@ class Moments:
         return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
+def clustered(gain_E: Float64, row_E: Int64) -> Difference:
+    """The mean of `gain_E` [E] over events with its 95% interval over users; `row_E`: the row of each event's user, from 0 on without a gap."""
+    moments = Moments(2)
+    moments.add(np.column_stack([np.bincount(row_E), np.bincount(row_E, gain_E)]).astype(np.float64))
+    return moments.clustered(1)
+
+
 def _gains(result: EvaluationResult, rows_u: Int64, row_e: Int64, target_e: Int32, config: EvaluationConfig) -> Float64:
     """[u, C]: the gains of the users at `rows_u`, summed over their targets."""
     rank_e = ranks(result.items_Tk[row_e], target_e)

@@ -2,6 +2,7 @@
 
 All numbers of a recipe are chosen on validation targets. Baselines add raw scores (C + w T + s identity). The released lists mix either each user's
 shares, or raw scores in units of their mean sum, so that a user of whom the transitions know little listens to text: whichever validation prefers.
+They follow the trend where it raises the best baseline on validation by more than two standard errors.
 Where the mixture does not beat the best baseline on validation, that baseline serves, and the recipe says so.
 """
 
@@ -17,10 +18,11 @@ import numpy.typing as npt
 
 from diger_core.data.sequences import Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import targets
-from diger_core.evaluation.fusion import TAUS, Candidates, Counts, candidates, fused, ndcg_of, search_weights
+from diger_core.evaluation.fusion import RECENT, TAUS, Candidates, Counts, Trend, candidates, fused, ndcg_of, search_weights
 
 TEXT_WEIGHTS = (0.0, 0.3, 0.7, 1.0, 2.0)
 REPEAT_WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)
+TREND_SHARES, TREND_POWERS = (0.003, 0.01, 0.03, RECENT), (0.2, 0.4, 0.6, 0.8)
 REPEATS = 0.05  # share of validation targets that the user had before, from which on people repeat
 CHUNK = 4096  # rows whose candidates are held at once
 FITTED = 20_000  # validation rows that recipes are fitted on, at most
@@ -30,13 +32,18 @@ Beams = tuple[Int32, Float32]
 @dataclass(frozen=True)
 class Recipe:
     """`tau`: of each part that ages a history; `weights` by part. `raw`: scores are added as they are, not as shares; `scale`: the unit of a part's
-    raw scores, in which its weight counts (1 where none is given). `ndcg`: on validation."""
+    raw scores, in which its weight counts (1 where none is given). `trend`: what all scores are multiplied by. `ndcg`: on validation."""
 
     weights: Mapping[str, float]
     tau: Mapping[str, float] = field(default_factory=dict)
     raw: bool = False
     ndcg: float = 0.0
     scale: Mapping[str, float] = field(default_factory=dict)
+    trend: Trend = Trend()
+
+    @classmethod
+    def from_document(cls, plain: Mapping[str, Any]) -> Recipe:
+        return cls(**{**plain, "trend": Trend(**plain["trend"])})
 
     @property
     def applied(self) -> dict[str, float]:
@@ -80,9 +87,9 @@ class Fitted:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Fitted:
-        baselines = {name: Recipe(**plain) for name, plain in document["baselines"].items()}
+        baselines = {name: Recipe.from_document(plain) for name, plain in document["baselines"].items()}
         first, second = document["halves"]
-        lists = Recipe(**document["lists"])
+        lists = Recipe.from_document(document["lists"])
         return cls(baselines, lists, document["fallback"], (first, second), document["moved"], document["repeat_share"])
 
 
@@ -94,7 +101,7 @@ def ranked(recipe: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T
     for start in range(0, len(users_T), CHUNK):
         part = slice(start, start + CHUNK)
         own = None if beams is None else (beams[0][part], beams[1][part])
-        found = candidates(aged, seq, users_T[part], end_T[part], own, raw=recipe.raw, parts=parts, **options)
+        found = candidates(aged, seq, users_T[part], end_T[part], own, raw=recipe.raw, parts=parts, trend=recipe.trend, **options)
         items_Tk[part], scores_Tk[part] = fused(found, recipe.applied, k)
     return items_Tk, scores_Tk
 
@@ -111,16 +118,34 @@ def fit(counts: Counts, seq: Sequences, beams: Beams | None, seed: int = 0, *, r
     baselines = _baselines(counts, seq, users_T, end_T, target_T, repeats >= REPEATS, remove_seen)
     tau = {part: baselines[name].tau[part] for part, name in (("transitions", "item_item"), ("text", "text"))}
     tau["repeat"] = baselines["repeat"].tau["repeat"] if "repeat" in baselines else tau["transitions"]
+    best = max(baselines, key=lambda name: baselines[name].ndcg)
+    trend = _trend(baselines[best], counts, seq, users_T, end_T, target_T, remove_seen)
     forms = []
     for raw in (False, True):
-        found = candidates(_aged(counts, tau), seq, users_T, end_T, beams, remove_seen=remove_seen, raw=raw)
+        found = candidates(_aged(counts, tau), seq, users_T, end_T, beams, remove_seen=remove_seen, raw=raw, trend=trend)
         scale = found.sums() if raw else {}
         searched = search_weights(found.scaled(scale), target_T, seq.items, seed)
-        forms.append((Recipe(searched.weights, tau, raw, searched.ndcg, scale), searched))
+        forms.append((Recipe(searched.weights, tau, raw, searched.ndcg, scale, trend), searched))
     lists, searched = max(forms, key=lambda form: form[0].ndcg)
-    best = max(baselines, key=lambda name: baselines[name].ndcg)
     fallback = best if lists.ndcg < baselines[best].ndcg else None
     return Fitted(baselines, baselines[best] if fallback else lists, fallback, searched.halves, searched.moved, repeats)
+
+
+def _trend(best: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T: Int64, target_T: Int32, remove_seen: bool) -> Trend:
+    """The trend that raises this baseline most, by more than two standard errors of the paired difference; otherwise none."""
+    parts = {part for part, weight in best.weights.items() if weight}
+    found = candidates(_aged(counts, best.tau), seq, users_T, end_T, remove_seen=remove_seen, raw=True, parts=parts)
+    place_T, weight_DK = found.places(target_T, seq.items), np.array([[best.weights[part] for part in found.parts]])
+
+    def gains(trend: Trend) -> npt.NDArray[np.float32]:
+        gain_1T = ndcg_of(found.times(counts.trend_N(trend)), place_T, weight_DK, np.arange(found.rows))
+        return gain_1T.reshape(-1)
+
+    without_T = gains(Trend())
+    tried = {trend: gains(trend) - without_T for trend in (Trend(*each) for each in product(TREND_SHARES, TREND_POWERS))}
+    trend = max(tried, key=lambda each: tried[each].mean())
+    more_T = tried[trend]
+    return trend if more_T.mean() > 2 * more_T.std() / max(1, len(more_T)) ** 0.5 else Trend()
 
 
 def repeat_share(seq: Sequences, users_T: Int64, end_T: Int64, target_T: Int32) -> float:

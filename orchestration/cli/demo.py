@@ -111,15 +111,17 @@ def _models(later: dict[str, Any]) -> list[tuple[str, str]]:
         told.append(("New lists", _gain(row["candidate"], "before", row["champion"], row["difference"])))
     metric = judged_metric(metrics)
     best = strongest_baseline(metrics["models"], metric)
-    for title, model in (("Same lists", "lists"), ("Model alone", "joint_model")):
-        found = compared(metrics, model, best, metric)
+    # the model has seen training events alone, and so has what stands beside it
+    trained = "baseline_earlier" if "baseline_earlier" in metrics["models"] else best
+    for title, model, base in (("Same lists", "lists", best), ("Model alone", "joint_model", trained)):
+        found = compared(metrics, model, base, metric)
         if found is not None:
             told.append((title, _gain(found.value, "counting", found.base, asdict(found))))
-            period = over_the_period(metrics, model, best, metric)
+            period = over_the_period(metrics, model, base, metric)
             if model == "lists" and period is not None:
                 told.append(("All events", _gain(period.value, "counting", period.base, asdict(period))))
-        elif model in metrics["models"] and best is not None:
-            told.append((title, f"{metrics['models'][model][metric]:.4f}, counting {metrics['models'][best][metric]:.4f}"))
+        elif model in metrics["models"] and base is not None:
+            told.append((title, f"{metrics['models'][model][metric]:.4f}, counting {metrics['models'][base][metric]:.4f}"))
     return told
 
 

@@ -53,6 +53,13 @@ def read_table(artefact: Artefact, name: str) -> ItemTable:
     return ItemTable.from_tensors(artefact.tensors(FILE), name)
 
 
+def counts_to_the_test(artefact: Artefact, seq: Sequences) -> Counts:
+    """What a shop that counts every night would have when the test begins; without a temporal split what is counted in training events."""
+    from diger_core.data.splits import counted_to_the_test
+
+    return read_counts(artefact, counted_to_the_test(seq), "transitions" if seq.boundaries is None else "transitions_eve")
+
+
 def read_counts(artefact: Artefact, seq: Sequences, table: str = "transitions") -> Counts:
     """The tables and popularities that recipes count with; `table`: which transitions. `seq` must have the split that they were counted by."""
     from diger_core.evaluation.fusion import Counts

@@ -35,7 +35,7 @@ def evaluation(run: StageRun) -> None:
     Beside a temporal split also leave_one_out.json: counting alone, by the published protocol.
     """
     from diger_core.data.sequences import Sequences
-    from diger_core.data.splits import targets
+    from diger_core.data.splits import counted_to_the_test, targets
     from diger_core.evaluation import ranking as core
     from diger_core.evaluation.period import whole_period
 
@@ -53,7 +53,7 @@ def evaluation(run: StageRun) -> None:
         run.progress.message("evaluation: no frozen_model, so nothing can be said about what joint training gains (frozen_model.enabled)")
     counted = _counted(run, seq, "test", beams, controlled)
     results = {"lists": counted.pop("lists"), **results, **counted}
-    results |= core.baseline_results(seq, "test", config)
+    results |= core.baseline_results(counted_to_the_test(seq), "test", config)
     metrics = core.evaluation(results, seq, config)
     period = whole_period(results, seq, config)
     if period is not None:
@@ -110,22 +110,22 @@ def _result(seq: Sequences, split: Split, beams: Beams, config: EvaluationConfig
 
 
 def _counted(run: StageRun, seq: Sequences, split: Split, beams: Beams, controlled: Beams | None) -> dict[str, EvaluationResult]:
-    """The released lists, the same with the frozen control in place of the joint model, and the counting baselines; with a temporal split also the
-    lists and the best baseline counted up to the test period."""
-    from diger_core.data.splits import targets, up_to
+    """The released lists, the same with the frozen control in place of the joint model, and the counting baselines, all counted up to the test, as
+    they would be on the day that they serve; with a temporal split also the lists and the best baseline counted in training events alone."""
+    from diger_core.data.splits import targets
     from diger_core.evaluation.metrics import ranks
     from diger_core.evaluation.ranking import EvaluationResult, cut_off
     from diger_core.evaluation.recipes import Fitted, ranked
     from orchestration.champion.bundle import FUSION
-    from orchestration.features.neighbours import read_counts
+    from orchestration.features.neighbours import counts_to_the_test, read_counts
 
     config, fitted = run.params.evaluation, Fitted.from_document(run.inputs["fusion"].json(FUSION))
     users_T, end_T, target_T = targets(seq, split)
-    rows = {"lists": (fitted.lists, read_counts(run.inputs["neighbours"], seq))}
+    rows = {"lists": (fitted.lists, counts_to_the_test(run.inputs["neighbours"], seq))}
     rows |= {name: (recipe, rows["lists"][1]) for name, recipe in fitted.baselines.items() if name != "most_popular"}
     if seq.boundaries is not None:
-        eve = read_counts(run.inputs["neighbours"], up_to(seq), "transitions_eve")
-        rows |= {"lists_eve": (fitted.lists, eve), "baseline_eve": (fitted.baselines[fitted.best], eve)}
+        earlier = read_counts(run.inputs["neighbours"], seq)
+        rows |= {"lists_earlier": (fitted.lists, earlier), "baseline_earlier": (fitted.baselines[fitted.best], earlier)}
     found = {}
     if controlled is not None:
         rows["lists_frozen"] = rows["lists"]

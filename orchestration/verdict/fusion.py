@@ -30,6 +30,8 @@ def fusion(run: StageRun) -> None:
         fallback=fitted.fallback or "none",
         repeat_share=round(fitted.repeat_share, 4),
         weights_moved=round(fitted.moved, 4),
+        trend_share=fitted.lists.trend.share,
+        trend_power=fitted.lists.trend.power,
         **{f"weight_{part}": weight for part, weight in fitted.lists.weights.items()},
     )
     run.progress.message(_told(fitted))
@@ -40,4 +42,5 @@ def _told(fitted: Fitted) -> str:
     if fitted.fallback:
         return f"fusion: no mixture beats {best} on validation (NDCG@10): the lists are {fitted.fallback}'s"
     heard = ", ".join(f"{part} {weight:.0%}" for part, weight in sorted(fitted.lists.weights.items(), key=lambda pair: -pair[1]) if weight >= 0.005)
-    return f"fusion: the lists listen to {heard}; validation NDCG@10 {fitted.lists.ndcg:.4f}, the best baseline {best}"
+    trend = f", raised by the newest {fitted.lists.trend.share:.1%} of the events" if fitted.lists.trend.power else ""
+    return f"fusion: the lists listen to {heard}{trend}; validation NDCG@10 {fitted.lists.ndcg:.4f}, the best baseline {best}"

@@ -21,7 +21,7 @@ def gate(run: StageRun) -> None:
     """Writes verdict.json, verdict.md, gate.png and, where there is a champion, its lists for a fixed sample of users (recommendations.parquet)."""
     from diger_core.data.sequences import Sequences
     from orchestration.champion.bundle import load_bundle
-    from orchestration.features.neighbours import read_counts
+    from orchestration.features.neighbours import counts_to_the_test
     from orchestration.verdict.gate.measures import measures
     from orchestration.verdict.gate.ranked import Catalogue
     from orchestration.verdict.gate.rules import rules
@@ -34,7 +34,7 @@ def gate(run: StageRun) -> None:
         raise DigerError("gate: the bundle was made from other sequences than these: run bundle again on this snapshot")
     champion, anchor = (load_bundle(run.store, run.inputs[name].hash) if name in run.inputs else None for name in ("champion", "anchor"))
     seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
-    counts = read_counts(run.inputs["neighbours"], seq)
+    counts = counts_to_the_test(run.inputs["neighbours"], seq)
     catalogue = Catalogue(seq, run.inputs["sequences"].table("items.parquet")["item_id"], counts)
     config = run.params.gate
     figures, shown = measures(candidate, champion, anchor, catalogue, run.params.evaluation, config, run.progress)

@@ -1,7 +1,7 @@
 """The lists that a bundle would serve on the candidate's snapshot, and those of counting: what the gate compares.
 
 Each bundle ranks with its model as it was before its refit, its own table, from the events of the items that it knows, mixed by its own recipe with
-what is counted in the snapshot's training events. Items that the snapshot no longer lists do not enter.
+what is counted in the snapshot up to the test. Items that the snapshot no longer lists do not enter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from diger_core.config import EvaluationConfig
-from diger_core.data.splits import targets
+from diger_core.data.splits import counted_to_the_test, targets
 from diger_core.errors import DigerError
 from diger_core.evaluation.metrics import ranks
 from diger_core.evaluation.ranking import EvaluationResult, baseline_results, recommended
@@ -38,7 +38,7 @@ class Catalogue:
 
     seq: Sequences
     item_ids: pa.ChunkedArray
-    counts: Counts  # of training events: all bundles' recipes count with them, as they would if they served
+    counts: Counts  # up to the test: all bundles' recipes count with them, as they would if they served
 
 
 def sample(seq: Sequences, users: int | None) -> np.ndarray:
@@ -103,7 +103,7 @@ def earlier_lists(
 def baselines(candidate: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig) -> dict[str, EvaluationResult]:
     """Every counting baseline that the evaluation ranks: those that the candidate's recipe was chosen against, and last-item Markov."""
     found = {name: listed(recipe, None, catalogue, users_T, ranking) for name, recipe in candidate.fitted.baselines.items()}
-    return {**found, "markov": baseline_results(catalogue.seq, "test", ranking, users_T)["markov"]}
+    return {**found, "markov": baseline_results(counted_to_the_test(catalogue.seq), "test", ranking, users_T)["markov"]}
 
 
 def _device() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestration.verdict.models import EVE
+from orchestration.verdict.models import EARLIER
 from orchestration.verdict.report.figures import metric_label
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def _signed(differences: Mapping[str, Mapping[str, Difference]], ours: str, thei
 
 
 def lists_minus(metrics: Metrics, name: str, metric: str) -> Compared | None:
-    """The lists minus this model; what is counted up to the test stands beside the lists that are counted so, too. None for the lists themselves."""
-    ours = "lists_eve" if name in EVE else "lists"
+    """The lists minus this model; what counts training events alone stands beside lists that do, too. None for the lists themselves."""
+    ours = "lists_earlier" if name in EARLIER else "lists"
     return None if name == ours else compared(metrics, ours, name, metric)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestration.verdict.models import EVE, NAMES, ordered
+from orchestration.verdict.models import EARLIER, NAMES, ordered
 from orchestration.verdict.report.drawing import (
     CONTROL,
     DATA,
@@ -36,7 +36,13 @@ if TYPE_CHECKING:
 
     from diger_core.evaluation.metrics import Metrics
 
-COLOURS = {"lists": LISTS, "lists_eve": LISTS, "joint_model": JOINT, "frozen_model": CONTROL, "lists_frozen": CONTROL}  # the others only count: DATA
+COLOURS = {
+    "lists": LISTS,
+    "lists_earlier": LISTS,
+    "joint_model": JOINT,
+    "frozen_model": CONTROL,
+    "lists_frozen": CONTROL,
+}  # the others only count: DATA
 LINES = {"joint_model": "joint", "frozen_model": "frozen"}  # at the end of a line there is room for one word
 
 # What the warm-up records, with its unit: losses are squared distances between standardised vectors.
@@ -165,7 +171,7 @@ def metric_label(metric: str) -> str:
 
 def _dots(models: Mapping[str, Mapping[str, Any]], metric: str) -> Panel:
     def draw(ax: Axes) -> str:
-        names = [name for name in ordered(models) if metric in models[name] and name not in EVE]
+        names = [name for name in ordered(models) if metric in models[name] and name not in EARLIER]
         for row, name in enumerate(names):
             value, colour = models[name][metric], COLOURS.get(name, DATA)
             low, high = models[name].get("intervals", {}).get(metric, (value, value))

@@ -28,8 +28,8 @@ def panel(fitted: Fitted) -> Panel:
 
 
 def sentences(fitted: Fitted) -> list[str]:
-    """Fallback or mixture, how stable the weights are, and whether people repeat."""
-    return [_chosen(fitted), _stable(fitted), _repeats(fitted)]
+    """Fallback or mixture, whether what sells now counts, how stable the weights are, and whether people repeat."""
+    return [_chosen(fitted), _trend(fitted), _stable(fitted), _repeats(fitted)]
 
 
 def rows(fitted: Fitted) -> list[tuple[str, str, str, str]]:
@@ -64,6 +64,15 @@ def _chosen(fitted: Fitted) -> str:
     if fitted.fallback:
         return f"No mixture with the generative model beat the best baseline on validation targets (NDCG@10 of {base}), so it serves alone."
     return f"The weights were chosen on validation targets, where the lists reach NDCG@10 {decimal(fitted.lists.ndcg)} and the best baseline, {base}."
+
+
+def _trend(fitted: Fitted) -> str:
+    trend = fitted.lists.trend
+    if not trend.power:
+        return "What sells now raises no item: on validation it did not help beyond chance."
+    return (
+        f"What sells now is raised: scores are multiplied by (1 + the item's events among the newest {trend.share:.1%}) to the power {trend.power:g}."
+    )
 
 
 def _stable(fitted: Fitted) -> str:

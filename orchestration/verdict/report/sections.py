@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestration.params.verdict import ReportConfig
 from orchestration.verdict.leave_one_out import FILE as LEAVE_ONE_OUT
-from orchestration.verdict.models import EVE, NAMES, ordered
+from orchestration.verdict.models import EARLIER, NAMES, ordered
 from orchestration.verdict.report import code_figures, drawing, figures, listens, split, text
 from orchestration.verdict.report.compared import lists_minus, over_the_period
 from orchestration.verdict.report.material import MODELS, Material
@@ -54,7 +54,7 @@ def evaluation_section(material: Material) -> dict[str, Any]:
         {
             "name": name.replace("_", " "),
             "users": sizes_of.get(name),
-            "rows": [(m, metrics["slices"][name][m]) for m in models if m in metrics["slices"][name] and m not in EVE],
+            "rows": [(m, metrics["slices"][name][m]) for m in models if m in metrics["slices"][name] and m not in EARLIER],
         }
         for name in sorted(metrics.get("slices", {}), key=lambda name: (SLICES.index(name) if name in SLICES else len(SLICES), name))
     ]
@@ -69,7 +69,7 @@ def evaluation_section(material: Material) -> dict[str, Any]:
         "rows": [(m, metrics["models"][m]) for m in models],
         "period": period_rows(metrics, headline, judged),
         "published": published_rows(material, headline),
-        "best": {c: max((metrics["models"][m].get(c) or 0.0) for m in models if m not in EVE) for c in columns},
+        "best": {c: max((metrics["models"][m].get(c) or 0.0) for m in models if m not in EARLIER) for c in columns},
         "slices": slices,
         "empty": empty,
         "pictures": pictures(figures.metrics_panels(metrics), "metrics", height=figures.metrics_height(metrics)),
@@ -81,7 +81,7 @@ def period_rows(metrics: Metrics, headline: Sequence[str], judged: str) -> dict[
     period = metrics.get("period")
     if period is None:
         return None
-    shown = [name for name in ordered(period["models"]) if name not in EVE]
+    shown = [name for name in ordered(period["models"]) if name not in EARLIER]
     best = {column: max(period["models"][name].get(column) or 0.0 for name in shown) for column in headline}
     rows = [(name, period["models"][name], None if name == "lists" else over_the_period(metrics, "lists", name, judged)) for name in shown]
     return {"users": metrics["users"], "events": period["events"], "rows": rows, "best": best}
@@ -97,9 +97,9 @@ def published_rows(material: Material, headline: Sequence[str]) -> dict[str, Any
 
 
 def _groups(models: Sequence[str]) -> list[list[str]]:
-    """Lists and models, what only counts, and the rows counted up to the test."""
+    """Lists and models, what only counts, and the rows counted in training events alone."""
     alone = ("lists", *MODELS)
-    return [[m for m in models if m in alone], [m for m in models if m not in alone and m not in EVE], [m for m in models if m in EVE]]
+    return [[m for m in models if m in alone], [m for m in models if m not in alone and m not in EARLIER], [m for m in models if m in EARLIER]]
 
 
 def listens_section(material: Material) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from diger_core.config import NeighboursConfig
 from diger_core.data.item_factors import item_factors
-from diger_core.data.neighbours import transitions
+from diger_core.data.neighbours import empty_table, transitions
 from diger_core.data.sequences import Sequences, sequences
 from diger_core.data.splits import (
     Moments,
@@ -31,7 +31,7 @@ from diger_core.data.splits import (
     trains,
     up_to,
 )
-from diger_core.evaluation.fusion import popularities
+from diger_core.evaluation.fusion import Counts, Trend
 
 # user 0: 1 2 | 3 | 4 5;  user 1: 1 | | 4;  user 2: (nothing) | 3 4 |;  user 3: only after T2;  user 4: two events, both before T1
 EVENTS = [[1, 2, 3, 4, 5], [1, 4], [3, 4], [5, 6], [2, 1]]
@@ -121,10 +121,11 @@ def test_nothing_that_is_fitted_knows_a_pair_that_exists_only_after_the_first_bo
         np.array([r[0] for r in rows], np.int32).ravel(), offsets, 7, np.array([r[1] for r in rows], np.int64).ravel(), boundaries=(10, 52)
     )
     assert len(transitions(seq, NeighboursConfig()).row(1)[0])
+    counts = Counts.of(seq, transitions(seq, NeighboursConfig()), empty_table(7))
     for item in (5, 6):
         assert not len(transitions(seq, NeighboursConfig()).row(item)[0])
         assert not item_factors(seq, 4, 0)[item].any()
-        assert [share[item] for share in popularities(seq)] == [0, 0]
+        assert [share[item] for share in (counts.recent_N, counts.popular_N, counts.trend_N(Trend(0.1, 1.0)))] == [0, 0, 1]
     assert not set(seq.events_E[training_rows(seq)[1]].tolist()) & {5, 6}
     assert training_counts(seq)[5:].sum() == 0
     leaking = replace(seq, boundaries=(53, 60))

@@ -11,7 +11,7 @@ from diger_core.config import NeighboursConfig
 from diger_core.data.neighbours import empty_table, transitions
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import targets
-from diger_core.evaluation.fusion import PARTS, Candidates, Counts, candidates, fused, ndcg_of, search_weights
+from diger_core.evaluation.fusion import PARTS, Candidates, Counts, Trend, candidates, fused, ndcg_of, search_weights
 from diger_core.evaluation.metrics import ndcg, ranks
 from diger_core.evaluation.recipes import Fitted, Recipe, fit, ranked
 
@@ -174,3 +174,42 @@ def test_the_form_that_validation_prefers_is_released(monkeypatch):
     asked.clear()
     monkeypatch.setattr(recipes, "search_weights", lambda *a: asked.append(a) or replace(found(*a), ndcg=3.0 - len(asked)))
     assert not fit(counted(seq), seq, None).lists.raw
+
+
+def fashionable(weight: float, seed: int = 0, users: int = 600, items: int = 300) -> Sequences:
+    """Users of three groups of items. From the last training event to the end of validation a tenth of the items sells `weight` times as often."""
+    random = np.random.default_rng(seed)
+    usual_N = np.ones(items)
+    fashion_N = random.permutation(np.r_[np.full(items // 10, weight), np.ones(items - items // 10)])
+    rows = np.empty((users, 12), np.int32)
+    for moment in range(12):
+        share_N = fashion_N if 5 <= moment <= 7 else usual_N
+        for group in range(3):
+            own_N = share_N * (np.arange(items) % 3 == group)
+            rows[group::3, moment] = random.choice(items, users // 3, p=own_N / own_N.sum())
+    times = np.tile(np.arange(12, dtype=np.int64), users)
+    return Sequences(rows.ravel(), np.arange(users + 1, dtype=np.int64) * 12, items, times, boundaries=(5, 7))
+
+
+def test_lists_follow_what_sells_now_where_that_says_something():
+    seq = fashionable(20.0)
+    fitted = fit(counted(seq), seq, None)
+    assert fitted.lists.trend.power > 0
+    assert not any(recipe.trend.power for recipe in fitted.baselines.values())
+    assert fitted.lists.ndcg > 1.1 * fitted.baselines[fitted.best].ndcg
+    for seed in range(5):
+        usual = fashionable(1.0, seed)
+        assert fit(counted(usual), usual, None).lists.trend == Trend(), "chance is no trend"
+
+
+def test_a_trend_multiplies_every_score_by_what_the_newest_events_say():
+    seq = shop()
+    counts, trend = counted(seq), Trend(0.03, 0.5)
+    rows = targets(seq, "validation")[:2]
+    plain, raised = candidates(counts, seq, *rows), candidates(counts, seq, *rows, trend=trend)
+    order = np.argsort(np.where(np.tile(np.arange(12), 200) <= 5, seq.timestamps_E, -1), kind="stable")
+    newest = seq.events_E[order[-round(0.03 * 200 * 6) :]]
+    factor_N = (1 + np.bincount(newest, minlength=seq.items)) ** 0.5
+    assert raised.value_KP == pytest.approx(plain.value_KP * factor_N[plain.item_P], rel=1e-5)
+    with pytest.raises(ValueError, match=r"at most 0\.1"):
+        counts.trend_N(Trend(0.5, 1.0))

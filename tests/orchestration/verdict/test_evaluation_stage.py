@@ -15,9 +15,10 @@ from diger_core.data.neighbours import empty_table, transitions
 from diger_core.data.sequences import Sequences, sequences
 from diger_core.data.splits import Moments, targets, time_boundaries, up_to
 from diger_core.errors import DigerError
+from diger_core.evaluation.baselines import markov
 from diger_core.evaluation.fusion import Counts
 from diger_core.evaluation.metrics import ranks
-from diger_core.evaluation.recipes import Recipe, ranked
+from diger_core.evaluation.recipes import Fitted, Recipe, ranked
 from diger_core.ids.id_table import IdTable, to_arrow
 from diger_core.recommender.model import Recommender
 from diger_core.store.artefacts import Artefact, Store
@@ -140,16 +141,23 @@ def test_the_lists_are_those_of_the_stored_recipe(inputs, run):
     assert stored["lists_frozen"].to_pylist() == ranks(items_Tk, target_T).tolist(), "the control in the joint model's place, the recipe unchanged"
 
 
-def test_a_temporal_split_also_shows_what_was_counted_up_to_the_test(tmp_path):
+def test_under_a_temporal_split_lists_and_baselines_count_up_to_the_test(tmp_path):
     made = made_inputs(tmp_path, temporal=True)
     run = fake_run(made, evaluation=CONFIG, neighbours=NeighboursConfig())
     evaluation(run)
     metrics = run.out.files["metrics.json"]
-    assert {"lists", "lists_eve", "item_item", "baseline_eve"} <= set(metrics["models"])
+    assert {"lists", "lists_earlier", "item_item", "baseline_earlier"} <= set(metrics["models"])
     stored = run.out.files["per_user.parquet"]
-    assert stored["lists"].to_pylist() != stored["lists_eve"].to_pylist(), "the events between training and test count on its eve alone"
+    assert stored["lists"].to_pylist() != stored["lists_earlier"].to_pylist(), "the events between training and test count"
     seq = Sequences.from_tensors(made["sequences"].tensors("sequences.safetensors"))
     users_T, end_T, target_T = targets(seq, "test")
+    fitted = Fitted.from_document(made["fusion"].json("fusion.json"))
+    beams = beams_of(run, "joint_model", seq, "test")
+    eve, training = read_counts(made["neighbours"], up_to(seq), "transitions_eve"), read_counts(made["neighbours"], seq)
+    counted = {"lists": (fitted.lists, eve), "item_item": (fitted.baselines["item_item"], eve), "lists_earlier": (fitted.lists, training)}
+    for name, (recipe, counts) in counted.items():
+        assert stored[name].to_pylist() == ranks(ranked(recipe, counts, seq, users_T, end_T, 20, beams)[0], target_T).tolist(), name
+    assert stored["markov"].to_pylist() == ranks(markov(up_to(seq), users_T, end_T, 20), target_T).tolist()
     assert stored["user_index"].to_pylist() == users_T.tolist()
     ends = dict(zip(users_T.tolist(), zip(end_T.tolist(), target_T.tolist(), strict=True), strict=True))
     for row in run.out.files["recommendations.parquet"].to_pylist():
@@ -182,8 +190,8 @@ def test_with_a_split_by_time_histories_end_before_the_test_and_counts_up_to_it_
     made = fake_run(inputs, evaluation=CONFIG, neighbours=NeighboursConfig())
     evaluation(made)
     metrics = made.out.files["metrics.json"]
-    assert list(metrics["models"]) == [*NAMES[:4], "lists_eve", "baseline_eve", *NAMES[4:]]
-    assert "lists_eve - baseline_eve" in metrics["differences"]
+    assert list(metrics["models"]) == [*NAMES[:4], "lists_earlier", "baseline_earlier", *NAMES[4:]]
+    assert "lists_earlier - baseline_earlier" in metrics["differences"]
     seq = Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors"))
     ends = dict(zip(*(array.tolist() for array in targets(seq, "test")[:2]), strict=True))
     assert metrics["users"] == len(ends)

@@ -71,7 +71,7 @@ def test_the_strongest_baseline_is_the_highest_in_the_judged_metric_and_never_on
     metrics = fake_metrics({**MODELS, "markov": 0.155})
     assert strongest_baseline(metrics["models"], "ndcg@10") == "markov"
     assert "last-item Markov" in verdict(metrics).headline
-    assert strongest_baseline({"lists": {"ndcg@10": 0.1}, "baseline_eve": {"ndcg@10": 0.2}}, "ndcg@10") is None
+    assert strongest_baseline({"lists": {"ndcg@10": 0.1}, "baseline_earlier": {"ndcg@10": 0.2}}, "ndcg@10") is None
 
 
 def test_a_slice_on_which_a_baseline_is_above_the_lists_is_something_to_look_at():

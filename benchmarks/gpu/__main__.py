@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import Data, device, load, record
-from benchmarks.gpu import fast, inputs, ranks, scale, service, speed
+from benchmarks.gpu import catalogue, fast, inputs, ranks, scale, service, speed
 from diger_core.ids.id_table import IdTable, item_hash_order, refresh
 from diger_core.presets import preset
 from diger_core.tokenizer.rqvae import Tokenizer
@@ -20,7 +20,9 @@ from diger_core.training.table_refresh import suffix_values
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["fast", "scale", "train", "inputs", "ranks", "quality", "sasrec", "ensemble", "retraining", "service"])
+    parser.add_argument(
+        "command", choices=["fast", "scale", "train", "inputs", "ranks", "quality", "sasrec", "ensemble", "retraining", "service", "catalogue"]
+    )
     parser.add_argument("--data", type=Path, default=Path(".device-inputs/beauty"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--preset", default="beauty")
@@ -95,6 +97,8 @@ def main() -> None:
         timed = fast.Fast(data, tok, table, chosen, recommender, fast.QUICK if given.quick else fast.FULL, given.out)
         timed(given.parts)
         timed.close()
+    if given.command == "catalogue":
+        catalogue.run(data, given.data, tok, table, recommender, catalogue.QUICK if given.quick else catalogue.FULL, given.out)
     if given.command == "service":
         service.run(data, tok, table, recommender, service.QUICK if given.quick else service.FULL, given.out)
     if given.command == "scale":

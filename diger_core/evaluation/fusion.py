@@ -60,6 +60,7 @@ class Counts:
     popular_k: Int32
     newest_e: Int32
     tau: Mapping[str, float] = field(default_factory=lambda: {"transitions": 5.0, "text": 5.0, "repeat": 5.0})
+    _trends: dict[Trend, Float32] = field(default_factory=dict, repr=False, compare=False)  # counted once, not for every chunk of rows
 
     @classmethod
     def of(cls, seq: Sequences, transitions: ItemTable, text: ItemTable, tau: Mapping[str, float] | None = None) -> Counts:
@@ -73,9 +74,11 @@ class Counts:
         """[N]: what each item's score is multiplied by. ValueError for a share beyond `RECENT`."""
         if trend.share > RECENT:
             raise ValueError(f"trend.share = {trend.share}: at most {RECENT}")
-        events = max(1, round(trend.share / RECENT * len(self.newest_e)))
-        found: Float32 = ((1 + np.bincount(self.newest_e[-events:], minlength=len(self.popular_N))) ** trend.power).astype(np.float32)
-        return found
+        if trend not in self._trends:
+            events = max(1, round(trend.share / RECENT * len(self.newest_e)))
+            sold_N = np.bincount(self.newest_e[-events:], minlength=len(self.popular_N))
+            self._trends[trend] = ((1 + sold_N) ** trend.power).astype(np.float32)
+        return self._trends[trend]
 
 
 def _leading(share_N: Float32) -> Int32:

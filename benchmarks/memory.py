@@ -1,10 +1,12 @@
 """Memory and seconds of the stages that grow with events and users, at two sizes or more, so that the cost of one more event is seen.
 
-    python -m benchmarks.memory [--events 1000000 4000000] [--parts stages factors neighbours batches evaluation lists] [--in FOLDER]
+    python -m benchmarks.memory [--events 1000000 4000000] [--parts stages blocks factors neighbours batches evaluation lists]
+        [--in FOLDER]
 
 Each part runs in a process of its own; a figure is its peak resident memory, and what it holds above the one of the smallest size, divided by
 the further events (or users). Events are invented: a user has 20, items are drawn by a Zipf law, one item for 50 events. The stages run as
-`diger stage` does, from Parquet to sequences. Appends one JSON line for each stage and size to benchmarks/results/memory.jsonl.
+`diger stage` does, from Parquet to sequences; `blocks`: the work on events shared by two workers of Ray Data, where the peak is the driver's.
+Appends one JSON line for each stage and size to benchmarks/results/memory.jsonl.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from diger_core.store.artefacts import Store
 
 RESULTS = Path(__file__).parent / "results"
 STAGES = ("raw_interactions", "raw_items", "validated_items", "validated_interactions", "sequences")
+BLOCKS, BLOCK_EVENTS = (*STAGES, "embeddings", "neighbours"), 250_000
 PER_USER, PER_ITEM, START, YEAR = 20, 50, 1_700_000_000, 31_536_000
 WRITTEN = 1 << 20  # events of one part file
 LISTED = 8192  # users whose lists are mixed
@@ -49,16 +52,23 @@ def shop(folder: Path, events: int, seed: int = 0) -> None:
         pq.write_table(table, folder / "interactions.parquet" / f"part-{part:05d}.parquet")
 
 
-def stages(folder: Path) -> Iterator[tuple[str, float, float]]:
-    """(stage, seconds, peak MiB) of the stages from Parquet to sequences, each in a process of its own, as their records have them."""
-    store = folder / "store"
-    for stage in STAGES:
+def stages(folder: Path, names: tuple[str, ...] = STAGES, store: str = "store", *settings: str) -> Iterator[tuple[str, float, float]]:
+    """(stage, seconds, peak MiB) of the stages, each in a process of its own, as their records have them."""
+    for stage in names:
         started = time.perf_counter()
-        apart("from orchestration.cli import main; main()", "stage", stage, "--snapshot", str(folder / "snapshot"), "--store", str(store))
-        root = Store(str(store)).root
+        given = ["stage", stage, "--snapshot", str(folder / "snapshot"), "--store", str(folder / store)]
+        apart("from orchestration.cli import main; main()", *given, *(word for setting in settings for word in ("--set", setting)))
+        root = Store(str(folder / store)).root
         (path,) = [path for path in root.stamps("records", stage) if path.endswith(".json")]
         found = json.loads(root.read("records", stage, *path.split("/")))
         yield stage, time.perf_counter() - started, float(_peak(found))
+
+
+def blocks(folder: Path) -> Iterator[tuple[str, float, float]]:
+    """The same, where the work on events is shared by blocks."""
+    for stage, seconds, peak in stages(folder, BLOCKS, "blocks", f"cluster.block_events={BLOCK_EVENTS}", "cluster.workers=2"):
+        if stage in ("validated_interactions", "sequences", "neighbours"):
+            yield f"{stage}, blocks", seconds, peak
 
 
 def _peak(record_: object) -> float:
@@ -171,7 +181,7 @@ def alone(part: str, folder: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 4_000_000])
-    parser.add_argument("--parts", nargs="+", choices=["stages", *PARTS], default=["stages", *PARTS])
+    parser.add_argument("--parts", nargs="+", choices=["stages", "blocks", *PARTS], default=["stages", *PARTS])
     parser.add_argument("--in", dest="folder", type=Path, help="where snapshot and store are made, and kept [a temporary folder]")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -183,8 +193,9 @@ def main() -> None:
             if not (folder / "snapshot" / "items.parquet").exists():
                 shop(folder / "snapshot", events)
             done: Iterator[tuple[str, float, float]] = stages(folder) if "stages" in given.parts else iter(())
-            others = ((part, *measured(part, folder)) for part in given.parts if part != "stages")
-            for what, seconds, peak in (each for found in (done, others) for each in found):
+            shared = blocks(folder) if "blocks" in given.parts else iter(())
+            others = ((part, *measured(part, folder)) for part in given.parts if part in PARTS)
+            for what, seconds, peak in (each for found in (done, shared, others) for each in found):
                 fewer, held = smallest.setdefault(what, (events, peak))
                 slope = (peak - held) * 2**20 / (events - fewer) if events > fewer else None
                 told = {"what": what, "events": events, "seconds": round(seconds, 2), "peak_mb": peak, "bytes_an_event": slope and round(slope, 1)}

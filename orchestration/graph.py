@@ -132,6 +132,7 @@ STAGES: tuple[Stage, ...] = (
         kinds=("parquet", "greatexpectations"),
         description="Events of known items that pass the rules, ordered by user and time; the others are quarantined with the reason.",
         volume_of="interactions.parquet",
+        blocks=True,
         refuse=Hook("orchestration.validation.validated_interactions:refuse"),
         presented=Hook(_PRESENT + "validated"),
         checks=Hook(_CHECKS + "validated"),

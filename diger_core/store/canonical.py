@@ -18,12 +18,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from safetensors import safe_open
 
 from diger_core.errors import DigerError
+from diger_core.store.streamed_hash import column_digests
 
 METADATA_PREFIX = "diger."
 _BLOCK = 1 << 22
+# The types of safetensors by the names that torch has for them, which the hash is made of.
+_TENSORS = {
+    "BOOL": "torch.bool",
+    "U8": "torch.uint8",
+    "I8": "torch.int8",
+    "I16": "torch.int16",
+    "I32": "torch.int32",
+    "I64": "torch.int64",
+    "F16": "torch.float16",
+    "BF16": "torch.bfloat16",
+    "F32": "torch.float32",
+    "F64": "torch.float64",
+    "U16": "torch.uint16",
+    "U32": "torch.uint32",
+    "U64": "torch.uint64",
+    "F8_E4M3": "torch.float8_e4m3fn",
+    "F8_E5M2": "torch.float8_e5m2",
+}
 
 
 def digest(*parts: bytes | str) -> str:
@@ -126,11 +144,7 @@ def _sortable(kind: pa.DataType) -> bool:
 
 def sort_table(table: pa.Table, sort_by: Iterable[str] | None) -> pa.Table:
     """Rows by `sort_by`, ties by all other columns; `None`: by all columns (an unordered table); empty: as they are."""
-    if sort_by is not None and not (keys := list(sort_by)):
-        return table
-    keys = list(sort_by) if sort_by is not None else []
-    rest = sorted(f.name for f in table.schema if f.name not in keys and _sortable(f.type))
-    order = [(name, "ascending") for name in [*keys, *rest]]
+    order = [(name, "ascending") for name in _order(table.schema, sort_by)]
     if not order:
         return table
     indices = pc.sort_indices(table, sort_keys=order)
@@ -139,6 +153,14 @@ def sort_table(table: pa.Table, sort_by: Iterable[str] | None) -> pa.Table:
     # 64-bit offsets while gathering: 2 GB of text would overflow the 32-bit ones.
     wide = pa.schema([f.with_type(pa.large_string()) if pa.types.is_string(f.type) else f for f in table.schema], table.schema.metadata)
     return table.cast(wide).take(indices).cast(table.schema)
+
+
+def _order(schema: pa.Schema, sort_by: Iterable[str] | None) -> list[str]:
+    """The columns that decide the order of rows, as `sort_table` has them."""
+    if sort_by is not None and not (keys := list(sort_by)):
+        return []
+    keys = list(sort_by) if sort_by is not None else []
+    return [*keys, *sorted(f.name for f in schema if f.name not in keys and _sortable(f.type))]
 
 
 def table_hash(table: pa.Table, sort_by: Iterable[str] | None = None) -> str:
@@ -150,28 +172,33 @@ def table_hash(table: pa.Table, sort_by: Iterable[str] | None = None) -> str:
     ordered = sort_table(decoded, sort_by)
     parts: list[bytes] = [b"table", *_metadata_parts(table.schema.metadata)]
     for name in sorted(ordered.column_names):
-        column = digest(*_array_parts(_plain(ordered.column(name))))
+        column = digest(*_column_parts(ordered.column(name)))
         parts += [name.encode(), column.encode()]
     return digest(*parts)
+
+
+def _column_parts(column: pa.ChunkedArray) -> Iterable[bytes]:
+    return _array_parts(_plain(column))
 
 
 def safetensors_hash(path: str | Path) -> str:
     """Canonical hash of a safetensors file: name, type, shape and bytes of every tensor, and the ``diger.`` metadata."""
     parts: list[bytes] = [b"tensors"]
-    with safe_open(str(path), framework="pt") as f:
-        parts += _metadata_parts(f.metadata())
-        for name in sorted(f.keys()):
-            tensor = f.get_tensor(name).contiguous()
-            raw = tensor.reshape(-1).view(_byte_type()).numpy() if tensor.numel() else np.empty(0, np.uint8)
-            body = hashlib.sha256(raw.data).hexdigest()
-            parts += [name.encode(), str(tensor.dtype).encode(), str(tuple(tensor.shape)).encode(), body.encode()]
+    held = Path(path).stat().st_size
+    with open(path, "rb") as f:
+        size = int.from_bytes(f.read(8), "little")
+        header = json.loads(f.read(min(size, held)))
+        parts += _metadata_parts(header.pop("__metadata__", None))
+        for name in sorted(header):
+            begin, end = header[name]["data_offsets"]
+            if 8 + size + end > held:
+                raise ValueError(f"cut short: tensor {name} ends behind the file's end")
+            f.seek(8 + size + begin)
+            body = hashlib.sha256()
+            for start in range(begin, end, _BLOCK):
+                body.update(f.read(min(_BLOCK, end - start)))
+            parts += [name.encode(), _TENSORS[header[name]["dtype"]].encode(), str(tuple(header[name]["shape"])).encode(), body.hexdigest().encode()]
     return digest(*parts)
-
-
-def _byte_type() -> Any:
-    import torch
-
-    return torch.uint8
 
 
 class _NoCanonicalHash(DigerError):
@@ -181,6 +208,11 @@ class _NoCanonicalHash(DigerError):
 def _parquet_hash(path: str | Path, sort_by: Iterable[str] | None) -> str:
     """Of the table; of the bytes where the file, a copy of somebody else's, has a type that no canonical hash is defined for."""
     try:
+        schema = pq.read_schema(path)
+        streamed = column_digests(path, _order(schema, sort_by), _column_parts)
+        if streamed is not None:
+            parts = [part.encode() for name in sorted(streamed) for part in (name, streamed[name])]
+            return digest(b"table", *_metadata_parts(schema.metadata), *parts)
         return table_hash(pq.read_table(path), sort_by)
     except (pa.ArrowNotImplementedError, pa.ArrowTypeError, _NoCanonicalHash):
         return digest("bytes", bytes_sha256(path))

@@ -16,14 +16,15 @@ class RowGroupWriter:
 
     def __init__(self, path: Path, schema: pa.Schema):
         self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=3)
-        self._held: list[pa.Table] = []
-        self._rows = 0
+        self._held: list[pa.Table] = [schema.empty_table()]
+        self._rows, self._begun = 0, False
 
     def write(self, rows: pa.Table) -> None:
         """Appends rows of the file's schema; what is left of a row group waits for the next ones."""
         self._held.append(rows)
         self._rows += rows.num_rows
         if self._rows >= ROWS:
+            self._begun = True
             held, whole = pa.concat_tables(self._held), self._rows // ROWS * ROWS
             for start in range(0, whole, ROWS):
                 self._writer.write_table(held.slice(start, ROWS).combine_chunks(), row_group_size=ROWS)
@@ -33,7 +34,7 @@ class RowGroupWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None and self._rows:
+        if error is None and (self._rows or not self._begun):  # a table without rows has a row group, too
             self._writer.write_table(pa.concat_tables(self._held).combine_chunks(), row_group_size=ROWS)
         self._writer.close()
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diger_core.errors import DigerError
-from orchestration.validation.date_numbers import date_in
+from orchestration.validation.date_numbers import TIME_REMEDY, TimeNumbers
 
 INT64_MAX = 2**63 - 1
 STRING_BYTES = 2**31 - 1  # what one chunk of Arrow's `string` can hold
@@ -27,7 +27,6 @@ _ALIASES = {
     "vector": ("vectors", "embedding", "embeddings", "emb"),
 }
 _TITLES = ("title", "name", "item_title", "product_name", "movie_title", "item_name")
-_UNITS = ((10**17, "nanoseconds", 10**9), (10**14, "microseconds", 10**6), (10**11, "milliseconds", 10**3))
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -135,26 +134,29 @@ def unix_seconds(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArr
     Arrow timestamps of any unit are floored to seconds (instants; a zone does not matter). Integers must be seconds already: a column
     of which most values are at least 10^11 (the year 5138) is milliseconds or finer, and is refused instead of guessed.
     """
+    found = seconds(column, file, name)
+    if (numbers := time_numbers(column, found)) is not None:
+        numbers.refuse(file, name)
+    return found
+
+
+def seconds(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
+    """As `unix_seconds`, but integers are taken as they are: of a part of a column, which does not tell what the whole holds."""
     column = decoded(column)
     kind = column.type
     if pa.types.is_timestamp(kind):
         instants = column.cast(pa.timestamp(kind.unit)).cast(pa.int64())
         return _floor_divided(instants, _PER_SECOND[kind.unit])
-    remedy = "write Unix seconds as int64, or an Arrow timestamp"
     if not pa.types.is_integer(kind):
-        raise DigerError(f"{file}: column {name} has type {kind}; {remedy}")
+        raise DigerError(f"{file}: column {name} has type {kind}; {TIME_REMEDY}")
     if kind == pa.uint64():
         column = pc.min_element_wise(column, pa.scalar(INT64_MAX, pa.uint64()), skip_nulls=False)
-    column = column.cast(pa.int64())
-    known = len(column) - column.null_count
-    if found := date_in(pc.drop_null(column).to_numpy()):
-        what, format_ = found
-        convert = f", or convert it (diger ingest table --timestamp-format '{format_}')" if format_ else ""
-        raise DigerError(f"{file}: column {name} holds values that read like {what}, such as {pc.min(column).as_py()}; {remedy}{convert}")
-    for least, unit, factor in _UNITS:
-        if known and (pc.sum(pc.greater_equal(column, least)).as_py() or 0) * 2 > known:
-            raise DigerError(f"{file}: column {name} holds {unit} (most values are at least {least}), not Unix seconds; divide it by {factor}")
-    return column
+    return column.cast(pa.int64())
+
+
+def time_numbers(column: pa.ChunkedArray, found: pa.ChunkedArray) -> TimeNumbers | None:
+    """What the integers of a column count, from what `seconds` made of it; None for Arrow's own timestamps."""
+    return None if pa.types.is_timestamp(decoded(column.slice(0, 0)).type) else TimeNumbers.of(pc.drop_null(found).to_numpy())
 
 
 def _floor_divided(column: pa.ChunkedArray, divisor: int) -> pa.ChunkedArray:

@@ -41,21 +41,33 @@ class _Expectation:
     column: str | None = None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What GX has found of one expectation: counts, no values."""
+
+    raised: bool
+    success: bool
+    observed: int | None  # rows, or values that do not meet it; None of an aggregate or a type
+    expected: str | None
+
+
+Outcomes = dict[str, Outcome | None]  # by expectation; None: there is no such column
+ROW_COUNT = "ExpectTableRowCountToBeBetween"
 RECEIVED = {
     "validated_items": (
-        _Expectation("gx_received_row_count", "ExpectTableRowCountToBeBetween"),
+        _Expectation("gx_received_row_count", ROW_COUNT),
         _Expectation("gx_received_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
         _Expectation("gx_received_item_id_unique", "ExpectColumnValuesToBeUnique", "warning", column="item_id"),
     ),
     "validated_interactions": (
-        _Expectation("gx_received_row_count", "ExpectTableRowCountToBeBetween"),
+        _Expectation("gx_received_row_count", ROW_COUNT),
         _Expectation("gx_received_user_id_not_null", "ExpectColumnValuesToNotBeNull", column="user_id"),
         _Expectation("gx_received_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
     ),
 }
 KEPT = {
     "validated_items": (
-        _Expectation("gx_row_count", "ExpectTableRowCountToBeBetween"),
+        _Expectation("gx_row_count", ROW_COUNT),
         _Expectation("gx_item_id_type", "ExpectColumnValuesToBeInTypeList", column="item_id"),
         _Expectation("gx_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
         _Expectation("gx_item_id_unique", "ExpectColumnValuesToBeUnique", column="item_id"),
@@ -64,7 +76,7 @@ KEPT = {
         _Expectation("gx_vector_finite", "ExpectColumnValuesToBeInSet", column="vector_finite"),
     ),
     "validated_interactions": (
-        _Expectation("gx_row_count", "ExpectTableRowCountToBeBetween"),
+        _Expectation("gx_row_count", ROW_COUNT),
         _Expectation("gx_user_id_type", "ExpectColumnValuesToBeInTypeList", column="user_id"),
         _Expectation("gx_user_id_not_null", "ExpectColumnValuesToNotBeNull", column="user_id"),
         _Expectation("gx_item_id_type", "ExpectColumnValuesToBeInTypeList", column="item_id"),
@@ -135,16 +147,18 @@ def check_interactions(
     now: float | None = None,
 ) -> list[Check]:
     """The event suites' results, as `check_items`. `known_items`: the validated items' ids."""
-    stage, mostly = "validated_interactions", 1 - params.max_quarantined
-    raw = {name: columns.decoded(received[name]) for name in ("user_id", "item_id")}
-    arguments: dict[str, dict[str, Any]] = {
-        "gx_received_row_count": _row_counts(params, previous),
-        "gx_received_user_id_not_null": {"mostly": mostly},
-        "gx_received_item_id_not_null": {"mostly": mostly},
-    }
-    results = _run(stage, "received", RECEIVED[stage], raw, received.num_rows, arguments)
+    found = received_outcomes(received, params, previous), kept_outcomes(validated.table, known_items, params, now)
+    return interaction_checks(*found, received.num_rows, validated.table.num_rows)
 
-    table = validated.table
+
+def received_outcomes(received: pa.Table, params: ValidatedInteractionsConfig, previous: Volume | None) -> Outcomes:
+    """The suite of interactions.parquet as it came, of these rows."""
+    raw = {name: columns.decoded(received[name]) for name in ("user_id", "item_id")}
+    return _outcomes("validated_interactions", "received", RECEIVED["validated_interactions"], raw, received.num_rows, _received(params, previous))
+
+
+def kept_outcomes(table: pa.Table, known_items: pa.ChunkedArray, params: ValidatedInteractionsConfig, now: float | None = None) -> Outcomes:
+    """The suite of the events that were kept, of these: all events of their users, in order."""
     users, items = columns.decoded(table["user_id"]), columns.decoded(table["item_id"])
     kept: dict[str, Any] = {"user_id": users, "item_id": items}
     kept["item_known"] = pa.array(index_of(items, known_items) >= 0)
@@ -152,21 +166,43 @@ def check_interactions(
     if order is not None:
         kept["step"] = _steps(users, table[order])
     if "timestamp" in table.column_names:
-        kept["seconds"] = columns.unix_seconds(table["timestamp"], "validated interactions", "timestamp")
+        kept["seconds"] = columns.seconds(table["timestamp"], "validated interactions", "timestamp")
     if "weight" in table.column_names:
         kept["weight"] = table["weight"]
+    arguments = _kept(params, now) | {"gx_user_id_type": {"type_list": _types(users)}, "gx_item_id_type": {"type_list": _types(items)}}
+    return _outcomes("validated_interactions", "kept", KEPT["validated_interactions"], kept, table.num_rows, arguments)
+
+
+def interaction_checks(received: Outcomes, kept: Outcomes, rows: int, events: int) -> list[Check]:
+    """The checks of both suites. `rows` received, `events` kept."""
+    stage = "validated_interactions"
+    return [*_checks(stage, "received", RECEIVED[stage], received, rows), *_checks(stage, "kept", KEPT[stage], kept, events)]
+
+
+def merged_interactions(
+    received: list[tuple[int, Outcomes]], kept: list[tuple[int, Outcomes]], params: ValidatedInteractionsConfig, previous: Volume | None
+) -> tuple[Outcomes, Outcomes]:
+    """Both suites' outcomes of the whole table from those of its parts, each with its rows."""
+    stage = "validated_interactions"
+    return merged(stage, received, _received(params, previous)), merged(stage, kept, _kept(params, None))
+
+
+def _received(params: ValidatedInteractionsConfig, previous: Volume | None) -> dict[str, dict[str, Any]]:
+    mostly = {"mostly": 1 - params.max_quarantined}
+    rows = _row_counts(params, previous)
+    return {"gx_received_row_count": rows, "gx_received_user_id_not_null": mostly, "gx_received_item_id_not_null": mostly}
+
+
+def _kept(params: ValidatedInteractionsConfig, now: float | None) -> dict[str, dict[str, Any]]:
     low, high = validation_interactions.time_limits(params, now)
-    arguments = {
+    return {
         "gx_row_count": {"min_value": 1},
-        "gx_user_id_type": {"type_list": _types(users)},
-        "gx_item_id_type": {"type_list": _types(items)},
         "gx_item_id_known": {"value_set": [True]},
         "gx_timestamp_not_early": {"min_value": -(2**62) if low is None else low},
         "gx_timestamp_not_future": {"max_value": high},
         "gx_events_in_order": {"min_value": 0},
         "gx_weight_not_negative": {"min_value": 0},
     }
-    return results + _run(stage, "kept", KEPT[stage], kept, table.num_rows, arguments)
 
 
 def _row_counts(params: ValidatedItemsConfig | ValidatedInteractionsConfig, previous: Volume | None) -> dict[str, Any]:
@@ -204,28 +240,78 @@ def _run(
     stage: str, suite_name: str, expectations: tuple[_Expectation, ...], data: dict[str, Any], rows: int, arguments: dict[str, dict[str, Any]]
 ) -> list[Check]:
     """Validates one frame against one suite; every expectation gives one check, also if GX raised, left it out, or there was no row."""
+    return _checks(stage, suite_name, expectations, _outcomes(stage, suite_name, expectations, data, rows, arguments), rows)
+
+
+def _outcomes(
+    stage: str, suite_name: str, expectations: tuple[_Expectation, ...], data: dict[str, Any], rows: int, arguments: dict[str, dict[str, Any]]
+) -> Outcomes:
+    if rows == 0:
+        return {}
     applicable = [e for e in expectations if e.column is None or e.column in data]
+    # One column at a time: GX copies what it looks at, several times. The table's own expectations go with the first.
+    columns_of = {e.column or next(iter(data)): None for e in applicable}
+    found: Outcomes = {e.name: None for e in expectations if e not in applicable}
+    for name in columns_of:
+        own = [e for e in applicable if (e.column or next(iter(data))) == name]
+        results = {r.expectation_config.meta["name"]: r for r in _validate(f"{stage}_{suite_name}", own, {name: data[name]}, arguments)}
+        found |= {e.name: _outcome(e, results[e.name], arguments.get(e.name, {})) for e in own if e.name in results}
+        del results
+        if rows >= LARGE:
+            gc.collect()  # GX's objects refer to each other, and hold the frame until then
+    return found
+
+
+def _outcome(e: _Expectation, result: Any, arguments: dict[str, Any]) -> Outcome:
+    expected = ", ".join(f"{key} {value}" for key, value in arguments.items() if value is not None) or None
+    if e.name == "gx_timestamp_not_future":
+        expected = "the day `latest`, or a day from now"  # the clock in the result would make equal data differ from day to day
+    if (result.exception_info or {}).get("raised_exception"):
+        return Outcome(True, False, None, expected)
+    counted = "observed_value" if e.kind == ROW_COUNT else "unexpected_count"
+    return Outcome(False, bool(result.success), int(result.result[counted]) if counted in result.result else None, expected)
+
+
+def merged(stage: str, parts: list[tuple[int, Outcomes]], arguments: dict[str, dict[str, Any]]) -> Outcomes:
+    """The outcomes of a whole table from those of its parts, each with its rows: counts add up, and are judged as GX judges them."""
+    suites = {e.name: e for e in (*RECEIVED[stage], *KEPT[stage])}
+    told = [(rows, outcomes) for rows, outcomes in parts if rows]
+    total, found = sum(rows for rows, _ in told), Outcomes()
+    for name in told[0][1] if told else ():
+        each = [outcomes[name] for _, outcomes in told if name in outcomes]
+        there = [outcome for outcome in each if outcome is not None]
+        if not there:
+            found[name] = None
+        elif len(there) == len(told):  # otherwise one part gave no result
+            found[name] = _sum(suites[name], there, total, arguments.get(name, {}))
+    return found
+
+
+def _sum(e: _Expectation, there: list[Outcome], rows: int, arguments: dict[str, Any]) -> Outcome:
+    counts = [outcome.observed for outcome in there if outcome.observed is not None]
+    observed = sum(counts) if len(counts) == len(there) else None
+    success = all(outcome.success for outcome in there)  # an aggregate or a type
+    if observed is not None and e.kind == ROW_COUNT:
+        success = arguments.get("min_value", 0) <= observed <= arguments.get("max_value", observed)
+    elif observed is not None:
+        success = (rows - observed) / rows >= arguments.get("mostly", 1.0)
+    raised = any(outcome.raised for outcome in there)
+    return Outcome(raised, success and not raised, observed, there[0].expected)
+
+
+def _checks(stage: str, suite_name: str, expectations: tuple[_Expectation, ...], found: Outcomes, rows: int) -> list[Check]:
     if rows == 0:  # an empty table passes every row-wise expectation
         return [
             check(e.name, False, e.severity, f"{stage}: {e.name} not run, there are no rows ({suite_name})", column=e.column) for e in expectations
         ]
-    # One column at a time: GX copies what it looks at, several times. The table's own expectations go with the first.
-    columns_of = {e.column or next(iter(data)): None for e in applicable}
-    found: dict[str, Any] = {}
-    for name in columns_of:
-        own = [e for e in applicable if (e.column or next(iter(data))) == name]
-        results = _validate(f"{stage}_{suite_name}", own, {name: data[name]}, arguments)
-        found |= {r.expectation_config.meta["name"]: r for r in results}
-        if rows >= LARGE:
-            gc.collect()  # GX's objects refer to each other, and hold the frame until then
     checks = []
     for e in expectations:
-        if e.column is not None and e.column not in data:
-            checks.append(check(e.name, True, "info", f"{e.name}: the snapshot has no such column, nothing to check"))
-        elif e.name not in found:
+        if e.name not in found:
             checks.append(check(e.name, False, "critical", f"{stage}: {e.name} yielded no result; run the stage again", column=e.column))
+        elif (outcome := found[e.name]) is None:
+            checks.append(check(e.name, True, "info", f"{e.name}: the snapshot has no such column, nothing to check"))
         else:
-            checks.append(_as_check(stage, e, found[e.name], arguments.get(e.name, {})))
+            checks.append(_as_check(stage, e, outcome))
     return checks
 
 
@@ -252,23 +338,17 @@ def _validate(suite_name: str, expectations: list[_Expectation], data: dict[str,
     return list(batch.validate(suite, result_format=_COUNTS_ONLY).results)
 
 
-def _as_check(stage: str, e: _Expectation, result: Any, arguments: dict[str, Any]) -> Check:
+def _as_check(stage: str, e: _Expectation, outcome: Outcome) -> Check:
     """Counts only: GX's own text and exceptions may quote values."""
-    expected = ", ".join(f"{key} {value}" for key, value in arguments.items() if value is not None) or None
-    if e.name == "gx_timestamp_not_future":
-        expected = "the day `latest`, or a day from now"  # the clock in the result would make equal data differ from day to day
-    if (result.exception_info or {}).get("raised_exception"):
+    if outcome.raised:
         return check(e.name, False, "critical", f"{stage}: {e.name} could not be evaluated; run with --debug for the cause", column=e.column)
-    observed: int | None
     of = f" of column {e.column}" if e.column else ""
-    if e.kind == "ExpectTableRowCountToBeBetween":
-        observed = int(result.result["observed_value"])
-        message = f"{stage}: {observed} rows"
-    elif "unexpected_count" not in result.result:  # an aggregate or a type: GX would show a value
-        observed, message = None, f"{stage}: {e.kind}{of} " + ("holds" if result.success else "does not hold")
+    if e.kind == ROW_COUNT:
+        message = f"{stage}: {outcome.observed} rows"
+    elif outcome.observed is None:  # an aggregate or a type: GX would show a value
+        message = f"{stage}: {e.kind}{of} " + ("holds" if outcome.success else "does not hold")
     else:
-        observed = int(result.result["unexpected_count"])
-        message = f"{stage}: {observed} values{of} do not meet {e.kind}"
-    if not result.success:
-        message += f" ({expected or 'no exception allowed'}); fix the file or the stage's parameters"
-    return check(e.name, bool(result.success), e.severity, message, column=e.column, observed=observed, expected=expected)
+        message = f"{stage}: {outcome.observed} values{of} do not meet {e.kind}"
+    if not outcome.success:
+        message += f" ({outcome.expected or 'no exception allowed'}); fix the file or the stage's parameters"
+    return check(e.name, outcome.success, e.severity, message, column=e.column, observed=outcome.observed, expected=outcome.expected)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diger_core.errors import DigerError
 from diger_core.item_ids import index_of
 from orchestration.engine.registry import Volume
 from orchestration.params.data import ValidatedInteractionsConfig
 from orchestration.validation import columns
-from orchestration.validation.quarantine import Check, Quarantine, Validated, absent, check, look_alikes, too_long, volume, with_control
+from orchestration.validation.interaction_columns import COLUMNS, FILE, STAGE, Columns, Survey, read, survey
+from orchestration.validation.quarantine import Check, Quarantine, Quarantined, Validated, absent, check, look_alikes, too_long, volume, with_control
 
-STAGE, FILE = "validated_interactions", "interactions.parquet"
-COLUMNS = ("user_id", "item_id", "pos", "timestamp", "event_type", "weight")
 DAY = 86_400
 
 REASONS = {
@@ -47,20 +45,6 @@ CHECKS = (
 )
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The selected rows, column by column, in the pipeline's types. `rows` are their numbers in the file."""
-
-    rows: np.ndarray
-    users: pa.ChunkedArray
-    items: pa.ChunkedArray
-    pos: pa.ChunkedArray | None
-    timestamp: pa.ChunkedArray | None  # int64 Unix seconds, or an Arrow timestamp without zone
-    seconds: pa.ChunkedArray | None
-    event_type: pa.ChunkedArray | None
-    weight: np.ndarray | None
-
-
 def validate_interactions(
     interactions: pa.Table,
     known_items: pa.ChunkedArray,
@@ -75,99 +59,62 @@ def validate_interactions(
     `now` (Unix seconds; default: the clock) counts only where `params.latest` is null. Raises DigerError for columns that are missing or
     mistyped, ids of another kind than the catalogue's, timestamps finer than seconds, event types that do not occur.
     """
-    given = _read(interactions, known_items, params)
+    found = survey(interactions, known_items, params)
+    found.refuse(interactions.column_names, params)
     known = columns.decoded(known_items)
+    part = quarantined_part(read(interactions, params, found), known, params, now)
+    table, user_E, item_E = ordered(part.given, part.item_E, known, part.kept)
+    about = findings(table, user_E, item_E, len(known))
+    counts, checks = rule_results(found, part.found, about, len(known), interactions.column_names, params, previous)
+    return Validated(table, part.table, checks, counts)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of the file that have met the rules: `item_E` places among the known items, -1 where unknown; `kept` numbers of the rows that passed."""
+
+    given: Columns
+    item_E: np.ndarray
+    kept: np.ndarray
+    table: pa.Table  # the quarantine
+    found: Quarantined
+
+
+def quarantined_part(given: Columns, known: pa.ChunkedArray, params: ValidatedInteractionsConfig, now: float | None = None) -> Part:
+    """The row rules. `known`: the validated items' ids, decoded."""
     item_E = index_of(given.items, known)
     quarantine = _quarantine(given, item_E, params, now)
-    quarantined = quarantine.table(given.rows, given.items)
-    table, user_E, item_E = _ordered(given, item_E, known, np.flatnonzero(quarantine.kept))
-    counts, checks = _findings(table, user_E, item_E, len(known))
-    unselected = interactions.num_rows - len(given.rows)
-    ignored = [n for n in interactions.column_names if n not in COLUMNS]
-    left = table.num_rows > 0
-    remedy = "" if left else "; at least one is needed: fix the quarantined rows"
-    message = f"{table.num_rows} of {len(given.rows)} selected events left after quarantine{remedy}"
+    table = quarantine.table(given.rows, given.items)
+    return Part(given, item_E, np.flatnonzero(quarantine.kept), table, quarantine.found(table))
+
+
+def rule_results(
+    found: Survey,
+    quarantined: Quarantined,
+    findings: Findings,
+    items: int,
+    names: list[str],
+    params: ValidatedInteractionsConfig,
+    previous: Volume | None,
+) -> tuple[dict[str, int], list[Check]]:
+    """Counts and checks of the whole file. `items`: how many are known; `names`: the file's columns."""
+    events, unselected = findings.events, found.rows - found.selected
+    ignored = [n for n in names if n not in COLUMNS]
+    remedy = "" if events else "; at least one is needed: fix the quarantined rows"
+    message = f"{events} of {found.selected} selected events left after quarantine{remedy}"
     checks = [
-        check("events_left", left, "critical", message, observed=table.num_rows, expected=">= 1"),
-        *quarantine.checks(STAGE, params.max_quarantined, quarantined),
-        volume(FILE, STAGE, interactions.num_rows, previous, params),
-        *checks,
+        check("events_left", events > 0, "critical", message, observed=events, expected=">= 1"),
+        *quarantined.checks(FILE, REASONS, STAGE, params.max_quarantined),
+        volume(FILE, STAGE, found.rows, previous, params),
+        *findings.checks(items),
         check("events_not_selected", True, "info", f"{unselected} rows of {FILE} not selected by {STAGE}.event_types", observed=unselected),
         check("columns_ignored", True, "info", f"columns of {FILE} that are not used: {', '.join(ignored) or 'none'}", observed=len(ignored)),
     ]
-    head = {"rows": interactions.num_rows, "not_selected": unselected, "events": table.num_rows, "quarantined": quarantine.count}
-    return Validated(table, quarantined, checks, {**head, **quarantine.counts(), **counts})
+    head = {"rows": found.rows, "not_selected": unselected, "events": events, "quarantined": quarantined.count}
+    return {**head, **quarantined.counts, **findings.counts(items)}, checks
 
 
-def _read(interactions: pa.Table, known_items: pa.ChunkedArray, params: ValidatedInteractionsConfig) -> _Columns:
-    rows = np.arange(interactions.num_rows)
-    if params.event_types is not None:
-        rows = np.flatnonzero(_selected(interactions, params.event_types))
-        interactions = interactions.take(pa.array(rows)) if len(rows) < interactions.num_rows else interactions
-    users = columns.exact_ids(columns.column_of(interactions, FILE, "user_id"), FILE, "user_id")
-    items = columns.exact_ids(columns.column_of(interactions, FILE, "item_id"), FILE, "item_id")
-    if columns.id_kind(items.type) != columns.id_kind(columns.decoded(known_items).type):
-        kinds = columns.id_kind(items.type), columns.id_kind(columns.decoded(known_items).type)
-        raise DigerError(f"{FILE}: column item_id holds {kinds[0]} but that of items.parquet holds {kinds[1]}; write both with one type")
-    pos, times = _filled(interactions, "pos"), _filled(interactions, "timestamp")
-    if pos is None and times is None:
-        near = [n for n in (columns.nearest_column(c, _unused(interactions)) for c in ("timestamp", "pos")) if n]
-        remedy = f"rename column {near[0]} to timestamp or pos" if near else "add pos (order inside the user) or timestamp (Unix seconds)"
-        raise DigerError(f"{FILE}: has neither pos nor timestamp with values, so its events have no order; {remedy}")
-    if pos is not None:
-        pos = columns.integers(pos, FILE, "pos", "write the order inside the user as int64")
-    seconds = columns.unix_seconds(times, FILE, "timestamp") if times is not None else None
-    event_type = _filled(interactions, "event_type")
-    weight = _filled(interactions, "weight")
-    return _Columns(
-        rows,
-        users,
-        items,
-        pos,
-        _exact_times(times, seconds) if times is not None and seconds is not None else None,
-        seconds,
-        columns.kinds(event_type, FILE, "event_type") if event_type is not None else None,
-        columns.weights(weight, FILE, "weight") if weight is not None else None,
-    )
-
-
-def _unused(interactions: pa.Table) -> list[str]:
-    return [n for n in interactions.column_names if n not in COLUMNS]
-
-
-def _filled(table: pa.Table, name: str) -> pa.ChunkedArray | None:
-    """An optional column; None where it is absent or holds no value at all."""
-    if name not in table.column_names:
-        return None
-    column = columns.column_of(table, FILE, name)
-    return None if column.null_count == len(column) and len(column) else column
-
-
-def _exact_times(times: pa.ChunkedArray, seconds: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whole seconds, unless a fraction would be lost and with it the order of events within one second."""
-    if not pa.types.is_timestamp(times.type) or times.type.unit == "s":
-        return seconds
-    instants = times.cast(pa.timestamp(times.type.unit))
-    whole = seconds.cast(pa.timestamp("s"))
-    same = pc.all(pc.equal(instants, whole)).as_py()
-    return seconds if same else instants
-
-
-def _selected(interactions: pa.Table, wanted: tuple[str, ...]) -> np.ndarray:
-    column = columns.column_of(interactions, FILE, "event_type")
-    if not columns.is_text(column.type):
-        raise DigerError(f"{FILE}: column event_type has type {column.type}; write it as string to select by {STAGE}.event_types")
-    column = columns.text(column, FILE, "event_type")
-    there = pc.unique(pc.drop_null(column))
-    unknown = [name for name in wanted if not pc.is_in(pa.scalar(name, pa.large_string()), value_set=columns.combined(there)).as_py()]
-    if unknown:
-        some = ", ".join(columns.shown(v, 30) for v in sorted(there.slice(0, 10).to_pylist())) or "none"
-        raise DigerError(f"{FILE}: column event_type never holds {columns.shown(unknown[0])}; {STAGE}.event_types may name: {some}")
-    chosen: np.ndarray = pc.is_in(column, value_set=pa.array(wanted, pa.large_string())).to_numpy()
-    return chosen
-
-
-def _quarantine(given: _Columns, item_E: np.ndarray, params: ValidatedInteractionsConfig, now: float | None) -> Quarantine:
+def _quarantine(given: Columns, item_E: np.ndarray, params: ValidatedInteractionsConfig, now: float | None) -> Quarantine:
     quarantine = Quarantine(FILE, len(given.rows), REASONS)
     quarantine.mark("missing_user_id", absent(given.users))
     quarantine.mark("missing_item_id", absent(given.items))
@@ -196,7 +143,7 @@ def _day(iso: str) -> int:
     return int(datetime.fromisoformat(iso).replace(tzinfo=UTC).timestamp())
 
 
-def _ordered(given: _Columns, item_E: np.ndarray, known: pa.ChunkedArray, kept: np.ndarray) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+def ordered(given: Columns, item_E: np.ndarray, known: pa.ChunkedArray, kept: np.ndarray) -> tuple[pa.Table, np.ndarray, np.ndarray]:
     """The kept rows in canonical order, with the users' and items' ranks. Rows that agree in time and item order by their remaining values."""
     encoded = columns.combined(pc.dictionary_encode(given.users).combine_chunks())
     by_id = pc.sort_indices(encoded.dictionary).to_numpy()
@@ -233,35 +180,62 @@ def _ordered(given: _Columns, item_E: np.ndarray, known: pa.ChunkedArray, kept: 
     return table, user_E[order_E], item_E[kept][order_E]
 
 
-def _findings(table: pa.Table, user_E: np.ndarray, item_E: np.ndarray, items: int) -> tuple[dict[str, int], list[Check]]:
-    """Counts and warnings about kept events."""
-    users, lengths = np.unique(user_E, return_counts=True)
-    short = int(np.count_nonzero(lengths < 3))
-    pairs = np.sort(user_E * max(items, 1) + item_E)
-    repeated = int(np.count_nonzero(pairs[1:] == pairs[:-1]))
-    unseen = items - len(np.unique(item_E))
-    ids = pc.unique(table["user_id"].cast(pa.large_string()) if columns.is_text(table["user_id"].type) else table["user_id"])
-    alike, control = look_alikes(ids), with_control(ids)
-    counts = {
-        "users": len(users),
-        "users_with_fewer_than_3_events": short,
-        "repeated_events": repeated,
-        "items_seen": items - unseen,
-        "items_never_seen": unseen,
-        "look_alike_user_ids": alike,
-        "user_ids_with_control_characters": control,
-    }
-    checks = [
-        check(
-            "short_histories",
-            short == 0,
-            "warning",
-            f"{short} of {len(users)} users have fewer than 3 events; no training or test rows",
-            observed=short,
-        ),
-        check("repeated_events", repeated == 0, "warning", f"{repeated} events repeat an earlier (user, item); they are kept", observed=repeated),
-        check("items_never_seen", unseen == 0, "warning", f"{unseen} of {items} items have no event; they are kept", observed=unseen),
-        check("look_alike_user_ids", alike == 0, "warning", f"{alike} user ids look like another one (NFKC, spaces); kept apart", observed=alike),
-        check("control_characters", control == 0, "warning", f"{control} user ids hold control or bidirectional characters; kept", observed=control),
-    ]
-    return counts, checks
+@dataclass(frozen=True)
+class Findings:
+    """Counts of kept events."""
+
+    events: int
+    users: int
+    short: int  # users with fewer than three events
+    repeated: int
+    control: int  # users' ids with control characters
+    seen: int  # items with an event
+    alike: int  # users' ids that look like another one
+
+    def __add__(self, other: Findings) -> Findings:
+        """Of parts that share no user; items and ids that look alike must be counted over all parts."""
+        return Findings(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    def counts(self, items: int) -> dict[str, int]:
+        return {
+            "users": self.users,
+            "users_with_fewer_than_3_events": self.short,
+            "repeated_events": self.repeated,
+            "items_seen": self.seen,
+            "items_never_seen": items - self.seen,
+            "look_alike_user_ids": self.alike,
+            "user_ids_with_control_characters": self.control,
+        }
+
+    def checks(self, items: int) -> list[Check]:
+        """Warnings about kept events."""
+        told = {
+            "short_histories": (self.short, f"{self.short} of {self.users} users have fewer than 3 events; no training or test rows"),
+            "repeated_events": (self.repeated, f"{self.repeated} events repeat an earlier (user, item); they are kept"),
+            "items_never_seen": (items - self.seen, f"{items - self.seen} of {items} items have no event; they are kept"),
+            "look_alike_user_ids": (self.alike, f"{self.alike} user ids look like another one (NFKC, spaces); kept apart"),
+            "control_characters": (self.control, f"{self.control} user ids hold control or bidirectional characters; kept"),
+        }
+        return [check(name, many == 0, "warning", message, observed=many) for name, (many, message) in told.items()]
+
+
+def findings(table: pa.Table, user_E: np.ndarray, item_E: np.ndarray, items: int) -> Findings:
+    """Of kept events [E] in order; users and items by number, `items` of them known."""
+    lengths = np.bincount(user_E)
+    lengths = lengths[lengths > 0]
+    pairs_E = np.sort(user_E * max(items, 1) + item_E)
+    ids = distinct_ids(table["user_id"])
+    return Findings(
+        events=table.num_rows,
+        users=len(lengths),
+        short=int(np.count_nonzero(lengths < 3)),
+        repeated=int(np.count_nonzero(pairs_E[1:] == pairs_E[:-1])),
+        control=with_control(ids),
+        seen=len(np.unique(item_E)),
+        alike=look_alikes(ids),
+    )
+
+
+def distinct_ids(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Each id once, texts as large_string."""
+    return pc.unique(column.cast(pa.large_string()) if columns.is_text(column.type) else column)

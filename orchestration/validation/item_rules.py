@@ -69,7 +69,7 @@ def validate_items(items: pa.Table, vectors: pa.Table | None, params: ValidatedI
     remedy = "" if left else f"; at least {params.min_items} are needed: fix the quarantined rows"
     checks = [
         check("items_left", left, "critical", f"{table.num_rows} of {items.num_rows} items left after quarantine{remedy}", observed=table.num_rows),
-        *quarantine.checks(STAGE, params.max_quarantined, quarantined),
+        *quarantine.found(quarantined).checks(FILE, REASONS, STAGE, params.max_quarantined),
         volume(FILE, STAGE, items.num_rows, previous, params),
         *checks,
     ]

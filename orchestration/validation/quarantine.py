@@ -132,22 +132,48 @@ class Quarantine:
         ids = shortened(item_ids.take(pa.array(rows)))
         return pa.table({"row": pa.array(row_numbers[rows], pa.int64()), "item_id": ids, "reason": texts.take(pa.array(self.marks[rows] - 1))})
 
-    def checks(self, stage: str, limit: float, quarantined: pa.Table) -> list[Check]:
+    def found(self, quarantined: pa.Table) -> Quarantined:
+        """What came of it; `quarantined`: its `table`."""
+        first = {}
+        for key, reason in self.reasons.items():
+            at = pc.index(quarantined["reason"], reason).as_py()
+            if at >= 0:
+                row = quarantined.slice(at, 1).to_pylist()[0]
+                first[key] = (int(row["row"]), row["item_id"])
+        return Quarantined(self.rows, self.counts(), first)
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """How many rows each reason took, and its first one (row, item). Those of a file's parts add up, in the parts' order."""
+
+    rows: int
+    counts: dict[str, int]
+    first: dict[str, tuple[int, str | None]]
+
+    def __add__(self, other: Quarantined) -> Quarantined:
+        counts = {key: many + other.counts[key] for key, many in self.counts.items()}
+        return Quarantined(self.rows + other.rows, counts, {**other.first, **self.first})
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts.values())
+
+    def checks(self, file: str, reasons: dict[str, str], stage: str, limit: float) -> list[Check]:
         """The share against its limit (critical), and one warning for each reason."""
         share = self.count / self.rows if self.rows else 0.0
-        found = self.counts()
-        message = f"{self.count} of {self.rows} rows of {self.file} quarantined"
+        message = f"{self.count} of {self.rows} rows of {file} quarantined"
         if self.count:
-            top = max(self.reasons, key=lambda key: found[f"quarantined_{key}"])
-            example = quarantined.slice(pc.index(quarantined["reason"], self.reasons[top]).as_py(), 1).to_pylist()[0]
-            message += f" ({share:.2%}; at most {limit:.2%}), mostly because {self.reasons[top]} ({found[f'quarantined_{top}']} rows)"
-            message += f", for example row {example['row']}, item {shown(example['item_id'])}"
+            top = max(reasons, key=lambda key: self.counts[f"quarantined_{key}"])
+            row, item = self.first[top]
+            message += f" ({share:.2%}; at most {limit:.2%}), mostly because {reasons[top]} ({self.counts[f'quarantined_{top}']} rows)"
+            message += f", for example row {row}, item {shown(item)}"
         if share > limit:
             message += f"; fix these rows, or raise {stage}.max_quarantined"
         checks = [check("quarantined_share", share <= limit, "critical", message, observed=round(share, 6), expected=f"<= {limit}")]
-        for key, reason in self.reasons.items():
-            n = found[f"quarantined_{key}"]
-            checks.append(check(f"quarantined_{key}", n == 0, "warning", f"{n} rows of {self.file} quarantined because {reason}", observed=n))
+        for key, reason in reasons.items():
+            n = self.counts[f"quarantined_{key}"]
+            checks.append(check(f"quarantined_{key}", n == 0, "warning", f"{n} rows of {file} quarantined because {reason}", observed=n))
         return checks
 
 
@@ -164,10 +190,12 @@ def absent(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def look_alikes(unique_ids: pa.ChunkedArray | pa.Array) -> int:
     """How many of the distinct text ids differ from another one only in Unicode form (NFKC) or in surrounding space."""
-    if not pa.types.is_large_string(unique_ids.type):
-        return 0
-    plain = pc.utf8_trim_whitespace(pc.utf8_normalize(unique_ids, form="NFKC"))
-    return len(plain) - len(pc.unique(plain))
+    return len(unique_ids) - len(pc.unique(plain_forms(unique_ids))) if pa.types.is_large_string(unique_ids.type) else 0
+
+
+def plain_forms(ids: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Text ids in one Unicode form, without surrounding space; integers as they are."""
+    return pc.utf8_trim_whitespace(pc.utf8_normalize(ids, form="NFKC")) if pa.types.is_large_string(ids.type) else ids
 
 
 def with_control(column: pa.ChunkedArray | pa.Array) -> int:

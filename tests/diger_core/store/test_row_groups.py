@@ -11,13 +11,13 @@ from diger_core.store import row_groups
 from diger_core.store.row_groups import RowGroupWriter, read_rows, value_ranges
 
 
-@pytest.mark.parametrize("piece", [1, 64, 333, 1000])
-def test_pieces_of_any_length_give_the_bytes_of_the_whole_table(tmp_path, monkeypatch, piece):
+@pytest.mark.parametrize(("rows", "piece"), [(1000, 1), (1000, 64), (1000, 333), (1024, 1000), (0, 1)])
+def test_pieces_of_any_length_give_the_bytes_of_the_whole_table(tmp_path, monkeypatch, rows, piece):
     monkeypatch.setattr(row_groups, "ROWS", 128)
-    table = pa.table({"index": np.arange(1000), "name": [f"user {i % 37}" for i in range(1000)]})
+    table = pa.table({"index": np.arange(rows), "name": pa.array([f"user {i % 37}" for i in range(rows)], pa.string())})
     pq.write_table(table, tmp_path / "whole", compression="zstd", compression_level=3, row_group_size=128)
     with RowGroupWriter(tmp_path / "pieces", table.schema) as out:
-        for start in range(0, 1000, piece):
+        for start in range(0, rows, piece):
             out.write(table.slice(start, piece))
     assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diger_core.errors import Damaged
+from diger_core.errors import Damaged, DigerError
+from diger_core.store.canonical import file_hash
 from diger_core.store.tensor_file import TensorFile, mapped
 
 ARRAYS = {
@@ -39,3 +40,6 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path):
     (tmp_path / "file").write_bytes((tmp_path / "file").read_bytes()[:-1])
     with pytest.raises(Damaged, match="cut short: tensor events"):
         mapped(tmp_path / "file")
+    (tmp_path / "file").rename(tmp_path / "file.safetensors")
+    with pytest.raises(DigerError, match="cut short: tensor events"):
+        file_hash(tmp_path / "file.safetensors")

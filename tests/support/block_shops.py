@@ -87,13 +87,14 @@ def made(
     cluster: ClusterConfig,
     stages: tuple[str, ...] = STAGES,
     whole: tuple[str, ...] = (),
+    store: str | None = None,
     **sections: Any,
 ) -> dict[str, Artefact]:
-    """The stages' artefacts in a store of its own; those of `whole` at once whatever the cluster says."""
-    store = Store(folder / "store")
-    registered = register(store, write(folder / "snapshot", *snapshot))
+    """The stages' artefacts in a store of their own; those of `whole` at once whatever the cluster says."""
+    place = Store(store or folder / "store")
+    registered = register(place, write(folder / "snapshot", *snapshot))
     params = replace(Params(embeddings=EmbeddingsConfig(dimensions=4), cluster=cluster), **sections)
-    sessions = {at_once: Session(store, replace(params, cluster=WHOLE) if at_once else params, registered) for at_once in (False, True)}
+    sessions = {at_once: Session(place, replace(params, cluster=WHOLE) if at_once else params, registered) for at_once in (False, True)}
     return {name: sessions[name in whole].materialise(BY_NAME[name]).artefact for name in stages}
 
 

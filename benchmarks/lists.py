@@ -4,10 +4,10 @@
     python -m benchmarks.lists --data .device-inputs/beauty-temporal --runs "frozen" "joint: teacher.share=0.5" --seeds 0 1 2
 
 A run is "NAME: SECTION.KEY=value ..." with the sections recommender, training, teacher, joint, schedule, tokenizer; a name that begins with joint
-trains the tokenizer, too. One line a run and seed goes to <out>/lists.jsonl: test figures of the released lists, of the model alone and of every
-baseline, their paired differences with intervals, and the slices; "period": the same lists against every event of the test period, of which there
-are more; "to_the_test": counted up to the test period. The ranks of the targets go to <out>/ranks
-(benchmarks.list_pairs compares runs by them). A run and seed that is there already is left out, so that an interrupted table continues.
+trains the tokenizer, too; "counts" trains nothing and mixes what is counted alone. One line a run and seed goes to <out>/lists.jsonl: test figures
+of the released lists, of the model alone and of every baseline, their paired differences with intervals, and the slices; "period": the same lists
+against every event of the test period, of which there are more; "to_the_test": counted up to the test period. The ranks of the targets go to
+<out>/ranks (benchmarks.list_pairs compares runs by them). A run and seed that is there already is left out, so that an interrupted table continues.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ BEAMS = 50
 RANKS = "ranks"  # folder of the targets' ranks, from which benchmarks.list_pairs compares models over seeds
 PERIOD = ", all events"  # ends the name of a model's ranks of every event of the test period
 ROWS = "rows" + PERIOD  # and of the test user, by place, whose event each is
+COUNTS = "counts"  # the run without a model
 EVE = ", to the test"  # ends all that was counted up to the test period
 
 
@@ -246,6 +247,9 @@ def main() -> None:
             name, _, changes = run.partition(":")
             if (shop.data.name, run, seed) in there or time.perf_counter() - begun > given.seconds:
                 continue
+            if name == COUNTS:
+                judge(shop, run, seed, {"changes": given.set}, {}, given.out)
+                continue
             settings = Settings.of(name.startswith("joint"), seed, [*given.set, *changes.split()])
             if settings.tokenizer not in warmed:
                 parts = [torch.nn.functional.normalize(shop.data.vectors_ND, dim=1)]
@@ -270,8 +274,8 @@ def main() -> None:
 
 def judge(shop: Shop, run: str, seed: int, told: dict[str, Any], kept: dict[str, Beams], out: Path) -> None:
     """Chooses the recipes on validation, and records what they give on the test."""
-    fitted = fit(shop.counts, shop.data.sequences, kept["validation"])
-    found, rank = figures(shop, fitted, kept["test"], kept.get("refit"))
+    fitted = fit(shop.counts, shop.data.sequences, kept.get("validation"))
+    found, rank = figures(shop, fitted, kept.get("test"), kept.get("refit"))
     (out / RANKS).mkdir(parents=True, exist_ok=True)
     name = run.partition(":")[0]
     save_file({key: ranks_T.astype(np.int32) for key, ranks_T in rank.items()}, out / RANKS / f"{shop.data.name}--{name}--{seed}.safetensors")

@@ -1,8 +1,8 @@
 """A large shop on one device: `python -m benchmarks.gpu catalogue --data .device-inputs/beauty-temporal --out OUT`.
 
 Lists for a million users, the data's users many times over, to Parquet: beams over the fused kernels in bf16, mixed with what is counted in processes
-of the CPU's cores, ten items a user. Weights are random and every part of the mixture counts: speed does not depend on what they are. Then the warm-up
-of the tokenizer for a million items, whose vectors are the data's with noise. One line each in OUT/catalogue.jsonl.
+of the CPU's cores, ten items a user. Weights are random and every part of the mixture counts: speed does not depend on what they are. Then the
+warm-up of the tokenizer for a million items, whose vectors are the data's with noise. One line each in OUT/catalogue.jsonl.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Recipe:
 
     @classmethod
     def from_document(cls, plain: Mapping[str, Any]) -> Recipe:
-        return cls(**{**plain, "trend": Trend(**plain["trend"])})
+        return cls(**{**plain, "trend": Trend(**plain.get("trend", {}))})
 
     @property
     def applied(self) -> dict[str, float]:

@@ -234,9 +234,9 @@ def _train(
     k-means on an untrained encoder fits a cloud that the first epochs inflate many times over: most codes are lost. After the plain
     phase the codebooks start where the items stay. Evaluated about 20 times, since an evaluation costs about as much as an epoch's forward."""
     config = tok.config
-    fused = {"fused": True} if tok.mean_D.is_cuda else {}  # one kernel instead of some twenty a step, which are most of its time on a device
+    fused = True if tok.mean_D.is_cuda else None  # one kernel instead of many small ones, of which a step on a device mostly consists
     parameters = [*tok.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, **fused)
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
     plain, every = config.epochs // 2, max(1, config.epochs // 20)
     best: dict[str, Tensor] = {}
     best_rank, curves = (math.inf, math.inf), []

@@ -71,7 +71,7 @@ def test_page_and_markdown_have_one_table_in_one_order(tmp_path):
         "text",
         "last-item Markov",
     ]
-    names += ["recent popular", "most popular", "lists, to the test", "baseline, to the test"]
+    names += ["recent popular", "most popular", "lists, counted to the end of training", "baseline, counted to the end of training"]
     rows = [line.split(" | ") for line in metrics_markdown(fake_metrics()).replace("\\", "").splitlines() if line.startswith("| ")][1:]
     assert [row[0].removeprefix("| ") for row in rows] == names
     assert rows[0][-1] == "– |"

@@ -27,7 +27,8 @@ from benchmarks.common import Data, record
 from benchmarks.gpu import peer
 from diger_core.config import JointModelConfig, ModelConfig, RecommenderConfig, TokenizerConfig, TrainingConfig
 from diger_core.data.sequences import sequences
-from diger_core.tokenizer.rqvae import Tokenizer, tokenizer
+from diger_core.tokenizer.rqvae import Tokenizer
+from diger_core.tokenizer.warm_up import tokenizer
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
 from orchestration.snapshot.demo_shop import write_demo_snapshots

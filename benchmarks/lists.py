@@ -49,7 +49,8 @@ from diger_core.evaluation.period import clustered
 from diger_core.evaluation.ranking import recommended
 from diger_core.evaluation.recipes import Beams, Fitted, fit, ranked
 from diger_core.recommender.history_input import table_tokens
-from diger_core.tokenizer.rqvae import Tokenizer, tokenizer
+from diger_core.tokenizer.rqvae import Tokenizer
+from diger_core.tokenizer.warm_up import tokenizer
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Trained, train
 

@@ -32,7 +32,7 @@ import torch.distributed as dist
 from benchmarks.common import record
 from benchmarks.cpu import RESULTS, shop
 from diger_core.config import ModelConfig, TokenizerConfig, TrainingConfig
-from diger_core.tokenizer.rqvae import tokenizer
+from diger_core.tokenizer.warm_up import tokenizer
 from diger_core.training.distributed import Distributed
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop

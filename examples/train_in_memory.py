@@ -9,7 +9,7 @@ from diger_core.data.sequences import Sequences
 from diger_core.evaluation.metrics import recall
 from diger_core.evaluation.ranking import rank_targets
 from diger_core.recommender.history_input import table_tokens
-from diger_core.tokenizer.rqvae import tokenizer
+from diger_core.tokenizer.warm_up import tokenizer
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import train
 

@@ -35,7 +35,8 @@ from diger_core.evaluation.ranking import recommended
 from diger_core.evaluation.recipes import Recipe, ranked
 from diger_core.ids.id_table import IdTable
 from diger_core.recommender.model import Recommender
-from diger_core.tokenizer.rqvae import Tokenizer, tokenizer
+from diger_core.tokenizer.rqvae import Tokenizer
+from diger_core.tokenizer.warm_up import tokenizer
 from diger_core.training.table_refresh import suffix_values
 
 

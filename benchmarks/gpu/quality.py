@@ -25,7 +25,7 @@ from diger_core.evaluation.metrics import ndcg, recall
 from diger_core.evaluation.ranking import rank_targets
 from diger_core.presets import preset
 from diger_core.recommender.history_input import table_tokens
-from diger_core.tokenizer.rqvae import tokenizer
+from diger_core.tokenizer.warm_up import tokenizer
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
 

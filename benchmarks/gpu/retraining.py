@@ -37,7 +37,8 @@ from diger_core.ids.id_table import IdTable, item_hash_order, refresh, to_arrow
 from diger_core.ids.stability import Hold, traffic_weights
 from diger_core.presets import preset
 from diger_core.recommender.history_input import table_tokens
-from diger_core.tokenizer.rqvae import Tokenizer, tokenizer, tokenizer_from_state, tokenizer_state
+from diger_core.tokenizer.rqvae import Tokenizer, tokenizer_from_state, tokenizer_state
+from diger_core.tokenizer.warm_up import tokenizer
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
 from diger_core.training.table_refresh import suffix_values

@@ -17,7 +17,8 @@ from diger_core.evaluation.ranking import rank_targets
 from diger_core.ids.id_table import IdTable, item_hash_order, refresh
 from diger_core.presets import Preset
 from diger_core.recommender.model import Recommender
-from diger_core.tokenizer.rqvae import Tokenizer, tokenizer
+from diger_core.tokenizer.rqvae import Tokenizer
+from diger_core.tokenizer.warm_up import tokenizer
 from diger_core.training.inputs import TrainingInputs
 from diger_core.training.loop import Loop
 from diger_core.training.table_refresh import suffix_values

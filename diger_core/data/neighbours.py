@@ -26,7 +26,7 @@ from diger_core.progress import Progress, Silent
 
 BLOCK = 1 << 24  # pairs sorted at once: about 0.7 GB
 VECTORS = 1024  # items whose nearest vectors are found at once
-EXPANDED = 1 << 23  # (history item, neighbour) entries, or cells of rows x items, that are summed at once
+EXPANDED = 1 << 19  # (history item, neighbour) entries, or cells of rows x items, that are summed at once: about what a cache holds
 DENSE = 1 << 16  # items up to which rows x items are summed in dense cells
 FAINT = 0.01  # weight of a history item from which on it counts
 
@@ -210,8 +210,10 @@ def _summed(key_X: Int64, value_X: Float32, items: int) -> tuple[Int64, Int32, n
 
 
 def strongest(row_P: Int64, item_P: Int32, weight_P: Float32, rows: int, keep: int) -> tuple[Int64, Int32, Float32]:
-    """(how many of each row are kept, items, weights): each row's `keep` strongest entries, strongest first, equal ones by item."""
-    order_P = np.lexsort((item_P, -weight_P, row_P))
+    """(how many of each row are kept, items, weights): each row's `keep` strongest entries, strongest first, equal ones by item. Entries come by row
+    and item; weights are not negative."""
+    falling_P = ~weight_P.view(np.uint32)  # floats that are not negative are ordered as their bits are
+    order_P = np.argsort(row_P.astype(np.uint64) << np.uint64(32) | falling_P, kind="stable")
     row_P, item_P, weight_P = row_P[order_P], item_P[order_P], weight_P[order_P]
     begin = np.searchsorted(row_P, np.arange(rows))
     kept_P = np.arange(len(row_P)) - begin[row_P] < keep
@@ -297,14 +299,14 @@ def _expanded(tables: Ordered[tuple[ItemTable, float]], items_TL: Int32, weights
 
 def _rank_dense(score_tN: Float32, found_tk: Int32, score_tk: Float32) -> None:
     k = min(found_tk.shape[1], score_tN.shape[1])
-    top_tk = np.sort(np.argpartition(-score_tN, k - 1, axis=1)[:, :k], axis=1)  # by item, so that the stable sort below keeps that order
-    best_tk = np.take_along_axis(score_tN, top_tk, axis=1)
-    order_tk = np.argsort(-best_tk, axis=1, kind="stable")
-    top_tk, best_tk = np.take_along_axis(top_tk, order_tk, axis=1), np.take_along_axis(best_tk, order_tk, axis=1)
-    found_tk[:, :k], score_tk[:, :k] = np.where(best_tk > 0, top_tk, -1), best_tk
+    # The k-th best score of each row first. All that equal it stay until they are ordered by item, so that the cut does not depend on the machine.
+    least_t1 = torch.from_numpy(score_tN).topk(k, dim=1, sorted=False).values.amin(1, keepdim=True).numpy()
+    key_p = np.flatnonzero((score_tN >= least_t1) & (score_tN > 0))
+    row_p, item_p = key_p // score_tN.shape[1], (key_p % score_tN.shape[1]).astype(np.int32)
+    _rank_sorted(row_p, item_p, score_tN.ravel()[key_p], found_tk, score_tk)
 
 
-def _rank_sorted(row_P: Int64, item_P: Int32, sum_P: npt.NDArray[np.float64], found_tk: Int32, score_tk: Float32) -> None:
+def _rank_sorted(row_P: Int64, item_P: Int32, sum_P: npt.NDArray[np.float64] | Float32, found_tk: Int32, score_tk: Float32) -> None:
     many, item_P, weight_P = strongest(row_P, item_P, sum_P.astype(np.float32), len(found_tk), found_tk.shape[1])
     row_P = np.repeat(np.arange(len(found_tk)), many)
     column_P = np.arange(len(item_P)) - np.repeat(np.cumsum(many) - many, many)

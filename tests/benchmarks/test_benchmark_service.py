@@ -16,7 +16,7 @@ from diger_core.config import RecommenderConfig, TokenizerConfig
 from diger_core.data.sequences import Sequences
 from diger_core.evaluation.recipes import ranked
 from diger_core.ids.id_table import item_hash_order, refresh
-from diger_core.tokenizer.rqvae import tokenizer
+from diger_core.tokenizer.warm_up import tokenizer
 from diger_core.training.table_refresh import suffix_values
 from orchestration.serving.online.query import Query
 from tests.support.serving_world import ServingWorld, histories

@@ -28,7 +28,9 @@ def text_neighbours(texts: Sequence[str], config: NeighboursConfig) -> ItemTable
     terms_TN = rows_NT.T.tocsr()
     parts = []
     for start in range(0, len(texts), ROWS):
-        near = (rows_NT[start : start + ROWS] @ terms_TN).tocoo()
+        product = rows_NT[start : start + ROWS] @ terms_TN
+        product.sort_indices()
+        near = product.tocoo()
         other = near.col != near.row + start
         parts.append(strongest(near.row[other].astype(np.int64), near.col[other].astype(np.int32), near.data[other], near.shape[0], config.text_keep))
     counts_N, items_P, weights_P = (np.concatenate(part) for part in zip(*parts, strict=True))

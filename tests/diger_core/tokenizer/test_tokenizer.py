@@ -8,8 +8,10 @@ import torch
 from diger_core.config import TokenizerConfig
 from diger_core.errors import DigerError
 from diger_core.recommender.history_input import input_weights
+from diger_core.tokenizer import warm_up
 from diger_core.tokenizer.kmeans import kmeans, nearest
-from diger_core.tokenizer.rqvae import Tokenizer, choose_codes, mlp, tokenizer, tokenizer_from_state, tokenizer_state, warmup_losses
+from diger_core.tokenizer.rqvae import Tokenizer, choose_codes, mlp, tokenizer_from_state, tokenizer_state
+from diger_core.tokenizer.warm_up import tokenizer, warmup_losses
 
 SMALL = TokenizerConfig(levels=2, codes=8, code_dim=6, hidden=(24, 12), epochs=30, batch_size=64, learning_rate=3e-3)
 
@@ -45,6 +47,26 @@ def test_the_warm_up_separates_clusters_and_uses_all_codes(fitted):
     assert len(torch.unique(codes, dim=0)) >= 30  # 40 clusters, 64 tuples
     assert curves[-1]["dead_codes"][0] <= 1
     assert curves[-1]["loss_recon"] < 0.5 * curves[0]["loss_recon"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_captured_steps_warm_up_as_eager_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    replays, graph = [], torch.cuda.CUDAGraph
+
+    class Counted(graph):
+        def replay(self) -> None:
+            replays.append(self)
+            super().replay()
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Counted)
+    vectors = clusters().cuda()
+    captured, found = tokenizer(vectors, SMALL, device="cuda")
+    assert len(replays) == 30 * (400 // 64) - 2 * warm_up._EAGER_STEPS  # the rest of an epoch is no full batch
+    monkeypatch.setattr(warm_up, "_EAGER_STEPS", 10**9)
+    eager, wanted = tokenizer(vectors, SMALL, device="cuda")
+    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in wanted], rel=1e-3)
+    assert torch.allclose(captured.encode(vectors), eager.encode(vectors), atol=1e-2)
 
 
 def test_the_state_with_the_fewest_collisions_is_kept(fitted):

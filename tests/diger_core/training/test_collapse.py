@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from diger_core.config import ScheduleConfig, TokenizerConfig
 from diger_core.tokenizer.kmeans import kmeans
-from diger_core.tokenizer.rqvae import Tokenizer, measured_alphas
+from diger_core.tokenizer.rqvae import Tokenizer
+from diger_core.tokenizer.warm_up import measured_alphas
 from diger_core.training.assignment import assign
 from diger_core.training.monitors import table_monitors
 from diger_core.training.schedules import build_schedule

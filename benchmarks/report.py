@@ -28,9 +28,9 @@ def retraining() -> str:
 
 
 def robustness() -> str:
-    """What was provoked and what was noticed, a line each."""
+    """What was provoked and what was noticed."""
     told = [line for line in (_faults(), _damages(), _questions(), _pruning(), _traffic()) if line]
-    return "## Faults, audit, search, ranks\n\n" + "".join(f"- {line}\n" for line in told) if told else ""
+    return "## Faults, audit, search, ranks\n\n" + " ".join(told) + "\n" if told else ""
 
 
 def _faults() -> str:

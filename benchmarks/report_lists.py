@@ -30,6 +30,13 @@ PAIRED = {
     "frozen-pair:repeat, to the test": "repeat rule",
     "frozen-pair:repeat": "repeat rule, training events",
     "frozen-pair:lists": "lists, training events",
+    "frozen-t256": "frozen, wide and taught, alone",
+    "frozen-t256:item_item_text": "item-item + text, training events",
+    "frozen-t256:item_item_text, to the test": "item-item + text",
+    "frozen-t256:lists, to the test": "lists, frozen, wide and taught",
+    "frozen-t256-refit:lists, to the test": "lists, frozen, wide, taught and refitted",
+    "frozen-t256-refit:model, to the test": "frozen, wide, taught and refitted, alone",
+    "counts:lists, to the test": "lists, no model",
 }
 LISTS = f":lists{EVE}"
 DATA = {"beauty-temporal": "Beauty", "retail-temporal": "online retail", "yelp-temporal": "Yelp", "ml-temporal": "MovieLens 100k"}
@@ -40,38 +47,53 @@ def lists() -> str:
     """What each piece adds on Beauty; then models over seeds. All runs are in the records (`python -m benchmarks.rows lists`)."""
     found = rows("lists", "data", "run", "seed", "commit")
     sound = [row for row in found if row["data"] == "beauty-temporal" and row["time"] > SOUND]
-    pieces = [row for row in sound if row["run"].partition(":")[0] in PIECES and row["seed"] == 0]
-    pieces.sort(key=lambda row: list(PIECES).index(row["run"].partition(":")[0]))
+    first = {row["run"].partition(":")[0]: row for row in reversed(sound) if row["seed"] == 0 and "validation_model" in row}
+    pieces = [first[name] for name in PIECES if name in first]
     return "\n".join(part for part in (_released(found), _pairs(), _pieces(pieces)) if part)
 
 
+def _is_released(row: Row) -> bool:
+    """Lists beside a baseline, both counted up to the test."""
+    return row["first"].endswith(LISTS) and row["second"].endswith(EVE) and LISTS not in row["second"]
+
+
+def _is_added(row: Row) -> bool:
+    """Lists with a model beside lists without one."""
+    return row["first"].endswith(LISTS) and row["second"] == COUNTS + LISTS
+
+
 def _released(found: list[Row]) -> str:
-    """The lists beside the best baseline, with a model and without one."""
+    """The lists beside the best baseline, and beside lists without a model."""
     counts = {row["data"]: row for row in found if row["run"] == COUNTS}
-    with_model = [
-        row
-        for row in _of_pairs(period=False)
-        if row["first"].endswith(LISTS) and row["second"].endswith(EVE) and LISTS not in row["second"] and row["data"] in counts
-    ]
+    pairs = _of_pairs(period=False)
+    with_model = [row for data in counts for row in pairs if row["data"] == data and _is_released(row)]
     if not with_model:
         return ""
-    whole = {(row["data"], row["first"], row["second"]): row for row in _of_pairs(period=True)}
+    added = {(row["data"], row["first"]): row for row in pairs if _is_added(row)}
     text = (
         "Settings are chosen on validation, then lists and baselines are counted up to the test period, as on the day that they would serve. Models "
-        "are trained to the validation period. NDCG@10 of each user's first event after that; full ranking; brackets: 95% over seeds and users.\n\n"
+        "are trained to the validation period; *refitted*: then on all events before the test. NDCG@10 of each user's first event after that; full "
+        "ranking; brackets: 95% over seeds and users.\n\n"
     )
-    columns = ["data", "users", "best baseline", "lists, no model", "... minus it", "lists, frozen model, by seed", "... minus it", "verdict",
-               "over all events of the period"]  # fmt: skip
+    columns = ["data, users", "best baseline", "lists without a model, minus the baseline", "lists with a model", "by seed", "minus the baseline",
+               "... over all events", "minus lists without a model", "... over all events"]  # fmt: skip
     body = []
     for row in with_model:
-        alone, all_events = counts[row["data"]], whole[row["data"], row["first"], row["second"]]
-        eve = alone["to_the_test"]
+        eve = counts[row["data"]]["to_the_test"]
+        without = f"{eve['test']['lists'][1]:.4f}, {_interval(eve['lists - best'])}"
+        best = f"{row['second_ndcg'][0]:.4f} ({PAIRED[row['second']]})"
+        more = added[row["data"], row["first"]]
         body.append(
-            [DATA[row["data"]], f"{eve['test_users']:,}", f"{row['second_ndcg'][0]:.4f} ({PAIRED[row['second']]})", f"{eve['test']['lists'][1]:.4f}",
-             _interval(eve["lists - best"]), _levels(row["first_ndcg"]), _interval([row["mean"], row["low"], row["high"]]), row["word"],
-             f"{_interval([all_events['mean'], all_events['low'], all_events['high']])}, {all_events['word']}"]
+            [f"{DATA[row['data']]}, {eve['test_users']:,}", best, without, PAIRED[row["first"]].removeprefix("lists, "), _levels(row["first_ndcg"]),
+             *_judged(row), *_judged(more)]
         )  # fmt: skip
-    return "## Released lists beside counting\n\n" + text + table(columns, body) + made_by([*counts.values(), *with_model])
+    return "## Released lists beside counting\n\n" + text + table(columns, body) + made_by([*counts.values(), *with_model, *added.values()])
+
+
+def _judged(row: Row) -> list[str]:
+    """The difference of each user's first event, and of all events, with their verdicts."""
+    whole = {(each["data"], each["first"], each["second"]): each for each in _of_pairs(period=True)}[row["data"], row["first"], row["second"]]
+    return [f"{_interval([each['mean'], each['low'], each['high']])}, {each['word']}" for each in (row, whole)]
 
 
 def _pieces(found: list[Row]) -> str:
@@ -103,11 +125,7 @@ def _of_pairs(period: bool) -> list[Row]:
 
 def _pairs() -> str:
     """Models over seeds; the ranks behind them came from the device that trained."""
-    found = [
-        row
-        for row in _of_pairs(period=False)
-        if not row["first"].endswith(LISTS) or not row["second"].startswith("frozen-pair:") or LISTS in row["second"]
-    ]
+    found = [row for row in _of_pairs(period=False) if not (_is_released(row) or _is_added(row)) and "frozen-t256" + LISTS != row["first"]]
     if not found:
         return ""
     text = (

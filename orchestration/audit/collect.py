@@ -1,7 +1,7 @@
 """`diger gc`: what no release, report or pointer needs.
 
 Kept are the bundles, verdicts and releases of the champion log, every report, what pointers name, recommendations that a kept bundle made,
-whatever is younger than the least age, and all that these were made from. Records are never removed.
+whatever is younger than the least age, and all that these were made from, or what `diger forget` left of it. Records are never removed.
 """
 
 from __future__ import annotations
@@ -95,6 +95,10 @@ def _closure(index: Index, roots: dict[str, str], through_earlier: bool) -> dict
                 if source not in keep and (through_earlier or name not in EARLIER):
                     keep[source] = keep[hash_] if keep[hash_].startswith("needed") else f"needed by {keep[hash_]}"
                     waiting.append(source)
+        left = index.removed.get(hash_, {}).get("replaced_by")
+        if left and left not in keep:  # what serves reads what `diger forget` left of it
+            keep[left] = keep[hash_]
+            waiting.append(left)
     return keep
 
 

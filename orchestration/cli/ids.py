@@ -224,9 +224,10 @@ def _traffic(store: Store, holder: Artefact | None) -> tuple[Any, Any] | None:
 
     from diger_core.data.sequences import Sequences
     from diger_core.data.splits import training_counts
+    from orchestration.engine.removal import left_of
 
     bundle: BundleDocument = holder.json("bundle.json")
-    sequences = store.find("sequences", bundle["components"]["sequences"])
+    sequences = store.find("sequences", left_of(store, bundle["components"]["sequences"]))
     if sequences is None:
         return None
     seq = Sequences.from_arrays(sequences.arrays("sequences.safetensors"))

@@ -54,12 +54,14 @@ def serve(
 
 
 def following(store: Store, params: Params, snapshot: str | None) -> Follower:
-    """Follows the store: its champion log, the files of the rules and, unless a snapshot is named, the snapshots that are prepared for the champion.
+    """Follows the store: its champion log, the files of the rules, users who are forgotten and, unless a snapshot is named, the snapshots that are
+    prepared for the champion.
 
     A snapshot that is named is brought as far as cold start first.
     """
     from diger_core.store.artefacts import Store
     from orchestration.champion.log import current
+    from orchestration.engine.removal import left_of, present
     from orchestration.serving.online.follow import Follower
     from orchestration.serving.online.live import LiveChampion, Sources
     from orchestration.serving.online.newest import newest_sources, store_stamp
@@ -69,7 +71,10 @@ def following(store: Store, params: Params, snapshot: str | None) -> Follower:
 
     def opened(entry: Entry) -> LiveChampion:
         fresh, files = Store(store.url), stamp(params.rules)
-        sources = newest_sources(fresh, params, entry.bundle) if pinned is None else Sources(entry.bundle, **pinned)
+        if pinned is None:
+            sources = newest_sources(fresh, params, entry.bundle)
+        else:
+            sources = Sources(entry.bundle, **{name: present(fresh, name, hash_).hash for name, hash_ in pinned.items()})
         if made and (made[0][0].entry, made[0][0].sources, made[0][1]) == (entry, sources, files):
             return made[0][0]
         live = LiveChampion(fresh, entry, sources, params.recommendations, params.rules, params.training.teacher.text)
@@ -77,9 +82,14 @@ def following(store: Store, params: Params, snapshot: str | None) -> Follower:
         return live
 
     def state() -> str:
-        return stamp(params.rules) + ("" if pinned is not None else f"; {store_stamp(Store(store.url))}")
+        fresh = Store(store.url)
+        left = left_of(fresh, made[0][0].sources.sequences) if made else ""  # changes when a user in it is forgotten
+        return "; ".join([stamp(params.rules), left, "" if pinned is not None else store_stamp(fresh)])
 
-    return Follower(lambda: current(Store(store.url)), opened, params.serve, state)
+    def outdated(live: LiveChampion) -> bool:
+        return left_of(Store(store.url), live.sources.sequences) != live.sources.sequences
+
+    return Follower(lambda: current(Store(store.url)), opened, params.serve, state, outdated)
 
 
 def stamp(rules: RulesConfig) -> str:

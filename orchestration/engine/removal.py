@@ -40,15 +40,41 @@ def was_forgotten(store: Store, hash_: str) -> bool:
     return _noted(store, hash_).get("why") == "forget"
 
 
+def left_of(store: Store, hash_: str) -> str:
+    """The hash of what is left of an artefact since users were forgotten; its own where nothing was taken from it.
+
+    The note counts, not whether the old one is still there: it is written first, and a killed `diger forget` leaves both.
+    """
+    seen = {hash_}
+    while (left := _noted(store, hash_).get("replaced_by")) and left not in seen:
+        seen.add(left)
+        hash_ = left
+    return hash_
+
+
+def names_before(store: Store) -> dict[str, list[str]]:
+    """Hash of what is left of an artefact -> the hashes that it had before users were forgotten. Reads every note."""
+    notes = [store.document(SECTION, name) for name in store.root.list(SECTION) if name.endswith(".json")]
+    left = {str(note["artefact"]): note["replaced_by"] for note in notes}
+    found: dict[str, list[str]] = {}
+    for name in left:
+        hash_, seen = name, {name}
+        while (following := left.get(hash_)) and following not in seen:
+            seen.add(following)
+            hash_ = following
+            found.setdefault(hash_, []).append(name)
+    return found
+
+
 def present(store: Store, stage: str, hash_: str) -> Artefact:
-    """The artefact, or what was left of it under another hash when users were forgotten; DigerError where there is neither."""
-    left = hash_
-    while store.find(stage, left) is None:
-        following = _noted(store, left).get("replaced_by")
-        if not following or following == left:
-            return store.artefact(stage, hash_)  # raises, naming it
-        left = following
-    return store.artefact(stage, left)
+    """The artefact, or what was left of it under another hash when users were forgotten; DigerError that names what is missing."""
+    left = left_of(store, hash_)
+    if left == hash_ or store.find(stage, left) is not None:
+        return store.artefact(stage, left)
+    raise DigerError(
+        f"{store.url}/artefacts/{stage}/{left}: not in the store, and it is what `diger forget` left of {hash_[:12]}: restore it (dvc pull), "
+        f"or run stage {stage} again"
+    )
 
 
 def _noted(store: Store, hash_: str) -> dict[str, Any]:

@@ -74,8 +74,12 @@ class Session:
             named["snapshot_key"] = self.snapshot.key
         if stage.volume_of is not None:
             named["previous_rows"] = str(self.snapshot.previous_of(stage.volume_of))
-        section = section_of(stage, self.params, inputs)
-        return digest("record", stage.name, stage.version, canonical_json(section), canonical_json(named)), inputs
+        return self.key_of(stage, named), inputs
+
+    def key_of(self, stage: Stage, named: Mapping[str, str]) -> str:
+        """The record key of a stage over inputs (name -> hash) that need not be there any more."""
+        section = section_of(stage, self.params, named)
+        return digest("record", stage.name, stage.version, canonical_json(section), canonical_json(named))
 
     def find(self, stage: Stage) -> Artefact:
         """The artefact that this session's params and snapshot lead to, or `MissingInput`."""
@@ -173,7 +177,7 @@ class Session:
         self.store.append_record(stage.name, key, {**record, **cost, **self.provenance})
 
 
-def section_of(stage: Stage, params: Params, inputs: Mapping[str, Artefact]) -> dict[str, Any]:
+def section_of(stage: Stage, params: Params, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The params that the stage's result depends on. How to continue from a baseline says nothing where there is none: a first training."""
     return params.section(name for name in stage.params if name != "retraining" or "baseline" in inputs)
 

@@ -11,17 +11,20 @@ import threading
 import time
 from collections.abc import Callable
 
+from diger_core.errors import DigerError
 from orchestration.champion.log import Entry
 from orchestration.params.serve import ServeConfig
 from orchestration.serving.online.live import LiveChampion
 
 LOG = logging.getLogger("diger.serve")
+LONGEST_LINE = 300  # characters of an error that is not ours
 LONGEST_PAUSE = 300.0  # seconds between two attempts at a bundle that does not load
 
 
 class Follower:
     """`newest`: the log's newest entry, read at this moment. `open_`: loads what an entry names; whatever it raises is told and changes nothing.
-    `stamp`: of what else the lists depend on (files of rules, prepared snapshots); when it changes, the same entry is opened again."""
+    `stamp`: of what else the lists depend on (files of rules, prepared snapshots, users who were forgotten); when it changes, the same entry is
+    opened again. `outdated`: whether what serves holds somebody who was forgotten; it serves on without users' histories until another one loads."""
 
     def __init__(
         self,
@@ -29,8 +32,9 @@ class Follower:
         open_: Callable[[Entry], LiveChampion],
         config: ServeConfig,
         stamp: Callable[[], str] = lambda: "",
+        outdated: Callable[[LiveChampion], bool] = lambda live: False,
     ):
-        self._newest, self._open, self._config, self._stamp = newest, open_, config, stamp
+        self._newest, self._open, self._config, self._stamp, self._outdated = newest, open_, config, stamp, outdated
         self._live: LiveChampion | None = None
         self._loaded: tuple[int, str] | None = None  # number and stamp of what serves
         self._failed: tuple[int, str] | None = None  # of what did not load
@@ -72,7 +76,8 @@ class Follower:
             return False
         self._live = opened
         self.changes += 1
-        LOG.info("champion", extra={"told": {"entry": entry.number, "bundle": entry.bundle[:12], "action": entry.action}})
+        data = opened.sources.sequences[:12]
+        LOG.info("champion", extra={"told": {"entry": entry.number, "bundle": entry.bundle[:12], "action": entry.action, "sequences": data}})
         return True
 
     def _not_loaded(self, entry: Entry, wanted: tuple[int, str], error: Exception) -> None:
@@ -81,7 +86,16 @@ class Follower:
         self._failed, self._again = wanted, time.monotonic() + self._pause
         self.failures += 1
         serves = f"bundle {self._live.bundle[:12]} (entry {self._live.entry.number}) serves on" if self._live else "nothing serves"
+        if self._live is not None and self._holds_forgotten(self._live):
+            self._live.withheld = True
+            serves += " without users' histories, as one of them was forgotten"
         self._told(f"entry {entry.number} names bundle {entry.bundle[:12]}, which does not load: {_line(error)}; {serves}")
+
+    def _holds_forgotten(self, live: LiveChampion) -> bool:
+        try:
+            return live.withheld or self._outdated(live)
+        except Exception:  # noqa: BLE001 - the store cannot be read at this moment; the next attempt asks again
+            return False
 
     def _told(self, problem: str) -> None:
         if problem != self.problem:
@@ -104,4 +118,6 @@ class Follower:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: " * (not str(error)) + " ".join(str(error).split())[:300]
+    """The error on one line. Ours end with the remedy and are never cut; others may be of any length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, DigerError) else text[:LONGEST_LINE]

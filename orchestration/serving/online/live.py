@@ -16,6 +16,7 @@ from diger_core.item_ids import Places
 from diger_core.store.artefacts import Store
 from orchestration.champion.bundle import load_bundle
 from orchestration.champion.log import Entry
+from orchestration.engine.removal import present
 from orchestration.params.rules import RulesConfig
 from orchestration.params.verdict import RecommendationsConfig
 from orchestration.serving.given_ids import request_ids
@@ -38,9 +39,9 @@ class Sources:
 
     @classmethod
     def own(cls, store: Store, bundle: str) -> Sources:
-        """The data that the bundle itself was made from."""
+        """The data that the bundle itself was made from, or what `diger forget` left of it."""
         components = store.artefact("bundle", bundle).json("bundle.json")["components"]
-        return cls(bundle, *(components[name] for name in ("sequences", "neighbours", "validated_items")))
+        return cls(bundle, *(present(store, name, components[name]).hash for name in ("sequences", "neighbours", "validated_items")))
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class LiveChampion:
         if sources.bundle != entry.bundle:
             raise ValueError(f"sources of bundle {sources.bundle[:12]} for entry {entry.number}, which names {entry.bundle[:12]}")
         self.entry, self.sources, self.config = entry, sources, config
+        self.withheld = False  # users' histories, since one of them was forgotten and the data without them did not load
         bundle = load_bundle(store, sources.bundle)
         data = {name: store.artefact(name, getattr(sources, name)) for name in ("sequences", "neighbours", "validated_items")}
         child = store.artefact("cold_start", sources.cold_start) if sources.cold_start else None
@@ -113,7 +115,7 @@ class LiveChampion:
         if query.history is None:
             assert query.user is not None
             (user,) = request_ids([query.user], self._user_type, "user")
-            row, seq = self._users.of(user), self.ranker.seq
+            row, seq = -1 if self.withheld else self._users.of(user), self.ranker.seq
             return _History(seq.events_E[seq.offsets_U1[row] : seq.offsets_U1[row + 1]] if row >= 0 else seq.events_E[:0], 0, row >= 0)
         row_n = np.array([self._items.of(item) for item in request_ids(query.history, self._item_type, "history")], dtype=np.int32)
         return _History(row_n[row_n >= 0], int((row_n < 0).sum()), None)

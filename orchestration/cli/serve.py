@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; any other than loopback is reachable from the network.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one, which is printed.")
-@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name under which the service may be asked; may be repeated.")
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name under which the service may be asked, beside loopback's and that of --host; may be repeated.",
+)
 @click.option("--snapshot", metavar="DIR_OR_URL", help="Its events are the histories [default: the newest that was prepared for the champion].")
 @params_options
 @store_option

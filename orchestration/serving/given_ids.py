@@ -102,5 +102,7 @@ def request_ids(values: Sequence[int | str], kind: pa.DataType, what: str) -> li
         array = pa.array(values, pa.string()) if not values else pa.array(values)
     except (pa.ArrowException, OverflowError, TypeError) as error:
         raise DigerError(f"{what}: ids are integers or texts, all of one kind, and integers have 64 bits: correct them") from error
+    if pa.types.is_integer(array.type) and not pa.types.is_integer(kind):
+        raise DigerError(f'{what}: a number was sent, the catalogue\'s ids are texts: send it in quotes, as the catalogue writes it ("{values[0]}")')
     found: list[int | str] = cast_ids(array, kind, what, "in the request").to_pylist()
     return found

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,17 @@ def test_ports_are_published_on_loopback_and_a_wider_address_is_spelled_out() ->
     assert RAY_CLUSTER["spec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
     serve = cli.get_command(Context(cli), "serve")
     assert [option.default for option in serve.params if "--host" in option.opts] == ["127.0.0.1"]
+
+
+def test_serve_answers_to_the_name_that_the_others_ask_it_by_and_to_no_other() -> None:
+    pytest.importorskip("fastapi", reason="fastapi is not installed: pip install 'diger[serve]'")
+    from orchestration.serving.http.hosts import Hosts
+
+    deployment, service, _ = yaml.safe_load_all((FOLDER / "kubernetes" / "serve.yaml").read_text(encoding="utf-8"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for command, name in ((COMPOSE["services"]["serve"]["command"], "serve"), (container["args"], service["metadata"]["name"])):
+        hosts = Hosts.of(command[command.index("--host") + 1], [given for flag, given in pairwise(command) if flag == "--allow-host"])
+        assert [hosts.know(host) for host in (name, f"{name}:8000", "127.0.0.1:8000", "10.1.2.3:8000", "evil.example")] == [True] * 4 + [False]
 
 
 def test_ray_asks_everybody_for_the_token() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -13,22 +13,22 @@ from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from diger_core.errors import DigerError
 from orchestration.params.serve import ServeConfig
-from orchestration.serving.given_ids import cast_ids
+from orchestration.serving.given_ids import request_ids
 from orchestration.serving.http import schemas
 from orchestration.serving.http.batches import Batches, Busy, NoChampion
+from orchestration.serving.http.hosts import Hosts
 from orchestration.serving.http.metrics import Metrics
-from orchestration.serving.http.middleware import Limited, Observed
+from orchestration.serving.http.middleware import Limited, Named, Observed
 from orchestration.serving.online import query as online
 from orchestration.serving.online.follow import Follower
 from orchestration.serving.online.live import LiveChampion
 from orchestration.serving.similar import Kind
 
 SHORT = 12
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]", "testserver")
+LOCAL = Hosts()
 REFUSALS: dict[int | str, dict[str, Any]] = {
     408: {"model": schemas.Refusal, "description": "The body took too long."},
     413: {"model": schemas.Refusal, "description": "The body is larger than serve.max_body_bytes."},
@@ -38,7 +38,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(follower: Follower, config: ServeConfig, hosts: Sequence[str] = LOOPBACK) -> FastAPI:
+def create_app(follower: Follower, config: ServeConfig, hosts: Hosts = LOCAL) -> FastAPI:
     """The application. `hosts`: the names under which it may be asked, so that no page of another site reaches it by a name that it made up."""
     metrics = Metrics(follower)
     batches = Batches(lambda: follower.live, config, metrics.passed)
@@ -53,14 +53,16 @@ def create_app(follower: Follower, config: ServeConfig, hosts: Sequence[str] = L
         await asyncio.to_thread(follower.stop)
         batches.close()
 
-    around = [Middleware(Observed, metrics=metrics), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(Limited, config=config)]
+    around = [Middleware(Observed, metrics=metrics), Middleware(Named, hosts=hosts), Middleware(Limited, config=config)]
     told = "Lists by the present champion, as `diger recommend` writes them. Every answer names the bundle and the assignment that gave it."
     app = FastAPI(title="diger", version=version("diger"), description=told, lifespan=lifespan, middleware=around, docs_url=None, redoc_url=None)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         """What is wrong and where, without the values that were sent."""
         faults = [{"where": [str(part) for part in fault["loc"]], "what": fault["msg"]} for fault in error.errors()]
+        if request.method == "POST" and not _says_json(request):
+            faults = [{"where": ["header", "Content-Type"], "what": "the body was not read as JSON: send the header Content-Type: application/json"}]
         return JSONResponse({"detail": faults}, 422)
 
     @app.post("/recommend", responses=REFUSALS)
@@ -84,7 +86,7 @@ def create_app(follower: Follower, config: ServeConfig, hosts: Sequence[str] = L
             unknown_items=answer.unknown_items,
             known_user=answer.known_user,
             seen="remove" if answer.remove_seen else "keep",
-            rules=[rule["rule"] for rule in live.rules],
+            rules=[schemas.Rule(**rule) for rule in live.rules],
         )
 
     @app.get("/similar", responses={503: REFUSALS[503], 404: {"model": schemas.Refusal, "description": "The catalogue lacks the item."}})
@@ -93,11 +95,11 @@ def create_app(follower: Follower, config: ServeConfig, hosts: Sequence[str] = L
         live = _live(follower)
         tables = live.similar
         try:
-            found, unknown = tables.answers(cast_ids(pa.array([item]), tables.item_ids.type, "item", "in the request"), k, kind)
+            found, unknown = tables.answers(pa.array(request_ids([item], tables.item_ids.type, "item"), tables.item_ids.type), k, kind)
         except DigerError as error:
-            raise HTTPException(404, str(error)) from None
+            raise HTTPException(422, str(error)) from None
         if unknown is not None:
-            raise HTTPException(404, str(unknown))
+            raise HTTPException(404, f"item {item[:80]!r} is not in the catalogue that serves: check the spelling; /version names that catalogue")
         (answer,) = found
         neighbours = [schemas.SimilarItem(**each) for each in answer["neighbours"]]
         return schemas.SimilarAnswer(champion=named(live), item_id=answer["item_id"], title=answer["title"], neighbours=neighbours, why=answer["why"])
@@ -141,6 +143,12 @@ def named(live: LiveChampion) -> schemas.Champion:
         assignment_hash=live.assignment_hash,
         assignment_short=live.assignment_hash[:SHORT],
     )
+
+
+def _says_json(request: Request) -> bool:
+    """Whether the request's Content-Type is one whose body is read as JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _starting(follower: Follower) -> str:

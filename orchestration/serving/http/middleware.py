@@ -1,4 +1,4 @@
-"""Around every request: the limit on its size, and a line of the log and the metrics when it is over."""
+"""Around every request: whether its Host is known, the limit on its size, and a line of the log and the metrics when it is over."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from orchestration.params.serve import ServeConfig
+from orchestration.serving.http.hosts import Hosts
 from orchestration.serving.http.metrics import Metrics
 
 LOG = logging.getLogger("diger.serve")
@@ -20,6 +21,20 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Named:
+    """400 where the Host is none of the service's names."""
+
+    def __init__(self, app: App, hosts: Hosts):
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = [value for name, value in scope.get("headers", ()) if name == b"host"]
+        if scope["type"] == "http" and not (len(given) == 1 and self._hosts.know(given[0].decode("latin-1"))):
+            await _refuse(send, 400, "the Host header is none of this service's names: who runs the service adds one by --allow-host NAME")
+            return
+        await self._app(scope, receive, send)
 
 
 class Limited:

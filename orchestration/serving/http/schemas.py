@@ -41,6 +41,11 @@ class Item(BaseModel):
     score: float | None = Field(description="Null: a popular item in a place that the mixture left empty.")
 
 
+class Rule(BaseModel):
+    rule: str
+    items: int = Field(description="Items that it leaves out, raises (boost) or counts (at most).")
+
+
 class RecommendAnswer(BaseModel):
     champion: Champion
     items: list[Item]
@@ -48,7 +53,7 @@ class RecommendAnswer(BaseModel):
     unknown_items: int
     known_user: bool | None
     seen: Literal["keep", "remove"]
-    rules: list[str] = Field(description="The rules that the list obeys (section rules of params.yaml).")
+    rules: list[Rule] = Field(description="The rules that the list obeys (section rules of params.yaml).")
 
 
 class SimilarItem(BaseModel):
@@ -71,11 +76,6 @@ class Health(BaseModel):
     status: Literal["ok", "degraded", "starting"]
     problem: str | None
     champion: Champion | None
-
-
-class Rule(BaseModel):
-    rule: str
-    items: int = Field(description="Items that it leaves out, raises (boost) or counts (at most).")
 
 
 class Version(BaseModel):

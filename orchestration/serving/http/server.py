@@ -9,7 +9,8 @@ import uvicorn
 
 from diger_core.errors import DigerError
 from orchestration.params.serve import ServeConfig
-from orchestration.serving.http.app import LOOPBACK, create_app
+from orchestration.serving.http.app import create_app
+from orchestration.serving.http.hosts import Hosts
 from orchestration.serving.http.logs import configure
 from orchestration.serving.online.follow import Follower
 
@@ -18,17 +19,17 @@ SPARE = 64  # connections beside those whose requests wait: health checks, metri
 
 
 def serve(follower: Follower, config: ServeConfig, host: str, port: int, hosts: tuple[str, ...], ready: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM; requests that are being answered are answered first. `port` 0: a free one. `hosts`: more names beside
-    loopback's under which it may be asked. `ready`: told the URL once the address is bound. DigerError where it is taken."""
+    """Serves until SIGINT or SIGTERM; requests that are being answered are answered first. `port` 0: a free one. `hosts`: more names beside `host`
+    and loopback's under which it may be asked. `ready`: told the URL once the address is bound. DigerError where it is taken."""
+    known = Hosts.of(host, hosts)
     listening = _bound(host, port)
     configure()
     follower.look()
     shown = f"[{host}]" if ":" in host else host
     ready(f"http://{shown}:{listening.getsockname()[1]}")
-    allowed = hosts + LOOPBACK if host in LOOPBACK or hosts else ("*",)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(follower, config, allowed),
+            create_app(follower, config, known),
             log_config=None,
             access_log=False,
             server_header=False,

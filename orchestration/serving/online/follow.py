@@ -51,11 +51,11 @@ class Follower:
         return self._live
 
     def look(self) -> bool:
-        """Asks the log once; whether another champion serves now."""
+        """Asks the store once; whether another champion, or the same one over other data, serves now."""
         try:
             entry, stamp = self._newest(), self._stamp()
         except Exception as error:  # noqa: BLE001 - a store that cannot be read for a moment must not end the service
-            self._told(f"the champion log cannot be read ({_line(error)}); the last champion serves on")
+            self._told(f"the store cannot be read ({_line(error)}); the last champion serves on")
             return False
         if entry is None:
             self._told("nothing was released yet: `diger run` or `diger promote` makes the first champion")

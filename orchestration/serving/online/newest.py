@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact, Store
-from orchestration.engine.removal import names_before
 from orchestration.engine.registry import registered
+from orchestration.engine.removal import names_before
 from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME
 from orchestration.params.sections import Params

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from datetime import timedelta
@@ -252,6 +253,28 @@ def test_a_later_run_finds_the_rewritten_data_and_must_train_again(store, audit_
     assert session.find(BY_NAME["sequences"]).hash == replaced[audit_world.runs[0]["sequences"]]
     with pytest.raises(DigerError, match="tokenizer was never made"):
         session.find(BY_NAME["tokenizer"])
+
+
+def test_a_run_from_files_that_still_hold_the_user_takes_what_is_left_and_reads_them_anew_in_vain(store, audit_world):
+    run, snapshot = audit_world.runs[0], audit_world.snapshots[0]
+    _, replaced = forget(fresh(store), "5")
+    params = build_params(SMALL | LENIENT)
+    results = [Session(store, params, snapshot).materialise(BY_NAME[name]) for name in ("raw_interactions", "validated_interactions", "sequences")]
+    assert [(result.reused, result.artefact.hash) for result in results] == [(True, replaced[run[result.stage.name]]) for result in results]
+    anew = dataclasses.replace(BY_NAME["raw_interactions"], version="another")  # as where no record of the store knows the files yet
+    with pytest.raises(DigerError, match=r"its result raw_interactions .* holds a user who asked to be forgotten: take the user out"):
+        Session(store, params, snapshot).materialise(anew)
+    assert holds(store, 5) == []
+
+
+def test_what_is_left_is_kept_as_what_it_replaced_was(store, audit_world):
+    """The champion serves from it, though no record of the champion names it."""
+    _, replaced = forget(fresh(store), "5")
+    _, again = forget(fresh(store), "6")
+    execute(fresh(store), Rules(age=timedelta(0), reports=0), plan(fresh(store), Rules(age=timedelta(0), reports=0)))
+    for name in ("raw_interactions", "validated_interactions", "sequences"):
+        assert store.find(name, again[replaced[audit_world.runs[1][name]]]) is not None, name
+    assert verify_store(fresh(store)).faults == []
 
 
 def test_the_notes_hold_no_id_in_clear(audit_world, tmp_path):

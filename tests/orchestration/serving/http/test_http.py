@@ -12,12 +12,15 @@ import re
 import time
 
 import httpx
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
 from orchestration.cli import main
+from orchestration.params.rules import RulesConfig
 from orchestration.serving.http.app import create_app
 from orchestration.serving.http.logs import JsonLines
+from tests.conftest import REPOSITORY
 from tests.support.release_world import item_name
 from tests.support.serving_world import LIMITS, ServingWorld, histories, same
 
@@ -42,7 +45,7 @@ def follower(world, made):
 
 @pytest.fixture(scope="module")
 def client(follower):
-    with TestClient(create_app(follower, dataclasses.replace(LIMITS, max_body_bytes=2000))) as client:
+    with TestClient(create_app(follower, dataclasses.replace(LIMITS, max_body_bytes=2000)), base_url="http://localhost") as client:
         yield client
 
 
@@ -69,7 +72,7 @@ def test_a_history_in_the_request_and_items_like_an_item(client, follower):
     assert like["champion"]["bundle"] == answer["champion"]["bundle"]
     missing = client.get("/similar", params={"item": "nowhere"})
     assert missing.status_code == 404
-    assert "not in the snapshot's catalogue" in missing.json()["detail"]
+    assert missing.json()["detail"] == "item 'nowhere' is not in the catalogue that serves: check the spelling; /version names that catalogue"
 
 
 def test_health_version_and_schema(client, made):
@@ -94,6 +97,7 @@ def test_health_version_and_schema(client, made):
         ({"user": 1, "k": 1001}, 422, "less than or equal to 1000"),
         ({"history": ["x" * 3000]}, 413, "more than 2000 bytes (serve.max_body_bytes)"),
         ({"user": 2**70}, 422, "64 bits"),
+        ({"history": [7]}, 422, "a number was sent, the catalogue's ids are texts: send it in quotes"),
     ],
 )
 def test_wrong_requests_are_told_what_is_wrong(client, body, status, told):
@@ -102,15 +106,49 @@ def test_wrong_requests_are_told_what_is_wrong(client, body, status, told):
     assert told in answer.text
 
 
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_body_that_is_not_called_json_is_told_the_header(client, kind):
+    """So that a form or a script of another site cannot ask without the browser asking first (CORS)."""
+    answer = client.post("/recommend", content=b'{"user": 3}', headers={} if kind is None else {"Content-Type": kind})
+    assert answer.status_code == 422
+    assert "send the header Content-Type: application/json" in answer.json()["detail"][0]["what"]
+    whole = client.post("/recommend", content=b"[3]", headers={"Content-Type": "application/json; charset=utf-8"})
+    assert "valid dictionary" in whole.json()["detail"][0]["what"], "the body itself is wrong"
+
+
+def test_every_refusal_stands_on_the_page(client):
+    assert [client.get(path).status_code for path in ("/nothing", "/recommend")] == [404, 405]
+    limits = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8").split("## Limits")[1].split("## ")[0]
+    assert {400, 404, 405, 408, 413, 422, 429, 500, 503, 504} == {int(found) for found in re.findall(r"^\| (\d{3}) \|", limits, re.MULTILINE)}
+
+
+def test_an_item_of_another_type_is_no_missing_item(world, follower):
+    other = world.follower()
+    other._live = world.open(follower.live.entry)
+    other._live.similar = dataclasses.replace(other._live.similar, item_ids=pa.chunked_array([range(40)]))
+    with TestClient(create_app(other, LIMITS), base_url="http://localhost") as client:
+        answer = client.get("/similar", params={"item": "anna"})
+        assert (answer.status_code, "'anna' is no integer" in answer.json()["detail"]) == (422, True)
+        assert client.get("/similar", params={"item": "99"}).status_code == 404
+
+
+def test_an_answer_repeats_each_rule_with_its_items(world, made, follower):
+    other = world.follower()
+    other._live = world.open(follower.live.entry, RulesConfig(at_most=("1 per prefix 1",)))
+    with TestClient(create_app(other, LIMITS), base_url="http://localhost") as client:
+        answer = client.post("/recommend", json={"user": 3}).json()
+        assert answer["rules"] == client.get("/version").json()["rules"] == [{"rule": "at most 1 per prefix 1", "items": 40}]
+
+
 def test_a_body_of_untold_length_is_limited_too(client):
     parts = iter([b'{"history": ["', b"x" * 3000, b'"]}'])
     assert client.post("/recommend", content=parts).status_code == 413
 
 
 def test_a_name_that_somebody_made_up_is_refused(client):
-    assert client.get("/health", headers={"Host": "evil.example"}).status_code == 400
-    text = client.post("/recommend", content='{"user": 3}', headers={"Content-Type": "text/plain"})
-    assert text.status_code == 422, "a form of another site cannot ask"
+    refused = client.get("/health", headers={"Host": "evil.example"})
+    assert refused.status_code == 400
+    assert "--allow-host NAME" in refused.json()["detail"]
 
 
 def test_metrics_count_and_neither_they_nor_the_logs_say_who_asked(client, made):
@@ -216,7 +254,7 @@ def test_an_unexpected_error_is_500_for_its_batch_and_the_next_one_is_answered(w
 
 
 def test_before_anything_was_released_health_and_lists_are_503(tmp_path):
-    with TestClient(create_app(ServingWorld(tmp_path / "store").follower(), LIMITS)) as client:
+    with TestClient(create_app(ServingWorld(tmp_path / "store").follower(), LIMITS), base_url="http://localhost") as client:
         assert client.get("/health").json() == {"status": "starting", "problem": None, "champion": None}
         assert client.get("/health").status_code == 503
         assert client.post("/recommend", json={"user": 1}).status_code == 503

@@ -8,6 +8,7 @@ import socket
 import httpx
 import pytest
 import uvicorn
+from starlette.testclient import TestClient
 
 from diger_core.errors import DigerError
 from orchestration.serving.http import server
@@ -36,6 +37,22 @@ def test_who_asks_as_soon_as_the_address_is_told_is_answered(tmp_path, monkeypat
     monkeypatch.setattr(uvicorn.Server, "run", run)
     server.serve(ServingWorld(tmp_path / "store").follower(), LIMITS, "127.0.0.1", 0, (), told.append)
     assert (len(running), told[1]) == (1, 503)
+
+
+def test_a_service_that_the_network_reaches_starts_with_its_own_names_alone(tmp_path, monkeypatch):
+    """As `diger serve --host 0.0.0.0`; the socket of the test stays on loopback."""
+    bound, found = server._bound, []
+
+    def run(self, sockets=None):
+        with TestClient(self.config.app) as client:
+            found.extend(client.get("/health", headers={"Host": host}).status_code for host in ("evil.example", "10.1.2.3:8000", "lists"))
+        sockets[0].close()
+
+    monkeypatch.setattr(server, "_bound", lambda host, port: bound("127.0.0.1", port))
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    for hosts in ((), ("lists",)):
+        server.serve(ServingWorld(tmp_path / "store").follower(), LIMITS, "0.0.0.0", 0, hosts, lambda url: None)
+    assert found == [400, 503, 400, 400, 503, 503]
 
 
 def test_an_address_that_is_taken_is_named_with_the_remedy(tmp_path):

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 
+from diger_core.errors import DigerError
 from orchestration.champion import log as champion
 from orchestration.cli.serve import stamp
 from orchestration.params.rules import RulesConfig
@@ -88,6 +89,22 @@ def test_a_rules_file_that_changes_is_read_again(world, tmp_path):
     assert not follower.look()
     assert "rules.deny" in follower.problem
     assert follower.live.rules[0]["items"] == 2, "what was read last holds on"
+
+
+def test_the_remedy_of_a_long_message_is_told_whole(world):
+    world.promote(world.candidate(seed=1))
+    remedy = f"{'/very/long/path' * 40}: remove it and run stage bundle again"
+
+    def problem(error):
+        def fails(entry):
+            raise error
+
+        follower = Follower(lambda: champion.current(world.store), fails, LIMITS)
+        follower.look()
+        return follower.problem
+
+    assert problem(DigerError(remedy)).endswith(f"which does not load: {remedy}; nothing serves")
+    assert len(problem(ValueError("x" * 10_000))) < 1000, "what is not ours may be of any length"
 
 
 def test_a_log_that_cannot_be_read_ends_nothing(world, monkeypatch):

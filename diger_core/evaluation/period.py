@@ -28,37 +28,62 @@ BLOCK = 1 << 15  # users whose gains are held at once
 
 
 def whole_period(results: Mapping[str, EvaluationResult], seq: Sequences, config: EvaluationConfig) -> Period | None:
-    """Metrics of every model over all events after T2, and the paired differences of every pair; None without a temporal split.
-
-    The lists of `results` were made for each user's history up to T2, so nothing is ranked again. A target that the cut-off does not reach gains 0.
-    """
+    """`WholePeriod` of lists that are all there at once; None without a temporal split."""
     if seq.boundaries is None:
         return None
-    first = next(iter(results.values()))
-    users_E, _, target_E = targets(seq, "test_all")
-    if not np.array_equal(first.users_T, users_E[np.r_[True, users_E[1:] != users_E[:-1]]]):
-        raise ValueError("whole_period: the lists are not those of every test user")
-    labels = [f"recall@{k}" for k in config.recall_at] + [f"ndcg@{k}" for k in config.ndcg_at]
-    moments = Moments(1 + len(results) * len(labels))
-    for start in range(0, len(first.users_T), BLOCK):
-        rows_u = np.arange(start, min(start + BLOCK, len(first.users_T)))
-        begin, end = np.searchsorted(users_E, first.users_T[rows_u[0]]), np.searchsorted(users_E, first.users_T[rows_u[-1]], side="right")
-        row_e = np.searchsorted(first.users_T, users_E[begin:end])
-        gains = [_gains(result, rows_u, row_e, target_E[begin:end], config) for result in results.values()]
-        moments.add(np.column_stack([np.bincount(row_e - start, minlength=len(rows_u)), *gains]))
-    names = list(results)
-    place = {name: 1 + len(labels) * number for number, name in enumerate(names)}
-    models: dict[str, dict[str, Any]] = {}
-    for name in names:
-        found = [moments.clustered(place[name] + i) for i in range(len(labels))]
-        models[name] = {label: each["mean"] for label, each in zip(labels, found, strict=True)}
-        models[name]["intervals"] = {label: [each["low"], each["high"]] for label, each in zip(labels, found, strict=True)}
-    differences = {
-        f"{a} - {b}": {label: moments.clustered(place[a] + i, place[b] + i) for i, label in enumerate(labels)}
-        for number, a in enumerate(names)
-        for b in names[number + 1 :]
-    }
-    return {"events": len(target_E), "models": models, "differences": differences}
+    period = WholePeriod(seq, config)
+    period.add(results)
+    return period.document()
+
+
+class WholePeriod:
+    """Metrics of every model over all events after T2, and the paired differences of every pair.
+
+    The lists were made for each user's history up to T2, so nothing is ranked again; they come in blocks of users, in the order of `targets(seq,
+    "test")`, and none is kept. A target that the cut-off does not reach gains 0.
+    """
+
+    def __init__(self, seq: Sequences, config: EvaluationConfig) -> None:
+        self.config, (self.users_E, _, self.target_E) = config, targets(seq, "test_all")
+        self.labels = [f"recall@{k}" for k in config.recall_at] + [f"ndcg@{k}" for k in config.ndcg_at]
+        self.names: list[str] = []
+        self.moments = Moments(1)
+        self.done = 0  # events of the users so far
+
+    def add(self, results: Mapping[str, EvaluationResult]) -> None:
+        """The lists of the next users. ValueError for other users."""
+        users_T = next(iter(results.values())).users_T
+        if not self.names:
+            self.names, self.moments = list(results), Moments(1 + len(results) * len(self.labels))
+        end = int(np.searchsorted(self.users_E, users_T[-1], side="right"))
+        users_e, target_e = self.users_E[self.done : end], self.target_E[self.done : end]
+        if not np.array_equal(users_T, users_e[np.r_[True, users_e[1:] != users_e[:-1]]]):
+            raise ValueError("whole_period: the lists are not those of the next test users")
+        row_e = np.searchsorted(users_T, users_e)
+        for start in range(0, len(users_T), BLOCK):
+            rows_u = np.arange(start, min(start + BLOCK, len(users_T)))
+            part = slice(*np.searchsorted(row_e, (rows_u[0], rows_u[-1] + 1)))
+            gains = [_gains(results[name], rows_u, row_e[part], target_e[part], self.config) for name in self.names]
+            self.moments.add(np.column_stack([np.bincount(row_e[part] - start, minlength=len(rows_u)), *gains]))
+        self.done = end
+
+    def document(self) -> Period:
+        """What metrics.json holds. ValueError where a test user's lists are missing."""
+        if self.done != len(self.users_E):
+            raise ValueError("whole_period: the lists are not those of every test user")
+        names, labels, moments = self.names, self.labels, self.moments
+        place = {name: 1 + len(labels) * number for number, name in enumerate(names)}
+        models: dict[str, dict[str, Any]] = {}
+        for name in names:
+            found = [moments.clustered(place[name] + i) for i in range(len(labels))]
+            models[name] = {label: each["mean"] for label, each in zip(labels, found, strict=True)}
+            models[name]["intervals"] = {label: [each["low"], each["high"]] for label, each in zip(labels, found, strict=True)}
+        differences = {
+            f"{a} - {b}": {label: moments.clustered(place[a] + i, place[b] + i) for i, label in enumerate(labels)}
+            for number, a in enumerate(names)
+            for b in names[number + 1 :]
+        }
+        return {"events": len(self.target_E), "models": models, "differences": differences}
 
 
 class Moments:

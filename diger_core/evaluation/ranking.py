@@ -6,8 +6,8 @@ Comparisons of codes without the suffix, as some published code makes them, coun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,18 @@ class EvaluationResult:
     rank_T: Int32
     items_Tk: Int32
     invalid_rate: float = 0.0
+
+    def at(self, rows: slice) -> EvaluationResult:
+        """Of some of the users."""
+        return replace(self, users_T=self.users_T[rows], target_T=self.target_T[rows], rank_T=self.rank_T[rows], items_Tk=self.items_Tk[rows])
+
+
+def joined(blocks: Sequence[EvaluationResult]) -> EvaluationResult:
+    """One result of consecutive blocks of users (one at least)."""
+    users = sum(len(block.users_T) for block in blocks)
+    invalid = sum(block.invalid_rate * len(block.users_T) for block in blocks) / max(1, users)
+    arrays = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("users_T", "target_T", "rank_T", "items_Tk"))
+    return EvaluationResult(*arrays, invalid_rate=blocks[0].invalid_rate if len(blocks) == 1 else invalid)
 
 
 def search_batch(beams: int, device: torch.device) -> int:

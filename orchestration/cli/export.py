@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestration.cli.options import json_option, next_steps, open_store, store_option
+from orchestration.cli.options import json_option, local_path, next_steps, open_store, store_option
 
 
 @click.group()
@@ -16,7 +16,7 @@ def export() -> None:
 
 
 @export.command()
-@click.option("--out", required=True, metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="A new directory.")
+@click.option("--out", required=True, metavar="DIR", type=click.Path(file_okay=False), callback=local_path, help="A new directory.")
 @click.option("--onnx", is_flag=True, help="Add the model as ONNX graphs, encoder and decoder step (extra onnx).")
 @store_option
 @json_option
@@ -24,7 +24,7 @@ def champion(out: Path, onnx: bool, store: str, as_json: bool) -> None:
     """Write the champion's model, ID table, trie, encoder and recipe as flat files, with golden requests and a checker.
 
     What each file holds stands in export.json. `python DIR/check.py` verifies them with numpy alone. ONNX graphs are written only if they answer
-    every golden request as the model does.
+    every golden request as the model does; to run them again, `diger export check DIR` needs onnxruntime.
     """
     from orchestration.champion.bundle import load_bundle
     from orchestration.engine.console import print_json
@@ -38,7 +38,8 @@ def champion(out: Path, onnx: bool, store: str, as_json: bool) -> None:
         return
     print(f"{out}: bundle {document['bundle'][:12]}, assignment {document['assignment_hash'][:12]}, {document['items']:,} items")
     print(f"{len(document['files'])} files, described in {out}/export.json")
-    next_steps(store, (f"diger export check {shlex.quote(str(out))}", "with numpy alone: every byte, every path, every golden request"))
+    by = "with numpy, the graphs with onnxruntime" if onnx else "with numpy alone"
+    next_steps(store, (f"diger export check {shlex.quote(str(out))}", f"{by}: every byte, every path, every golden request"))
 
 
 @export.command()

@@ -76,6 +76,13 @@ def not_empty(_: click.Context, option: click.Parameter, value: str | None) -> s
     return value
 
 
+def local_path(_: click.Context, option: click.Parameter, value: str | None) -> Path | None:
+    """The path of an option whose files are written to this machine alone; a URL would silently become directories called `s3:`."""
+    if value is not None and "://" in value:
+        raise click.BadParameter(f"{value} is a URL, and this writes to a local path alone: give one, and copy it to the URL", param=option)
+    return None if value is None else Path(value)
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON.")(command)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestration.cli.options import Source, json_option, next_steps, of_snapshot, source_options
+from orchestration.cli.options import Source, json_option, local_path, next_steps, of_snapshot, source_options
 
 if TYPE_CHECKING:
     from diger_core.progress import Progress
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     help="transitions: what follows it in people's events; text: what reads like it.",
 )
 @click.option("--all", "everything", is_flag=True, help="Every item of the catalogue, to --out.")
-@click.option("--out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Parquet: item_id, similar_id, rank, score.")
+@click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), callback=local_path, help="Parquet: item_id, similar_id, rank, score.")
 @source_options
 @json_option
 def similar(items: tuple[str, ...], k: int, kind: str, everything: bool, out: Path | None, source: Source, as_json: bool) -> None:

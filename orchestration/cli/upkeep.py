@@ -82,7 +82,7 @@ def forget(user: str, yes: bool, dry_run: bool, wait: float, as_json: bool, stor
         _print_findings(index, found)
     if (found.holders or found.pages) and not dry_run:
         if not yes:
-            click.confirm("Write these artefacts again without the user and remove the old ones?", abort=True)
+            _ask("Write these artefacts again without the user and remove the old ones?")
         found, replaced = act(index, user, wait, tell)
         if not as_json:
             print(f"rewrote {len(replaced)} artefacts, removed {len(found.pages)} others; `diger why` explains each gap")
@@ -91,6 +91,17 @@ def forget(user: str, yes: bool, dry_run: bool, wait: float, as_json: bool, stor
         next_steps(store, (f"diger forget {shlex.quote(user)}", "do it"))
     if as_json:
         print_json({**found.as_json(index), "done": bool(found.holders or found.pages) and not dry_run})
+
+
+def _ask(question: str) -> None:
+    """DigerError where the answer is not yes, or there is none: without a terminal nobody can be asked."""
+    from diger_core.errors import DigerError
+
+    try:
+        click.confirm(question, abort=True)
+    except click.Abort as stop:
+        print(file=sys.stderr)  # the question's line is open
+        raise DigerError("not confirmed, so nothing was changed; where nobody can be asked, give --yes (--dry-run only shows)") from stop
 
 
 def _print_findings(index, found) -> None:  # type: ignore[no-untyped-def]

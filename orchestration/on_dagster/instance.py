@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,12 +53,13 @@ def dagster_home() -> Path:
     Raises DigerError where a file that is there keeps its history elsewhere than the environment says, so that no second history begins unseen.
     """
     home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd() / ".dagster").absolute()
+    text = HOME_FILE + (_STORAGE if postgres_url() else "") + _launcher()  # what it refuses leaves nothing behind
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
     if config.exists():
         _refuse_other(config)
     else:
-        config.write_text(HOME_FILE + (_STORAGE if postgres_url() else "") + _launcher(), encoding="utf-8")
+        config.write_text(text, encoding="utf-8")
     nux = home / ".nux" / "nux.yaml"
     nux.parent.mkdir(exist_ok=True)
     if not nux.exists():
@@ -90,11 +93,28 @@ def opened_instance() -> Iterator[dg.DagsterInstance]:
     from dagster_postgres.utils import DagsterPostgresException
 
     try:
-        with dg.DagsterInstance.get() as found:
+        with _without_retries_told():
+            found = dg.DagsterInstance.get()
+        with found:
             yield found
     except DagsterPostgresException as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0].removeprefix("(psycopg2.OperationalError) ")[:200]
         raise DigerError(f"{POSTGRES}: the database does not answer ({reason}): start it, or check address, user and password") from error
+
+
+@contextlib.contextmanager
+def _without_retries_told() -> Iterator[None]:
+    """Dagster logs each of its attempts to connect, three lines each; the error that follows says the same once."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "Retrying failed database connection" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
 
 
 def _launcher() -> str:
@@ -110,7 +130,25 @@ def _launcher() -> str:
         raise DigerError(f"{LAUNCHER_CONFIG} is no JSON ({error})") from error
     if not isinstance(config, dict):
         raise DigerError(f"{LAUNCHER_CONFIG}: write a JSON object")
+    _require_launcher(module, cls)
     return yaml.safe_dump({"run_launcher": {"module": module, "class": cls, "config": config}}, sort_keys=False)
+
+
+def _require_launcher(module: str, cls: str) -> None:
+    """DigerError where Dagster could not start runs by this class: it would say so only when the first run is launched, in a traceback."""
+    from dagster._core.launcher import RunLauncher
+
+    try:
+        found = getattr(import_module(module), cls, None)
+    except Exception as error:  # whatever its import raises is the reason
+        reason = " ".join(str(error).split())[:200]
+        raise DigerError(
+            f"{LAUNCHER} {module}:{cls}: module {module} cannot be imported ({reason}): install the package that holds it here, or correct the name"
+        ) from error
+    if found is None:
+        raise DigerError(f"{LAUNCHER} {module}:{cls}: module {module} has no class {cls}: correct the name")
+    if not (isinstance(found, type) and issubclass(found, RunLauncher)):
+        raise DigerError(f"{LAUNCHER} {module}:{cls}: is no run launcher of Dagster's: name a subclass of dagster._core.launcher.RunLauncher")
 
 
 def _refuse_other(config: Path) -> None:

@@ -36,7 +36,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Findings:
-    """Events of the day. `kept` [day's events]; the counts are of all, whatever is done with them."""
+    """Events of the day. `kept` [day's events]; the counts are of all, whatever is done with them, each event in one of them at most."""
 
     kept: Mask
     late: int
@@ -68,6 +68,11 @@ def judge(day: pa.Table, parts: Parts, policy: Policy, file: str, previous: Path
             "give the file of a later day, or pass --late keep to add it all the same"
         )
     kept = ~(late & (policy.late == "drop") | known & (policy.duplicates == "drop"))
+    # One that is both is told by what leaves it out, and as known where both rules do the same with it.
+    if policy.late == "drop" and policy.duplicates == "keep":
+        known = known & ~late
+    else:
+        late = late & ~known
     if not kept.any():
         raise DigerError(
             f"{file}: none of its {len(day):,} events is new ({known.sum():,} are in {previous} already, {late.sum():,} are late); give the file of "

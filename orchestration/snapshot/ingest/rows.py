@@ -14,7 +14,7 @@ from diger_core.errors import DigerError
 from diger_core.progress import Progress
 from orchestration.snapshot.ingest.header import Header, TextFormat, directory_values, one_line, open_parquet
 from orchestration.snapshot.ingest.iceberg import iceberg_batches, is_iceberg
-from orchestration.snapshot.ingest.notes import Notes
+from orchestration.snapshot.ingest.notes import EXAMPLE, Notes
 from orchestration.snapshot.ingest.source import BATCH_ROWS, BLOCK_BYTES, Utf8, part_files, reading
 from orchestration.snapshot.parts import together
 
@@ -76,7 +76,7 @@ def _schema(path: Path, parts: list[Path], columns: list[str]) -> pa.Schema:
 def _text(path: Path, header: Header, text: TextFormat, columns: list[str], notes: Notes, progress: Progress) -> Iterator[pa.Table]:
     """Every cell as text: an empty one is an empty text, and nothing is taken for a null or a number."""
     positions = {name: str(header.names.index(name)) for name in columns}
-    cut = _Cut(path, len(header.names), notes)
+    cut = _Cut(path, len(header.names), notes, header=int(text.header))
     with reading(path, progress) as file:
         source = Utf8(file, text.encoding, text.option, ending=text.delimiter.join([_ENDING] * cut.width) + "\n")
         try:
@@ -131,10 +131,13 @@ class _Cut:
     rows: int = 0
     ended: bool = False
     swallowed: bool = False
+    header: int = 1  # lines before the first row
+    faulty: pa_csv.InvalidRow | None = None
 
     def wrong_width(self, row: pa_csv.InvalidRow) -> str:
         self.swallowed = self.swallowed or _ENDING in row.text
         if self.swallowed or not self.notes.drop_invalid:
+            self.faulty = row
             return "error"
         self.notes.dropped[f"not {self.width} cells"] += 1
         return "skip"
@@ -152,6 +155,14 @@ class _Cut:
             "close it, or double it where it belongs to the text"
         )
 
+    def wrong_row(self, row: pa_csv.InvalidRow) -> DigerError:
+        cells = f"{row.actual_columns} cell{'' if row.actual_columns == 1 else 's'} in place of {self.width}"
+        cut = " (export or copy the file again where it was cut off there)" if row.actual_columns < self.width else ""
+        return DigerError(
+            f"{self.path.name}, row {row.number - self.header}: has {cells} ({row.text[:EXAMPLE]!r}); fix the row{cut}, pass --drop-invalid to leave "
+            "such rows out, or check the delimiter"
+        )
+
     def fault(self, error: Exception) -> DigerError:
         if self.swallowed:
             return self.open_quote()
@@ -159,6 +170,8 @@ class _Cut:
             return DigerError(
                 f"{self.path.name}, after row {self.rows}: a row is longer than {BLOCK_BYTES:,} bytes; look for a quote that is never closed"
             )
+        if self.faulty is not None:
+            return self.wrong_row(self.faulty)
         remedy = "fix the row, pass --drop-invalid to leave such rows out, or check the delimiter"
         return DigerError(f"{self.path.name}, after row {self.rows}: {one_line(error)}; {remedy}")
 

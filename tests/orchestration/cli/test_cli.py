@@ -1,8 +1,10 @@
 """The command line: exit codes, one clear line for each fault, help for everything."""
 
+import io
 import json
 import os
 import stat
+from types import SimpleNamespace
 
 import pytest
 
@@ -156,6 +158,15 @@ def test_an_interruption_tells_what_is_kept(here, capsys, monkeypatch, arguments
     monkeypatch.setattr("orchestration.engine.registry.register", interrupted)  # what `run` asks for first, whatever was imported before
     assert call(*arguments, "--snapshot", "snap") == 130
     assert kept in one_line(capsys)
+
+
+@pytest.mark.parametrize("answer", ["", "n\n"])
+def test_forget_without_an_answer_changes_nothing_and_names_the_option(here, capsys, monkeypatch, answer):
+    monkeypatch.setattr("orchestration.audit.forget.find", lambda *_: SimpleNamespace(holders=["some"], pages=[]))
+    monkeypatch.setattr("orchestration.cli.upkeep._print_findings", lambda *_: None)
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    assert call("forget", "7") == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("diger: not confirmed, so nothing was changed; where nobody can be asked, give --yes")
 
 
 def test_one_user_is_no_users():

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 
 from diger_core.errors import DigerError
 from orchestration.on_dagster import instance as module
-from orchestration.on_dagster.instance import LAUNCHER, LAUNCHER_CONFIG, POSTGRES, dagster_home
+from orchestration.on_dagster.instance import LAUNCHER, LAUNCHER_CONFIG, POSTGRES, dagster_home, opened_instance
 
 URL = "postgresql://diger:canary-7c1f@127.0.0.1:5432/dagster"
 
@@ -21,6 +25,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(module, "find_spec", lambda name: name)  # as if dagster-postgres were installed
+    docker = ModuleType("dagster_docker")
+    docker.DockerRunLauncher = type("DockerRunLauncher", (DefaultRunLauncher,), {})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dagster_docker", docker)
     return tmp_path / "home"
 
 
@@ -68,6 +75,37 @@ def test_without_the_package_the_remedy_is_its_extra(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(DigerError, match=r"pip install 'diger\[postgres\]'"):
         dagster_home()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "wanted"),
+    [
+        ("nosuch:Thing", r"nosuch:Thing: module nosuch cannot be imported \(No module named 'nosuch'\): install the package"),
+        ("dagster_docker:Thing", "module dagster_docker has no class Thing: correct the name"),
+        ("json:JSONDecoder", "is no run launcher of Dagster's"),
+    ],
+)
+def test_a_launcher_that_dagster_could_not_use_is_refused_before_anything_is_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch, launcher: str, wanted: str
+) -> None:
+    monkeypatch.setenv(LAUNCHER, launcher)
+    with pytest.raises(DigerError, match=wanted):
+        dagster_home()
+    assert not home.exists()
+
+
+def test_a_database_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    utils = pytest.importorskip("dagster_postgres.utils", reason="dagster-postgres is not installed: pip install 'diger[postgres]'")
+    monkeypatch.setattr(utils.time, "sleep", lambda seconds: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        monkeypatch.setenv(POSTGRES, f"postgresql://diger:canary-7c1f@127.0.0.1:{taken.getsockname()[1]}/dagster")
+        dagster_home()
+        with pytest.raises(DigerError, match=r"does not answer .*: start it, or check address, user and password") as error, opened_instance():
+            pass
+    assert "canary" not in str(error.value)
+    assert "\n" not in str(error.value)
+    assert [record.getMessage() for record in caplog.records if "database" in record.getMessage()] == []
 
 
 def test_dagster_takes_the_run_launcher_that_the_environment_names(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -281,7 +281,7 @@ def test_milliseconds_are_refused_until_the_unit_is_named(tmp_path: Path, out: P
         ("who,what,at\na,b,1\n,b,2\n", ["row 2", "column who", "no id"]),
         ("who,what,at\na,b,1\na,b,soon\n", ["row 2", "column at", "'soon'"]),
         ("who,what,at\na,b,1\na,b,\n", ["row 2", "column at", "no value", "--drop-invalid"]),
-        ("who,what,at\na,b,1\na,b\n", ["Expected 3 columns, got 2"]),
+        ("who,what,at\na,b,1\na,b\n", ["row 2: has 2 cells in place of 3 ('a,b')", "--drop-invalid"]),
         ("who,thing,at\na,b,1\n", ["column what is missing", "who, thing, at"]),
     ],
 )

@@ -198,10 +198,11 @@ def test_public_formats_are_continued_in_their_own(tmp_path: Path) -> None:
 def test_late_and_repeated_events_are_told_on_one_line(tmp_path: Path, monday: Path) -> None:
     day = [*TUESDAY, ("bob", "lamp", 11), ("bob", "kettle", 12)]  # had already; late
     told = call("append", monday, *tuesday(tmp_path, day)).stdout.splitlines()[0]
-    wanted = "events: 3 added, 2 late (kept), 1 that the snapshot has already (left out); items: 0 rows replaced by the day's; of the files nothing"
+    wanted = "events: 3 added, 1 late (kept), 1 that the snapshot has already (left out); items: 0 rows replaced by the day's; of the files nothing"
     assert told.startswith(wanted)
     assert [(r["user_id"], r["item_id"], r["timestamp"]) for r in rows(tmp_path / "tuesday", "interactions")] == [*MONDAY, *TUESDAY, day[3]]
-    call("append", monday, *tuesday(tmp_path, day), "--late", "drop", "--duplicates", "keep", "--overwrite")
+    told = call("append", monday, *tuesday(tmp_path, day), "--late", "drop", "--duplicates", "keep", "--overwrite").stdout
+    assert told.startswith("events: 2 added, 2 late (left out), 0 that the snapshot has already (kept); ")
     assert len(rows(tmp_path / "tuesday", "interactions")) == 6
     call("append", monday, *tuesday(tmp_path, day), "--duplicates", "keep", "--overwrite")
     assert len(rows(tmp_path / "tuesday", "interactions")) == 8
@@ -221,6 +222,17 @@ def test_a_day_that_is_older_or_was_added_before_is_refused_by_name(tmp_path: Pa
     assert "tuesday.csv: its bytes are in " in refused("append", tmp_path / "tuesday", *again)
     csv(tmp_path / "tuesday.csv", (tmp_path / "tuesday.csv").read_text() + "carl,kettle,5\n")
     assert "none of its 2 events is new" in refused("append", tmp_path / "tuesday", *again, "--late", "keep")
+
+
+def test_a_day_that_is_cut_off_names_its_row_once(tmp_path: Path, monday: Path) -> None:
+    options = tuesday(tmp_path)
+    path = tmp_path / "tuesday.csv"
+    path.write_text(path.read_text().rstrip().rpartition(",")[0])
+    message = refused("append", monday, *options)
+    number = len(TUESDAY)
+    assert message.startswith(f"tuesday.csv, row {number}: has 2 cells in place of 3 ('")
+    assert "copy the file again where it was cut off" in message
+    assert message.count("row ") == 2, "the row, and its remedy"
 
 
 # Items

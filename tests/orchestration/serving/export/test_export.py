@@ -54,6 +54,23 @@ def test_the_check_passes_without_anything_but_numpy(folder, live, capsys):
     assert set(document["files"]) == {path.name for path in folder.iterdir()} - {"export.json"}
 
 
+def test_a_url_is_refused_and_no_directory_is_called_by_its_scheme(world, live, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["export", "champion", "--out", "s3://bucket/x", "--store", world.store.url])
+    assert stop.value.code == 2
+    assert "s3://bucket/x is a URL, and this writes to a local path alone" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("more", "wanted"), [([], "with numpy alone: every byte"), (["--onnx"], "with numpy, the graphs with onnxruntime: every")])
+def test_what_comes_next_says_what_the_check_needs(world, live, tmp_path, monkeypatch, capsys, more, wanted):
+    document = {"bundle": "b" * 64, "assignment_hash": "a" * 64, "items": 40, "files": {}}
+    monkeypatch.setattr("orchestration.serving.export.write.write_export", lambda *_: document)
+    main(["export", "champion", "--out", str(tmp_path / "x"), "--store", world.store.url, *more])
+    assert wanted in capsys.readouterr().err
+
+
 def test_an_engine_that_reads_it_lists_what_the_champion_lists(folder, live):
     """The world's recipe is the model alone, so the lists are the beams."""
     export = Export(folder)

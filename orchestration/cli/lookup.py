@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestration.cli.options import Source, json_option, next_steps, of_snapshot, source_options
+from orchestration.cli.options import Source, champion_source_options, json_option, next_steps, of_snapshot
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--item", metavar="ITEM_ID", help="The item whose semantic ID is wanted.")
 @click.option("--id", "--codes", "codes", metavar="17-203-88-0", help="A semantic ID, or the beginning of one.")
 @click.option("--limit", default=20, show_default=True, help="At most so many items of a prefix.")
-@source_options
+@champion_source_options
 @json_option
 def lookup(item: str | None, codes: str | None, limit: int, source: Source, as_json: bool) -> None:
     """Find an item's semantic ID (--item), or the items of an ID or prefix (--id)."""
@@ -34,7 +34,9 @@ def lookup(item: str | None, codes: str | None, limit: int, source: Source, as_j
     from orchestration.serving.titles import short
 
     store = source.open()
-    session = source.session(store, Silent(), "diger lookup")
+    session = source.champion_session(store, Silent(), "diger lookup", own=True)
+    if source.named is None:
+        print(f"IDs of snapshot {session.snapshot.key}", file=sys.stderr)
     table = id_table_of(session).table("items_by_code.parquet")
     found = by_item(table, item) if item is not None else by_codes(table, str(codes))
     if not len(found):
@@ -47,7 +49,7 @@ def lookup(item: str | None, codes: str | None, limit: int, source: Source, as_j
     title = f"{len(found):,} item{'s' * (len(found) != 1)}{cut}"
     print_table(title, ["item_id", "title", "ID"], [[str(row["item_id"]), short(row["title"]), str(id_of(row))] for row in rows])
     first = shlex.quote(str(rows[0]["item_id"]))
-    like = (f"diger similar {first}{of_snapshot(source.given)}", "items like it")
+    like = (f"diger similar {first}{of_snapshot(source.named)}", "items like it")
     next_steps(source.store_url, like, (f"diger item {first} --history", "every ID that it has had"))
 
 

@@ -108,6 +108,12 @@ class Source:
     def open(self) -> Store:
         return open_store(self.store_url)
 
+    @property
+    def named(self) -> str | None:
+        """The snapshot that the command line names, by --snapshot or --set snapshot=…; None where it names none."""
+        set_ = [value.strip() for key, _, value in (each.partition("=") for each in self.overrides) if key.strip() == "snapshot"]
+        return self.given or (set_[-1] if set_ else None)
+
     def snapshot(self) -> str:
         """The snapshot's place: the one that was given, or that of the parameters."""
         return self.given or self.params().snapshot
@@ -123,17 +129,57 @@ class Source:
 
         return Session(store, self.params(), self.register(store), progress, {"launched_by": command})
 
+    def champion_session(self, store: Store, progress: Progress, command: str, *, own: bool = False) -> Session:
+        """The session of the snapshot that the champion's answers are about, where the command line names none and something serves.
 
-def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--snapshot, --params, --preset, --set and --store, which the command gets as one `source`."""
+        That is the snapshot of `diger serve`; `own`: the one that the champion was made from. A line says which.
+        """
+        from orchestration.champion.log import current
+        from orchestration.engine.runner import Session
+        from orchestration.serving.champion_snapshot import made_from, served
+
+        entry = None if self.named else current(store)
+        if entry is None:
+            return self.session(store, progress, command)
+        params = self.params()
+        found = (made_from(store, entry.bundle) if own else None) or served(store, params, entry.bundle)
+        progress.message(f"snapshot {found.key} ({found.url}), that of the champion #{entry.number}; --snapshot names another")
+        return Session(store, params, found, progress, {"launched_by": command})
+
+
+def prepare(session: Session, wanted: set[str]) -> None:
+    """Brings the session's snapshot as far as the wanted stages. DigerError, with --snapshot as the remedy, where its files are gone and needed."""
+    from diger_core.errors import DigerError
+    from orchestration.engine.runner import refuse_failed
+    from orchestration.graph import STAGES, upstream
+
+    needed = upstream(wanted)
+    for stage in STAGES:
+        if stage.name in needed:
+            try:
+                found = session.materialise(stage).artefact
+            except DigerError as error:
+                if stage.inputs:
+                    raise
+                raise DigerError(f"snapshot {session.snapshot.key}: {error}, or name it or another one here (--snapshot DIR_OR_URL)") from error
+            refuse_failed(found)
+
+
+def source_options(command: Callable[..., Any], default: str = "from params") -> Callable[..., Any]:
+    """--snapshot, --params, --preset, --set and --store, which the command gets as one `source`. `default`: what --help says of the snapshot."""
 
     @functools.wraps(command)
     def called(*arguments: Any, snapshot: str | None, params_file: str | None, overrides: tuple[str, ...], store: str, **named: Any) -> Any:
         return command(*arguments, source=Source(snapshot, params_file, overrides, store), **named)
 
-    return click.option(
-        "--snapshot", metavar="DIR_OR_URL", callback=not_empty, help="Directory or s3:// URL of the snapshot [default: from params]."
-    )(params_options(store_option(called)))
+    return click.option("--snapshot", metavar="DIR_OR_URL", callback=not_empty, help=f"Directory or s3:// URL of the snapshot [default: {default}].")(
+        params_options(store_option(called))
+    )
+
+
+def champion_source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`source_options` of a command that answers about the champion (`Source.champion_session`)."""
+    return source_options(command, "the champion's; without one, from params")
 
 
 def open_store(url: str) -> Store:

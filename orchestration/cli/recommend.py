@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from orchestration.cli.options import Source, json_option, next_steps, of_snapshot, source_options
+from orchestration.cli.options import Source, champion_source_options, json_option, next_steps, of_snapshot, prepare
 
 if TYPE_CHECKING:
     from diger_core.progress import Progress
@@ -43,7 +43,7 @@ class Wanted:
     type=click.Choice(["keep", "remove"]),
     help="Items that the user had before stay in the lists, or are left out [default: recommendations.seen, by how often people come back to one].",
 )
-@source_options
+@champion_source_options
 @json_option
 def recommend(
     out: str | None,
@@ -57,7 +57,7 @@ def recommend(
     """Print the lists of given users (--users), or write those of all or given users (--out), by the champion, from all events of the snapshot.
 
     Files have the columns user_id, item_id, rank, score. Users without history get the most popular items, without a score. New items take part as
-    soon as cold start has given them IDs; nothing is trained.
+    soon as cold start has given them IDs; nothing is trained. Without --snapshot the events are those that `diger serve` answers from.
     """
     if out is None and not users:
         raise click.UsageError("give --users ID to see lists, or --out DIR_OR_URL to write them for all users")
@@ -77,8 +77,7 @@ def recommend(
 
 def prepared(source: Source, store: Store, wanted: Wanted, progress: Progress) -> tuple[Session, Request]:
     """Brings the snapshot as far as cold start: the session, and what is asked for."""
-    from orchestration.engine.runner import refuse_failed
-    from orchestration.graph import BY_NAME, STAGES, upstream
+    from orchestration.graph import BY_NAME
     from orchestration.serving.given_ids import read_ids
     from orchestration.serving.lists import Request, removes_seen
     from orchestration.serving.recommendations import present_champion
@@ -86,11 +85,8 @@ def prepared(source: Source, store: Store, wanted: Wanted, progress: Progress) -
 
     params = source.params()
     champion = present_champion(store)  # first: without one, nothing else is worth doing
-    session = source.session(store, progress, "diger recommend")
-    needed = upstream({"sequences", "neighbours", "cold_start"})
-    for stage in STAGES:
-        if stage.name in needed:
-            refuse_failed(session.materialise(stage).artefact)
+    session = source.champion_session(store, progress, "diger recommend")
+    prepare(session, {"sequences", "neighbours", "cold_start"})
     sequences, config = session.find(BY_NAME["sequences"]), params.recommendations
     kinds = {name: sequences.table(f"{name}s.parquet")[f"{name}_id"].type for name in ("user", "item")}
     remove_seen, why = removes_seen(store, champion.hash, wanted.seen or config.seen, params.evaluation.remove_seen)
@@ -122,12 +118,15 @@ def to_directory(session: Session, request: Request, out: str, progress: Progres
     import json
 
     from diger_core.store.files import Root
+    from orchestration.serving.champion_snapshot import newer_than
     from orchestration.serving.shards import DOCUMENT, Shards
     from orchestration.serving.shards import recommend as compute
 
     root = Root(out)
     root.writable()
-    document = _described(session, request) | compute(request, Shards(root), session.params.cluster, progress)
+    document = _described(session, request) | compute(
+        request, Shards(root), session.params.cluster, progress, newer_than(session.store, request.bundle, session.snapshot)
+    )
     document.pop("reused_shards")
     if not root.create(json.dumps(document, indent=1, sort_keys=True).encode(), DOCUMENT):
         progress.message("recommendations: nothing has changed since they were written")
@@ -138,6 +137,7 @@ def lists_of(session: Session, request: Request, progress: Progress) -> dict[str
     """The lists of a few users in memory, with the items' titles; DigerError for too many of them."""
     from diger_core.errors import DigerError
     from orchestration.graph import BY_NAME
+    from orchestration.serving.champion_snapshot import newer_than
     from orchestration.serving.lists import Recommender
     from orchestration.serving.shards import tell
     from orchestration.serving.titles import Titles
@@ -146,7 +146,7 @@ def lists_of(session: Session, request: Request, progress: Progress) -> dict[str
     if len(request.users) > PRINTED:
         raise DigerError(f"--users: {len(request.users):,} users are too many to print (at most {PRINTED}): give --out DIR_OR_URL")
     opened = Recommender(replace(request, shard_users=len(request.users)))
-    tell(opened, progress)
+    tell(opened, progress, newer_than(session.store, request.bundle, session.snapshot) if opened.counts["items_without_id"] else None)
     rows = opened(0)
     titles = Titles.of(session.find(BY_NAME["validated_items"]))(rows["item_id"])
     histories = opened.history_lengths()
@@ -177,7 +177,7 @@ def show(document: dict[str, Any], source: Source) -> None:
     print(f"Champion {document['champion'][:12]}, snapshot {document['snapshot']}")
     first = next((row["item_id"] for each in document["lists"] for row in each["items"]), None)
     if first is not None:
-        of = of_snapshot(source.given)
+        of = of_snapshot(source.named)
         like = (f"diger similar {shlex.quote(str(first))}{of}", "items like it")
         next_steps(source.store_url, like, (f"diger recommend --out DIR{of}", "all users"))
 

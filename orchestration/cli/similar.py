@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestration.cli.options import Source, json_option, local_path, next_steps, of_snapshot, source_options
+from orchestration.cli.options import Source, champion_source_options, json_option, local_path, next_steps, of_snapshot, prepare
 
 if TYPE_CHECKING:
     from diger_core.progress import Progress
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option("--all", "everything", is_flag=True, help="Every item of the catalogue, to --out.")
 @click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), callback=local_path, help="Parquet: item_id, similar_id, rank, score.")
-@source_options
+@champion_source_options
 @json_option
 def similar(items: tuple[str, ...], k: int, kind: str, everything: bool, out: Path | None, source: Source, as_json: bool) -> None:
     """Show the items that are most like each ITEM, or write those of the whole catalogue (--all --out FILE).
@@ -65,7 +65,7 @@ def similar(items: tuple[str, ...], k: int, kind: str, everything: bool, out: Pa
     if unknown is not None:
         raise unknown
     if not as_json:
-        of = of_snapshot(source.given)
+        of = of_snapshot(source.named)
         item = (f"diger lookup --item {shlex.quote(named[0])}{of}", "its semantic ID")
         next_steps(source.store_url, item, (f"diger similar --all --out FILE{of}", "of all"))
 
@@ -97,14 +97,10 @@ def _show(answers: list[Answer]) -> None:
 
 def open_tables(source: Source, store: Store, progress: Progress) -> SimilarItems:
     """Brings the snapshot as far as `neighbours` (nothing is trained) and opens its tables."""
-    from orchestration.engine.runner import refuse_failed
-    from orchestration.graph import BY_NAME, STAGES, upstream
+    from orchestration.graph import BY_NAME
     from orchestration.serving.similar import SimilarItems
 
-    session = source.session(store, progress, "diger similar")
-    needed = upstream({"neighbours"})
-    for stage in STAGES:
-        if stage.name in needed:
-            refuse_failed(session.materialise(stage).artefact)
+    session = source.champion_session(store, progress, "diger similar")
+    prepare(session, {"neighbours"})
     found = {name: session.find(BY_NAME[name]) for name in ("sequences", "validated_items", "neighbours")}
     return SimilarItems.of(**found, text_weight=session.params.training.teacher.text)

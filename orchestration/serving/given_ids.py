@@ -33,7 +33,7 @@ def read_ids(given: tuple[str, ...], column: str, kind: pa.DataType, option: str
             parts.append(cast_ids(pa.array(_lines(path, option), pa.string()), kind, option, text))
     ids = pc.unique(pa.concat_arrays(parts))
     if not len(ids):
-        raise DigerError(f"{option}: no ids are given: an empty file recommends nothing")
+        raise DigerError(f"{option} {', '.join(given)}: holds no ids: write one a line, or leave {option} out")
     return ids
 
 
@@ -45,8 +45,8 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _lines(path: Path, option: str) -> list[str]:
-    """The lines that hold something, without a byte order mark and the spaces around."""
+def _lines(path: Path, option: str, empty: bool = False) -> list[str]:
+    """The lines that hold something (all of them: `empty`), without a byte order mark and the spaces around."""
     require_regular(path, f"{option} {path}", at_most=_ID_FILE_BYTES)
     data = path.read_bytes()
     try:
@@ -55,7 +55,8 @@ def _lines(path: Path, option: str) -> list[str]:
         line = data[: error.start].count(b"\n") + 1
         raise DigerError(f"{option} {path}, line {line}: not UTF-8 text: save it as UTF-8") from error
     # Only line ends end a line: an id may hold what str.splitlines takes for one (U+2028, a form feed).
-    return [stripped for line in text.replace("\r", "\n").split("\n") if (stripped := line.strip(" \t"))]
+    stripped = [line.strip(" \t") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    return stripped if empty else [line for line in stripped if line]
 
 
 def _column(path: Path, column: str, option: str) -> pa.Array:
@@ -74,6 +75,20 @@ def _column(path: Path, column: str, option: str) -> pa.Array:
     if values.null_count:
         raise DigerError(f"{option} {path}: column {column} holds {values.null_count} nulls: remove those rows")
     return values
+
+
+def first_of(name: str, column: str, ids: pa.Array) -> str:
+    """The first of the ids as the file holds it, with its line or row; without one where the file is not what it was, or not here."""
+    path, wanted = Path(name), ids.type
+    try:
+        values = _column(path, column, name) if path.suffix == ".parquet" else pa.array(_lines(path, name, empty=True), pa.string())
+        texts = values.cast(pa.string()) if pa.types.is_integer(values.type) else values
+        at = pc.index(pc.is_in(pc.if_else(pc.equal(texts, ""), None, texts).cast(wanted), ids.drop_null()), True).as_py()
+    except (DigerError, OSError, pa.ArrowException):
+        at = -1
+    if at < 0:
+        return repr(ids[0].as_py())
+    return f"{texts[at].as_py()!r}, {'row' if path.suffix == '.parquet' else 'line'} {at + 1}"
 
 
 def cast_ids(values: pa.Array, kind: pa.DataType, option: str, source: str) -> pa.Array:

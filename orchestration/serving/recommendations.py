@@ -20,6 +20,7 @@ __all__ = ["extra_inputs", "recommendations"]
 
 def recommendations(run: StageRun) -> None:
     """Writes part-00000.parquet … (user_id, item_id, rank, score) and recommendations.json."""
+    from orchestration.serving.champion_snapshot import newer_than
     from orchestration.serving.lists import Request, removes_seen
     from orchestration.serving.rules import Rules
     from orchestration.serving.shards import DOCUMENT, Shards, recommend
@@ -42,7 +43,7 @@ def recommendations(run: StageRun) -> None:
         rules=Rules.of(run.params.rules, run.inputs.get("rules")),
     )
     shards = Shards(run.store.root, ("checkpoints", run.key))
-    made = recommend(request, shards, run.params.cluster, run.progress)
+    made = recommend(request, shards, run.params.cluster, run.progress, newer_than(run.store, request.bundle, run.snapshot))
     for place, entry in enumerate(made["shards"]):
         run.out.bytes(entry["file"], shards.read(place))
     document = {"champion": request.bundle, "cold_start": request.cold_start if made["child"] else None, "k": config.k, "remove_seen": remove_seen}

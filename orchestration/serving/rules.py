@@ -24,7 +24,7 @@ from diger_core.store.artefacts import Artefact, Store
 from diger_core.store.canonical import canonical_json, digest, table_hash
 from diger_core.store.record import Record
 from orchestration.params.rules import AtMost, Boost, Condition, RulesConfig
-from orchestration.serving.given_ids import read_ids
+from orchestration.serving.given_ids import first_of, read_ids
 
 NAMED = 3  # unknown ids that a message names
 
@@ -95,13 +95,14 @@ class Rules:
         DigerError where a rule names what is not there, or no item is left.
         """
         columns = _Columns(item_ids, validated_items)
-        allowed_N, told = np.ones(len(item_ids), dtype=bool), []
+        allowed_N, told, warnings = np.ones(len(item_ids), dtype=bool), [], []
         for key, ids, kept in (("allow", self.allow, True), ("deny", self.deny, False)):
             if ids is not None:
                 named_N = _named(ids, item_ids)
                 passed_N = named_N if kept else ~named_N
                 allowed_N &= passed_N
                 told.append(_told(f"{key} {Path(str(getattr(self.config, key))).name}", ~passed_N))
+                warnings += _unmatched(ids, item_ids, str(getattr(self.config, key)), key)
         for text in self.config.where:
             passed_N = columns.holds(Condition.parse(text), f"rules.where {text!r}")
             allowed_N &= passed_N
@@ -124,17 +125,20 @@ class Rules:
             raised_N = columns.holds(boost.condition, f"rules.boost {text!r}")
             factor_N[raised_N] *= np.float32(boost.factor)
             told.append(_told(f"boost {text}", raised_N))
-        return Applied(allowed_N, factor_N if self.config.boost else None, tuple(limits), tuple(told))
+        return Applied(allowed_N, factor_N if self.config.boost else None, tuple(limits), tuple(told), tuple(warnings))
 
 
 @dataclass(frozen=True)
 class Applied:
-    """allowed_N: what may be listed. factor_N: of the scores, or None. `limits`: (n, group of each item, -1 for one that is not counted)."""
+    """allowed_N: what may be listed. factor_N: of the scores, or None. `limits`: (n, group of each item, -1 for one that is not counted).
+
+    `warnings`: of files, which ids name no item."""
 
     allowed_N: Bool
     factor_N: Float32 | None
     limits: tuple[tuple[int, Int32], ...]
     told: tuple[ToldRule, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def reorders(self) -> bool:
@@ -195,6 +199,18 @@ def _named(ids: pa.Array, item_ids: pa.ChunkedArray) -> Bool:
     place = index_of(ids, item_ids)
     named_N[place[place >= 0]] = True
     return named_N
+
+
+def _unmatched(ids: pa.Array, item_ids: pa.ChunkedArray, name: str, key: str) -> list[str]:
+    """A warning, where ids of a rule's file name no item: some may have left the catalogue, others are written otherwise than there."""
+    unknown = ids.filter(pa.array(index_of(ids, item_ids) < 0))
+    if not len(unknown):
+        return []
+    some = f"{len(unknown):,} of {len(ids):,} ids name" if len(ids) > 1 else "its only id names"
+    first = first_of(name, "item_id", unknown)
+    return [
+        f"rules.{key} {name}: {some} no item of the catalogue, the first: {first}; where the item is not just gone, write it as the catalogue does"
+    ]
 
 
 def _told(rule: str, items_N: Bool) -> ToldRule:

@@ -77,13 +77,15 @@ def _name(shard: int, kind: str = "parquet") -> str:
     return f"part-{shard:05d}.{kind}"
 
 
-def recommend(request: Request, shards: Shards, cluster: ClusterConfig, progress: Progress) -> dict[str, Any]:
-    """Computes what is missing of the request, in `cluster.workers` processes; returns {"counts", "shards", "reused_shards", "child", "rules"}."""
+def recommend(request: Request, shards: Shards, cluster: ClusterConfig, progress: Progress, newer: str | None = None) -> dict[str, Any]:
+    """Computes what is missing of the request, in `cluster.workers` processes; returns {"counts", "shards", "reused_shards", "child", "rules"}.
+
+    `newer`: the champion's own snapshot, where that is newer than the one that the request is about."""
     from orchestration.on_ray.data import map_shards
 
     opened = Recommender(request)
     shards.claim(request)
-    tell(opened, progress)
+    tell(opened, progress, newer)
     done = {shard: entry for shard in range(opened.shards) if (entry := shards.finished(shard)) is not None}
     missing = [shard for shard in range(opened.shards) if shard not in done]
     reused = len(done)
@@ -108,8 +110,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def tell(opened: Recommender, progress: Progress) -> None:
-    """What the request comes to, with unknown users and items counted and the first of them named."""
+def tell(opened: Recommender, progress: Progress, newer: str | None = None) -> None:
+    """What the request comes to, with unknown users and items counted and the first of them named. `newer`: as in `recommend`."""
     counts = opened.counts
     progress.message(
         f"recommendations: {counted(counts['users'], 'user')}, {counted(counts['items'], 'item')}; "
@@ -117,6 +119,8 @@ def tell(opened: Recommender, progress: Progress) -> None:
     )
     for rule in opened.ranker.rules.told:
         progress.message(f"recommendations: rule {rule['rule']}: {counted(rule['items'], 'item')}")
+    for warning in opened.ranker.rules.warnings:
+        progress.message(f"warning: recommendations: {warning}")
     if counts["users_unknown"]:
         first = ", ".join(repr(user)[:60] for user in opened.user_ids.filter(pa.array(opened.user_n < 0))[:NAMED].to_pylist())
         progress.message(
@@ -135,5 +139,9 @@ def tell(opened: Recommender, progress: Progress) -> None:
     if counts["items_without_id"]:
         progress.message(
             f"warning: recommendations: {counts['items_without_id']:,} items of the snapshot have no ID under this champion, "
-            "so only counts and texts list them: a retraining on this snapshot gives them IDs"
+            + (
+                f"which was made from {newer}, a newer snapshot: make the lists from that one, or let the champion before serve"
+                if newer
+                else "so only counts and texts list them: a retraining on this snapshot gives them IDs"
+            )
         )

@@ -78,6 +78,8 @@ class Follower:
         self.changes += 1
         data = opened.sources.sequences[:12]
         LOG.info("champion", extra={"told": {"entry": entry.number, "bundle": entry.bundle[:12], "action": entry.action, "sequences": data}})
+        for warning in opened.warnings:
+            LOG.warning("rules", extra={"told": {"warning": warning}})
         return True
 
     def _not_loaded(self, entry: Entry, wanted: tuple[int, str], error: Exception) -> None:

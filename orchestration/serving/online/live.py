@@ -90,6 +90,11 @@ class LiveChampion:
         return self.ranker.rules.told
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the files of the rules hold that names no item."""
+        return self.ranker.rules.warnings
+
+    @property
     def integer_ids(self) -> bool:
         """Whether the catalogue's ids are integers; otherwise they are texts."""
         return self._items.integers

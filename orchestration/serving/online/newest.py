@@ -1,6 +1,6 @@
 """Which data the service answers from: the newest snapshot that was prepared for the champion, else the data that the champion was made from.
 
-A snapshot is prepared where the flow has reached `cold_start` with the same parameters, as every run and `diger recommend` do: then new items have
+A snapshot is prepared where the flow has reached `cold_start` with the same parameters, as every run does that gets there: then new items have
 IDs and their events count. Nothing is computed here.
 
 `diger forget` writes the sequences of a prepared snapshot again under another name; its neighbours, which are not written again, are found by the
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import Artefact, Store
-from orchestration.engine.registry import registered
+from orchestration.engine.registry import Registered, registered
 from orchestration.engine.removal import names_before
 from orchestration.engine.runner import Session
 from orchestration.graph import BY_NAME
@@ -28,6 +28,11 @@ _CHANGING = (("snapshots",), ("records", "sequences"), ("records", "neighbours")
 
 def newest_sources(store: Store, params: Params, bundle: str) -> Sources:
     """The artefacts of the newest prepared snapshot. A snapshot older than the champion's own is never taken."""
+    return newest(store, params, bundle)[1]
+
+
+def newest(store: Store, params: Params, bundle: str) -> tuple[Registered | None, Sources]:
+    """The newest prepared snapshot with its artefacts; None with the champion's own data, where no snapshot leads to them with these parameters."""
     own = Sources.own(store, bundle)
     before = functools.cache(lambda: names_before(store))  # read where something is missing, and then once
     for snapshot in registered(store)[: -LOOK_BACK - 1 : -1]:
@@ -38,10 +43,10 @@ def newest_sources(store: Store, params: Params, bundle: str) -> Sources:
         except DigerError:
             continue  # it was not prepared, or did not pass its checks: an earlier one serves
         if found["sequences"].hash == own.sequences:
-            return own
+            return snapshot, own
         if found["cold_start"].json("cold_start.json")["parent"] == bundle:
-            return Sources(bundle, **{name: artefact.hash for name, artefact in found.items()})
-    return own
+            return snapshot, Sources(bundle, **{name: artefact.hash for name, artefact in found.items()})
+    return None, own
 
 
 def _neighbours(session: Session, before: Callable[[str], Iterable[str]]) -> Artefact:

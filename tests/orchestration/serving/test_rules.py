@@ -6,16 +6,20 @@ import dataclasses
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from diger_core.errors import DigerError
 from orchestration.graph import BY_NAME
 from orchestration.params.load import build_params
 from orchestration.params.rules import AtMost, Boost, Condition, RulesConfig
+from orchestration.serving.lists import Recommender, Request
 from orchestration.serving.online.query import Query
 from orchestration.serving.rules import Rules
+from orchestration.serving.shards import tell
 from tests.support.release_world import CODES, EASY, item_name, launched
 from tests.support.serving_world import ServingWorld, histories, same
+from tests.support.training_world import Recorder
 
 BRAND = {item_name(i): f"brand-{i % 4}" for i in range(40)}
 NAMES = list(BRAND)
@@ -146,6 +150,33 @@ def test_online_lists_obey_the_rules_as_the_batch_lists_do(world, made):
 def test_a_rule_that_names_what_is_not_there_is_refused(world, made, config, told):
     with pytest.raises(DigerError, match=told):
         ruled(world, made, **config)
+
+
+def test_ids_of_a_file_that_name_no_item_are_told_with_the_first_ones_line(world, made, tmp_path):
+    deny, allow = tmp_path / "deny.txt", tmp_path / "allow.parquet"
+    deny.write_text("item-001\n\n15591\nitem-2\n")
+    pq.write_table(pa.table({"item_id": ["item-003", "item-004", "gone"]}), allow)
+    told = Recorder()
+    request = Request(
+        world.store.url, *(made[name].hash for name in ("bundle", "sequences", "neighbours", "validated_items")), None, 10, 40, 25, 512, False,
+        rules=Rules.read(RulesConfig(deny=str(deny), allow=str(allow)), pa.large_string()),
+    )  # fmt: skip
+    tell(Recommender(request), told)
+    found = [line for line in told.messages if line.startswith("warning: ")]
+    assert len(found) == 2, found
+    assert f"rules.deny {deny}: 2 of 3 ids name no item of the catalogue, the first: '15591', line 3; " in found[1]
+    assert f"rules.allow {allow}: 1 of 3 ids name no item of the catalogue, the first: 'gone', row 3; " in found[0]
+    deny.unlink()
+    numbers = Rules(RulesConfig(deny=str(deny)), deny=pa.array([7, 8]))
+    assert numbers.on(pa.chunked_array([[1, 7]]), made["validated_items"], np.zeros((2, 1), dtype=np.int32)).warnings == (
+        f"rules.deny {deny}: 1 of 2 ids name no item of the catalogue, the first: 8; where the item is not just gone, write it as the catalogue does",
+    )
+    deny.write_text("7\n\n008\n")
+    applied = numbers.on(pa.chunked_array([[1, 7]]), made["validated_items"], np.zeros((2, 1), dtype=np.int32))
+    assert "the first: '008', line 3; " in applied.warnings[0], "as the file writes it"
+    deny.write_text("\n")
+    with pytest.raises(DigerError, match=rf"rules\.deny {deny}: holds no ids: write one a line, or leave rules\.deny out"):
+        Rules.read(RulesConfig(deny=str(deny)), pa.string())
 
 
 def test_columns_of_numbers_and_lists_are_compared_in_their_type(world):

@@ -73,7 +73,7 @@ def test_a_bundle_that_does_not_load_changes_nothing_and_is_told(world):
     assert (follower.live.entry.number, follower.problem) == (3, None)
 
 
-def test_a_rules_file_that_changes_is_read_again(world, tmp_path):
+def test_a_rules_file_that_changes_is_read_again(world, tmp_path, caplog):
     deny = tmp_path / "deny.txt"
     deny.write_text("item-001\n")
     world.promote(world.candidate(seed=1))
@@ -82,8 +82,11 @@ def test_a_rules_file_that_changes_is_read_again(world, tmp_path):
     follower = Follower(entries, lambda entry: world.open(entry, rules), LIMITS, lambda: stamp(rules))
     follower.look()
     assert not follower.look()
-    deny.write_text("item-001\nitem-002\n")
+    assert [record for record in caplog.records if record.msg == "rules"] == []
+    deny.write_text("item-001\nitem-002\n15591\n")
     assert follower.look()
+    (told,) = [record.told["warning"] for record in caplog.records if record.msg == "rules"]
+    assert f"rules.deny {deny}: 1 of 3 ids name no item of the catalogue, the first: '15591', line 3; " in told
     assert follower.live.rules == ({"rule": "deny deny.txt", "items": 2},)
     deny.unlink()
     assert not follower.look()

@@ -1,6 +1,6 @@
 """Memory and seconds of the stages that grow with events and users, at two sizes or more, so that the cost of one more event is seen.
 
-    python -m benchmarks.memory [--events 1000000 4000000] [--parts stages blocks factors neighbours batches evaluation lists]
+    python -m benchmarks.memory [--events 1000000 4000000] [--parts stages blocks factors neighbours batches evaluation many_users lists]
         [--in FOLDER]
 
 Each part runs in a process of its own; a figure is its peak resident memory, and what it holds above the one of the smallest size, divided by
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.common import record
+from diger_core.data.sequences import Sequences
 from diger_core.store.artefacts import Store
 
 RESULTS = Path(__file__).parent / "results"
@@ -81,9 +83,7 @@ def _peak(record_: object) -> float:
     return 0.0
 
 
-def _sequences(folder: Path):  # type: ignore[no-untyped-def]
-    from diger_core.data.sequences import Sequences
-
+def _sequences(folder: Path) -> Sequences:
     store = Store(str(folder / "store"))
     (hash_,) = store.root.list("artefacts", "sequences")
     return Sequences.from_tensors(store.artefact("sequences", hash_).tensors("sequences.safetensors"))
@@ -109,24 +109,43 @@ def batches(folder: Path) -> None:
 
 
 def evaluation(folder: Path) -> None:
-    """Ten models' ranks of every user, as many users as events / 20, with 1,000 bootstrap draws."""
-    from diger_core.config import EvaluationConfig
-    from diger_core.evaluation.metrics import ranks
-    from diger_core.evaluation.ranking import EvaluationResult
-    from diger_core.evaluation.ranking import evaluation as judged
+    """Ten models' ranks of every user, as many users as events / 20, with 1,000 bootstrap draws and every event of the test period."""
+    _evaluated(_sequences(folder))
 
+
+def many_users(folder: Path) -> None:
+    """The same of four times as many users: each user's events are parted in four, and each part's last event is its target."""
     seq = _sequences(folder)
-    from diger_core.data.splits import targets
+    quarter_U4 = seq.offsets_U1[:-1, None] + np.diff(seq.offsets_U1)[:, None] * np.arange(4) // 4
+    _evaluated(replace(seq, offsets_U1=np.append(quarter_U4.ravel(), seq.offsets_U1[-1]), boundaries=None))
 
-    users_T, _, target_T = targets(seq, "test")
-    random = np.random.Generator(np.random.Philox(key=0))
-    found = {}
-    for model in range(10):
-        items_Tk = random.integers(0, seq.items, (len(users_T), 10), dtype=np.int32)
-        hit_T = random.random(len(users_T)) < 0.1
-        items_Tk[hit_T, random.integers(0, 10, int(hit_T.sum()))] = target_T[hit_T]
-        found[f"model {model}"] = EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
-    judged(found, seq, EvaluationConfig())
+
+def _evaluated(seq: Sequences) -> None:
+    from diger_core.config import EvaluationConfig
+    from diger_core.data.splits import targets
+    from diger_core.evaluation.metrics import ranks
+    from diger_core.evaluation.period import WholePeriod
+    from diger_core.evaluation.ranking import EvaluationResult, joined
+    from diger_core.evaluation.ranking import evaluation as judged
+    from orchestration.verdict.evaluation import BLOCK
+
+    (users_T, _, target_T), config = targets(seq, "test"), EvaluationConfig()
+    random, blocks = np.random.Generator(np.random.Philox(key=0)), []
+    period = None if seq.boundaries is None else WholePeriod(seq, config)
+    for start in range(0, len(users_T), BLOCK):
+        users_t, target_t = users_T[start : start + BLOCK], target_T[start : start + BLOCK]
+        found = {}
+        for model in range(10):
+            items_tk = random.integers(0, seq.items, (len(users_t), 10), dtype=np.int32)
+            hit_t = random.random(len(users_t)) < 0.1
+            items_tk[hit_t, random.integers(0, 10, int(hit_t.sum()))] = target_t[hit_t]
+            found[f"model {model}"] = EvaluationResult(users_t, target_t, ranks(items_tk, target_t), items_tk)
+        if period is not None:
+            period.add(found)
+        blocks.append({name: result.without_lists() for name, result in found.items()})
+    judged({name: joined([block[name] for block in blocks]) for name in blocks[0]}, seq, config)
+    if period is not None:
+        period.document()
 
 
 def lists(folder: Path) -> float:
@@ -151,6 +170,7 @@ PARTS: dict[str, Callable[[Path], float | None]] = {
     "neighbours": neighbours,
     "batches": batches,
     "evaluation": evaluation,
+    "many_users": many_users,
     "lists": lists,
 }
 

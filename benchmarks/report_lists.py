@@ -125,7 +125,7 @@ def _of_pairs(period: bool) -> list[Row]:
 
 def _pairs() -> str:
     """Models over seeds; the ranks behind them came from the device that trained."""
-    found = [row for row in _of_pairs(period=False) if not (_is_released(row) or _is_added(row)) and "frozen-t256" + LISTS != row["first"]]
+    found = [row for row in _of_pairs(period=False) if not (_is_released(row) or _is_added(row)) and row["first"] != "frozen-t256" + LISTS]
     if not found:
         return ""
     text = (

@@ -38,17 +38,23 @@ class EvaluationResult:
     items_Tk: Int32
     invalid_rate: float = 0.0
 
-    def at(self, rows: slice) -> EvaluationResult:
+    def at(self, rows: slice | Int64) -> EvaluationResult:
         """Of some of the users."""
         return replace(self, users_T=self.users_T[rows], target_T=self.target_T[rows], rank_T=self.rank_T[rows], items_Tk=self.items_Tk[rows])
+
+    def without_lists(self) -> EvaluationResult:
+        """Ranks alone, items_Tk [T, 0]: what `evaluation` needs, and little to keep of many users."""
+        return replace(self, items_Tk=self.items_Tk[:, :0].copy())
 
 
 def joined(blocks: Sequence[EvaluationResult]) -> EvaluationResult:
     """One result of consecutive blocks of users (one at least)."""
     users = sum(len(block.users_T) for block in blocks)
     invalid = sum(block.invalid_rate * len(block.users_T) for block in blocks) / max(1, users)
-    arrays = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("users_T", "target_T", "rank_T", "items_Tk"))
-    return EvaluationResult(*arrays, invalid_rate=blocks[0].invalid_rate if len(blocks) == 1 else invalid)
+    users_T, target_T, rank_T, items_Tk = (
+        np.concatenate([getattr(block, name) for block in blocks]) for name in ("users_T", "target_T", "rank_T", "items_Tk")
+    )
+    return EvaluationResult(users_T, target_T, rank_T, items_Tk, blocks[0].invalid_rate if len(blocks) == 1 else invalid)
 
 
 def search_batch(beams: int, device: torch.device) -> int:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from diger_core.config import EvaluationConfig
-    from diger_core.data.sequences import Int64, Sequences
+    from diger_core.data.sequences import Sequences
     from diger_core.data.splits import Split
-    from diger_core.evaluation.metrics import Metrics
+    from diger_core.evaluation.fusion import Counts
+    from diger_core.evaluation.metrics import Metrics, Period
     from diger_core.evaluation.ranking import EvaluationResult
-    from diger_core.evaluation.recipes import Beams
+    from diger_core.evaluation.recipes import Beams, Recipe
     from diger_core.ids.id_table import IdTable
     from diger_core.progress import Progress
     from diger_core.store.artefacts import Artefact
@@ -27,35 +28,25 @@ if TYPE_CHECKING:
 SAMPLE = 50  # users whose recommendations are kept: drawn by a fixed seed, as the gate draws its own (gate/ranked.py: the first of them are these)
 SAMPLED = ("lists", "joint_model", "frozen_model")
 HISTORY = 50  # of their events that are kept with them
+BLOCK = 1 << 19  # users ranked at once: their lists by some ten models take 0.4 GB
 
 
 def evaluation(run: StageRun) -> None:
     """metrics.json, per_user.parquet (a rank for each user and model) and recommendations.parquet (a fixed sample of users).
 
-    Beside a temporal split also leave_one_out.json: counting alone, by the published protocol.
+    Users are ranked in blocks, of which the ranks alone are kept. Beside a temporal split also leave_one_out.json: counting alone, by the published
+    protocol.
     """
     from diger_core.data.sequences import Sequences
-    from diger_core.data.splits import counted_to_the_test, targets
+    from diger_core.data.splits import targets
     from diger_core.evaluation import ranking as core
-    from diger_core.evaluation.period import whole_period
 
     config = run.params.evaluation
     seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
     if not len(targets(seq, "test")[0]):
         raise DigerError("evaluation: no user has the 3 events that a test target needs: give a snapshot with longer histories")
-    beams = beams_of(run, "joint_model", seq, "test")
-    results = {"joint_model": _result(seq, "test", beams, config)}
-    frozen = run.inputs.get("frozen_model")
-    controlled = beams_of(run, "frozen_model", seq, "test") if frozen is not None and "model.safetensors" in frozen.names else None
-    if controlled is not None:
-        results["frozen_model"] = _result(seq, "test", controlled, config)
-    else:
-        run.progress.message("evaluation: no frozen_model, so nothing can be said about what joint training gains (frozen_model.enabled)")
-    counted = _counted(run, seq, "test", beams, controlled)
-    results = {"lists": counted.pop("lists"), **results, **counted}
-    results |= core.baseline_results(counted_to_the_test(seq), "test", config)
+    results, sample, period = _ranked(run, seq)
     metrics = core.evaluation(results, seq, config)
-    period = whole_period(results, seq, config)
     if period is not None:
         metrics["period"] = period
     run.out.json("metrics.json", metrics)
@@ -64,19 +55,56 @@ def evaluation(run: StageRun) -> None:
         run.out.json(LEAVE_ONE_OUT, published)
     run.out.json("summary.json", _summary(metrics))
     run.out.table("per_user.parquet", _per_user(results), sort_by=("user_index",))
-    run.out.table("recommendations.parquet", _recommendations(results, seq, targets(seq, "test")[1]), sort_by=("user_index",))
+    run.out.table("recommendations.parquet", _recommendations(sample, seq), sort_by=("user_index",))
     run.facts(**_facts(metrics))
 
 
-def beams_of(run: StageRun, model: str, seq: Sequences, split: Split) -> Beams:
-    """(items, log-probabilities) [T, beams] of a model for every row of the split, read with the model's own ID table."""
+def _ranked(run: StageRun, seq: Sequences) -> tuple[dict[str, EvaluationResult], dict[str, EvaluationResult], Period | None]:
+    """Every model's ranks of all test users, without their lists; the sampled users', with their lists; every event of the test period."""
+    from diger_core.data.splits import counted_to_the_test, targets
+    from diger_core.evaluation.period import WholePeriod
+    from diger_core.evaluation.ranking import baseline_results, joined
+
+    frozen, config, users = run.inputs.get("frozen_model"), run.params.evaluation, len(targets(seq, "test")[0])
+    controlled = frozen is not None and "model.safetensors" in frozen.names
+    if not controlled:
+        run.progress.message("evaluation: no frozen_model, so nothing can be said about what joint training gains (frozen_model.enabled)")
+    counted, simple = _recipes(run, seq), baseline_results(counted_to_the_test(seq), "test", config)
+    period = None if seq.boundaries is None else WholePeriod(seq, config)
+    sampled = np.sort(np.random.Generator(np.random.Philox(key=0)).permutation(users)[:SAMPLE])
+    blocks: list[dict[str, EvaluationResult]] = []
+    samples: list[dict[str, EvaluationResult]] = []
+    for start in range(0, users, BLOCK):
+        rows = slice(start, min(start + BLOCK, users))
+        beams = beams_of(run, "joint_model", seq, "test", rows)
+        control = beams_of(run, "frozen_model", seq, "test", rows) if controlled else None
+        found = _block(seq, rows, config, counted, beams, control) | {name: result.at(rows) for name, result in simple.items()}
+        if period is not None:
+            period.add(found)
+        own = sampled[(sampled >= rows.start) & (sampled < rows.stop)] - rows.start
+        samples.append({name: result.at(own) for name, result in found.items()})
+        blocks.append({name: result.without_lists() for name, result in found.items()})
+    results, sample = ({name: joined([block[name] for block in parts]) for name in parts[0]} for parts in (blocks, samples))
+    return results, sample, None if period is None else period.document()
+
+
+def beams_of(run: StageRun, model: str, seq: Sequences, split: Split, rows: slice = slice(None)) -> Beams:
+    """(items, log-probabilities) [T, beams] of a model for the rows of the split, read with the model's own ID table."""
     artefact = run.inputs[model]
     holder, file = (run.inputs["semantic_ids"], "semantic_ids.parquet") if model == "joint_model" else (artefact, "id_table.parquet")
-    return model_beams(artefact, holder, file, run.inputs["sequences"], seq, split, run.params.evaluation, run.progress)
+    return model_beams(artefact, holder, file, run.inputs["sequences"], seq, split, run.params.evaluation, run.progress, rows)
 
 
 def model_beams(
-    artefact: Artefact, holder: Artefact, file: str, sequences: Artefact, seq: Sequences, split: Split, config: EvaluationConfig, progress: Progress
+    artefact: Artefact,
+    holder: Artefact,
+    file: str,
+    sequences: Artefact,
+    seq: Sequences,
+    split: Split,
+    config: EvaluationConfig,
+    progress: Progress,
+    rows: slice = slice(None),
 ) -> Beams:
     """As `beams_of`, of any model's artefact; its ID table is `file` of `holder`."""
     import torch
@@ -91,49 +119,54 @@ def model_beams(
     recommender = loaded.recommender.to(device)
     users_T, end_T, _ = targets(seq, split)
     return recommended(
-        recommender, table.codes_NM, table.suffix_N, seq, users_T, end_T, config.beams, beams=config.beams, constrained=config.constrained,
-        remove_seen=config.remove_seen, batch_size=config.batch_size, device=device, progress=progress, what=f"ranking ({split})",
-        precision=loaded.precision, tokens_NTd=loaded.history_tokens(),
+        recommender, table.codes_NM, table.suffix_N, seq, users_T[rows], end_T[rows], config.beams, beams=config.beams,
+        constrained=config.constrained, remove_seen=config.remove_seen, batch_size=config.batch_size, device=device, progress=progress,
+        what=f"ranking ({split})", precision=loaded.precision, tokens_NTd=loaded.history_tokens(),
     )  # fmt: skip
 
 
-def _result(seq: Sequences, split: Split, beams: Beams, config: EvaluationConfig) -> EvaluationResult:
-    """Ranks of the targets in the beams, cut off where the metrics look no further."""
-    from diger_core.data.splits import targets
-    from diger_core.evaluation.metrics import ranks
-    from diger_core.evaluation.ranking import EvaluationResult, cut_off
-
-    users_T, _, target_T = targets(seq, split)
-    items_Tk = beams[0][:, : cut_off(config)]
-    wrong = int(((items_Tk == -1) & np.isfinite(beams[1][:, : cut_off(config)])).sum())
-    return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk, wrong / max(1, items_Tk.size))
-
-
-def _counted(run: StageRun, seq: Sequences, split: Split, beams: Beams, controlled: Beams | None) -> dict[str, EvaluationResult]:
-    """The released lists, the same with the frozen control in place of the joint model, and the counting baselines, all counted up to the test, as
-    they would be on the day that they serve; with a temporal split also the lists and the best baseline counted in training events alone."""
-    from diger_core.data.splits import targets
-    from diger_core.evaluation.metrics import ranks
-    from diger_core.evaluation.ranking import EvaluationResult, cut_off
-    from diger_core.evaluation.recipes import Fitted, ranked
+def _recipes(run: StageRun, seq: Sequences) -> dict[str, tuple[Recipe, Counts]]:
+    """The released lists and the counting baselines, all counted up to the test, as they would be on the day that they serve; with a temporal split
+    also the lists and the best baseline counted in training events alone."""
+    from diger_core.evaluation.recipes import Fitted
     from orchestration.champion.bundle import FUSION
     from orchestration.features.neighbours import counts_to_the_test, read_counts
 
-    config, fitted = run.params.evaluation, Fitted.from_document(run.inputs["fusion"].json(FUSION))
-    users_T, end_T, target_T = targets(seq, split)
+    fitted = Fitted.from_document(run.inputs["fusion"].json(FUSION))
     rows = {"lists": (fitted.lists, counts_to_the_test(run.inputs["neighbours"], seq))}
     rows |= {name: (recipe, rows["lists"][1]) for name, recipe in fitted.baselines.items() if name != "most_popular"}
     if seq.boundaries is not None:
         earlier = read_counts(run.inputs["neighbours"], seq)
         rows |= {"lists_earlier": (fitted.lists, earlier), "baseline_earlier": (fitted.baselines[fitted.best], earlier)}
-    found = {}
-    if controlled is not None:
-        rows["lists_frozen"] = rows["lists"]
-    for name, (recipe, counts) in rows.items():
-        read = controlled if name == "lists_frozen" else beams
-        items_Tk, _ = ranked(recipe, counts, seq, users_T, end_T, cut_off(config), read, remove_seen=config.remove_seen)
-        found[name] = EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
-    return found
+    return rows
+
+
+def _block(
+    seq: Sequences, rows: slice, config: EvaluationConfig, counted: dict[str, tuple[Recipe, Counts]], beams: Beams, control: Beams | None
+) -> dict[str, EvaluationResult]:
+    """Of some of the test users: the released lists, the models alone, what is counted, and the lists with the frozen control for the joint model."""
+    from diger_core.data.splits import targets
+    from diger_core.evaluation.metrics import ranks
+    from diger_core.evaluation.ranking import EvaluationResult, cut_off
+    from diger_core.evaluation.recipes import ranked
+
+    users_T, end_T, target_T = targets(seq, "test")
+    users_T, end_T, target_T, k = users_T[rows], end_T[rows], target_T[rows], cut_off(config)
+
+    def listed(recipe: Recipe, counts: Counts, read: Beams) -> EvaluationResult:
+        items_Tk, _ = ranked(recipe, counts, seq, users_T, end_T, k, read, remove_seen=config.remove_seen)
+        return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
+
+    def alone(read: Beams) -> EvaluationResult:
+        items_Tk = read[0][:, :k]
+        wrong = int(((items_Tk == -1) & np.isfinite(read[1][:, :k])).sum())
+        return EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk, wrong / max(1, items_Tk.size))
+
+    found = {"lists": listed(*counted["lists"], beams), "joint_model": alone(beams)}
+    if control is not None:
+        found["frozen_model"] = alone(control)
+    found |= {name: listed(*each, beams) for name, each in counted.items() if name != "lists"}
+    return found if control is None else {**found, "lists_frozen": listed(*counted["lists"], control)}
 
 
 def checked_table(holder: Artefact, file: str, model: Artefact, item_ids: pa.ChunkedArray) -> IdTable:
@@ -166,24 +199,26 @@ def _per_user(results: dict[str, EvaluationResult]) -> pa.Table:
     return pa.table({"user_index": users_T.astype(np.int32), **{name: result.rank_T.astype(np.int32) for name, result in results.items()}})
 
 
-def _recommendations(results: dict[str, EvaluationResult], seq: Sequences, end_T: Int64) -> pa.Table:
+def _recommendations(sample: dict[str, EvaluationResult], seq: Sequences) -> pa.Table:
     """history, target and each model's list, as item indices, of users drawn before their results are known."""
     import pyarrow as pa
 
-    first = next(iter(results.values()))
-    rows = np.sort(np.random.Generator(np.random.Philox(key=0)).permutation(len(first.users_T))[:SAMPLE])
-    ends = end_T[rows]
-    starts = np.maximum(seq.offsets_U1[first.users_T[rows]], ends - HISTORY)
+    from diger_core.data.splits import targets
+
+    first = next(iter(sample.values()))
+    users_T, end_T, _ = targets(seq, "test")
+    ends = end_T[np.searchsorted(users_T, first.users_T)]
+    starts = np.maximum(seq.offsets_U1[first.users_T], ends - HISTORY)
     lists = pa.list_(pa.int32())
     columns = {
-        "user_index": pa.array(first.users_T[rows].astype(np.int32)),
+        "user_index": pa.array(first.users_T.astype(np.int32)),
         "history": pa.array([seq.events_E[a:b] for a, b in zip(starts, ends, strict=True)], lists),
-        "earlier": pa.array((starts - seq.offsets_U1[first.users_T[rows]]).astype(np.int32)),
-        "target": pa.array(first.target_T[rows].astype(np.int32)),
+        "earlier": pa.array((starts - seq.offsets_U1[first.users_T]).astype(np.int32)),
+        "target": pa.array(first.target_T.astype(np.int32)),
     }
     for name in SAMPLED:
-        if name in results:
-            columns[name] = pa.array([items[items >= 0] for items in results[name].items_Tk[rows]], lists)
+        if name in sample:
+            columns[name] = pa.array([items[items >= 0] for items in sample[name].items_Tk], lists)
     return pa.table(columns)
 
 

@@ -26,6 +26,7 @@ from diger_core.tokenizer.rqvae import Tokenizer, tokenizer_state
 from orchestration.champion.model_artefact import write_model
 from orchestration.features.neighbours import read_counts
 from orchestration.params.verdict import ReportConfig
+from orchestration.verdict import evaluation as evaluation_stage
 from orchestration.verdict.evaluation import beams_of, checked_table, evaluation
 from orchestration.verdict.report.material import Material
 from orchestration.verdict.report.page import page
@@ -139,6 +140,27 @@ def test_the_lists_are_those_of_the_stored_recipe(inputs, run):
     assert stored["lists"].to_pylist() not in (stored["joint_model"].to_pylist(), stored["item_item"].to_pylist())
     items_Tk, _ = ranked(recipe, read_counts(inputs["neighbours"], seq), seq, users_T, end_T, 20, beams_of(run, "frozen_model", seq, "test"))
     assert stored["lists_frozen"].to_pylist() == ranks(items_Tk, target_T).tolist(), "the control in the joint model's place, the recipe unchanged"
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_blocks_of_users_change_nothing(tmp_path, monkeypatch, temporal):
+    made, written = made_inputs(tmp_path, temporal=temporal), []
+    for block in (1 << 19, 7):
+        monkeypatch.setattr(evaluation_stage, "BLOCK", block)
+        run = fake_run(made, evaluation=CONFIG, neighbours=NeighboursConfig())
+        evaluation(run)
+        written.append(run.out.files)
+    whole, parts = written
+    assert len(whole["per_user.parquet"]) > 7
+    assert whole["per_user.parquet"].equals(parts["per_user.parquet"])
+    assert whole["recommendations.parquet"].equals(parts["recommendations.parquet"])
+    assert ("period" in whole["metrics.json"]) == temporal
+    for part in ("models", "differences", "slices"):
+        assert parts["metrics.json"][part] == whole["metrics.json"][part]
+    if temporal:
+        found, wanted = (files["metrics.json"]["period"]["models"]["lists"] for files in (parts, whole))
+        assert found["ndcg@10"] == pytest.approx(wanted["ndcg@10"])
+        assert found["intervals"]["ndcg@10"] == pytest.approx(wanted["intervals"]["ndcg@10"])
 
 
 def test_under_a_temporal_split_lists_and_baselines_count_up_to_the_test(tmp_path):

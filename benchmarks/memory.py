@@ -143,7 +143,7 @@ def _evaluated(seq: Sequences) -> None:
         if period is not None:
             period.add(found)
         blocks.append({name: result.without_lists() for name, result in found.items()})
-    judged({name: joined([block[name] for block in blocks]) for name in blocks[0]}, seq, config)
+    judged(joined(blocks), seq, config)
     if period is not None:
         period.document()
 

@@ -47,14 +47,17 @@ class EvaluationResult:
         return replace(self, items_Tk=self.items_Tk[:, :0].copy())
 
 
-def joined(blocks: Sequence[EvaluationResult]) -> EvaluationResult:
-    """One result of consecutive blocks of users (one at least)."""
-    users = sum(len(block.users_T) for block in blocks)
-    invalid = sum(block.invalid_rate * len(block.users_T) for block in blocks) / max(1, users)
-    users_T, target_T, rank_T, items_Tk = (
-        np.concatenate([getattr(block, name) for block in blocks]) for name in ("users_T", "target_T", "rank_T", "items_Tk")
-    )
-    return EvaluationResult(users_T, target_T, rank_T, items_Tk, blocks[0].invalid_rate if len(blocks) == 1 else invalid)
+def joined(blocks: Sequence[Mapping[str, EvaluationResult]]) -> dict[str, EvaluationResult]:
+    """Each model's result of consecutive blocks of users (one at least), all models with one copy of users and targets."""
+    first = [next(iter(block.values())) for block in blocks]
+    users_T, target_T = np.concatenate([each.users_T for each in first]), np.concatenate([each.target_T for each in first])
+    found = {}
+    for name in blocks[0]:
+        own = [block[name] for block in blocks]
+        rank_T, items_Tk = np.concatenate([each.rank_T for each in own]), np.concatenate([each.items_Tk for each in own])
+        invalid = sum(each.invalid_rate * len(each.users_T) for each in own) / max(1, len(users_T))
+        found[name] = EvaluationResult(users_T, target_T, rank_T, items_Tk, own[0].invalid_rate if len(own) == 1 else invalid)
+    return found
 
 
 def search_batch(beams: int, device: torch.device) -> int:

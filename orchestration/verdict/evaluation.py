@@ -84,8 +84,7 @@ def _ranked(run: StageRun, seq: Sequences) -> tuple[dict[str, EvaluationResult],
         own = sampled[(sampled >= rows.start) & (sampled < rows.stop)] - rows.start
         samples.append({name: result.at(own) for name, result in found.items()})
         blocks.append({name: result.without_lists() for name, result in found.items()})
-    results, sample = ({name: joined([block[name] for block in parts]) for name in parts[0]} for parts in (blocks, samples))
-    return results, sample, None if period is None else period.document()
+    return joined(blocks), joined(samples), None if period is None else period.document()
 
 
 def beams_of(run: StageRun, model: str, seq: Sequences, split: Split, rows: slice = slice(None)) -> Beams:

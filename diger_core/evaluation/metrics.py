@@ -104,11 +104,16 @@ def resampled_sums(values_TC: Float64, resamples: int, seed: int) -> Iterator[Fl
 
 def drawn_sums(distinct_GC: Float64, counts_G: npt.NDArray[np.int64], resamples: int, seed: int) -> Iterator[Float64]:
     """As `resampled_sums`, of distinct rows and how many users have each."""
-    generator = np.random.default_rng(seed)
-    block = max(1, 4_000_000 // len(distinct_GC))
-    for done in range(0, resamples, block):
-        drawn_rG = generator.multinomial(counts_G.sum(), counts_G / counts_G.sum(), size=min(block, resamples - done))
+    for drawn_rG in draws(counts_G, resamples, seed):
         yield drawn_rG @ distinct_GC
+
+
+def draws(counts_G: npt.NDArray[np.int64], resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Blocks [r, G] of how often each kind is drawn, of as many users as there are."""
+    generator = np.random.default_rng(seed)
+    block = max(1, 4_000_000 // len(counts_G))
+    for done in range(0, resamples, block):
+        yield generator.multinomial(counts_G.sum(), counts_G / counts_G.sum(), size=min(block, resamples - done))
 
 
 def distinct(columns: Iterable[npt.NDArray[np.integer]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -137,9 +142,14 @@ class Estimates:
         self, values_GC: Float64, slices: dict[str, npt.NDArray[np.bool_]], counts_G: npt.NDArray[np.int64], resamples: int, seed: int
     ) -> None:
         self.columns, self.place = values_GC.shape[1], {name: i for i, name in enumerate(slices)}
-        blocks_GX = np.concatenate([np.column_stack((values_GC * mask_G[:, None], mask_G)) for mask_G in slices.values()], axis=1)
-        self.observed = self._means((counts_G @ blocks_GX)[None])[0]
-        self.drawn = self._means(np.concatenate(list(drawn_sums(blocks_GX, counts_G, resamples, seed))))
+        values_GX = np.column_stack((values_GC, np.ones(len(values_GC))))
+
+        def sums(drawn_rG: npt.NDArray[np.int64]) -> Float64:
+            """[r, slices x (C + 1)]; the draws are masked, not the values: of those there are more."""
+            return np.concatenate([(drawn_rG * mask_G) @ values_GX for mask_G in slices.values()], axis=1)
+
+        self.observed = self._means(sums(counts_G[None]))[0]
+        self.drawn = self._means(np.concatenate([sums(drawn_rG) for drawn_rG in draws(counts_G, resamples, seed)]))
 
     def _means(self, sums_RX: Float64) -> Float64:
         """[R, slices, C]; a draw without any user of a small slice counts as 0."""

@@ -57,7 +57,7 @@ ELSEWHERE = {
     "dvc metrics show": ("tests/orchestration/test_dvc.py", '"dvc", "metrics", "show"'),
 }
 # Measurements of up to half an hour, whose result is a line of benchmarks/results; and the mutations, whose list a test checks.
-BENCHMARKS = ("traffic", "search", "serve", "memory", "gpu ranks", "gpu service", "onnx_beams")
+BENCHMARKS = ("traffic", "search", "serve", "memory", "gpu ranks", "gpu service", "onnx_beams", "encoder")
 ON_A_GPU = ("diger ingest table --interactions interactions.parquet ", "diger run --snapshot beauty --params benchmarks/beauty_on_a_device.yaml")
 BY_HAND = ("make faults", "make mutations", *ON_A_GPU, *(f"python -m benchmarks.{name}" for name in BENCHMARKS))
 

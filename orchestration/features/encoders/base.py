@@ -18,7 +18,7 @@ from diger_core.errors import DigerError
 _NOT_IDENTITY = ("refit", "batch_size")
 _FIELDS_OF = {
     "tfidf": ("columns", "labels", "max_characters", "dimensions", "analyzer", "ngrams", "min_df", "max_features", "fit_texts", "seed"),
-    "transformers": ("columns", "labels", "max_characters", "model", "revision", "max_length"),
+    "transformers": ("columns", "labels", "max_characters", "model", "revision", "max_length", "precision"),
     "vectors": (),
 }
 
@@ -47,6 +47,8 @@ class EmbeddingsConfig:
     model: str | None = None  # a name on the hub, a local directory, or package:NAME for a model shipped as a Python package
     revision: str | None = None  # the model's commit on the hub; null: what is newest there
     max_length: int = 128  # tokens
+    # of the matrix products; bf16: about twice as fast where the processor multiplies in it (avx512_bf16, amx_bf16), vectors equal to three digits
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         check(self.columns is None or len(self.columns) >= 1, "columns", self.columns, "null, or a list of at least one column")

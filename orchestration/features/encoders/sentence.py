@@ -24,6 +24,7 @@ class SentenceEncoder:
 
     def __init__(self, model: Any, tokenizer: Any, max_length: int, document: dict[str, Any]) -> None:
         self._model, self._tokenizer, self._max_length, self._document = model, tokenizer, max_length, document
+        self._low = document["precision"] == "bf16"
 
     @property
     def width(self) -> int:
@@ -40,7 +41,7 @@ class SentenceEncoder:
         length_n = np.array([len(row) for row in ids])
         padded_n = np.minimum(-(-length_n // _LADDER) * _LADDER, self._max_length)
         device = next(self._model.parameters()).device
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self._low):
             for length in np.unique(padded_n):
                 rows = np.flatnonzero(padded_n == length)
                 for start in range(0, len(rows), _ROWS):
@@ -69,6 +70,7 @@ def _mean_pooling(model: Any, token_RL: Any, mask_RL: Any) -> Any:
     import torch
 
     hidden_RLD = model(input_ids=token_RL, attention_mask=mask_RL).last_hidden_state
+    hidden_RLD = hidden_RLD.float()
     weight_RL1 = mask_RL.unsqueeze(-1).to(hidden_RLD.dtype)
     return torch.nn.functional.normalize((hidden_RLD * weight_RL1).sum(1) / weight_RL1.sum(1), dim=-1)
 
@@ -136,6 +138,7 @@ def _open(config: EmbeddingsConfig, state: EncoderState | None) -> SentenceEncod
         "weights_sha256": sha256,
         "revision": config.revision,
         "max_length": limit,
+        "precision": config.precision,
         "width": int(model.config.hidden_size),
     }
     if not os.path.isdir(where) or str(config.model).startswith("package:"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -140,6 +141,21 @@ def test_sentence_encoder_is_bit_equal_in_any_batch_and_close_to_plain_mean_pool
     np.testing.assert_allclose(vectors[0], expected, atol=1e-5)
     shoe, boot, tax = encoder.encode(["a leather shoe", "a winter boot", "the income tax act"])
     assert shoe @ boot > shoe @ tax + 0.2
+
+
+@needs_minilm
+def test_bf16_vectors_are_near_those_of_fp32_and_known_as_others() -> None:
+    config = EmbeddingsConfig(encoder="transformers", model=f"package:{MINILM}")
+    low = replace(config, precision="bf16")
+    assert low.identity_hash() != config.identity_hash()
+    texts = [*_texts(20), "shoe", ""]
+    wanted, encoder = sentence.fit(config).encode(texts), sentence.fit(low)
+    vectors = encoder.encode(texts)
+    assert vectors.dtype == np.float32
+    assert (vectors != wanted).any(), "bf16 is used"
+    assert (vectors * wanted).sum(1).min() > 0.9995
+    assert encoder.state().document["precision"] == "bf16"
+    np.testing.assert_array_equal(encoder.encode(texts[3:4]), vectors[3:4])
 
 
 @needs_minilm

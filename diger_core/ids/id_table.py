@@ -28,7 +28,7 @@ from diger_core.errors import DigerError
 from diger_core.ids.notation import checked
 from diger_core.ids.stability import Hold, held_codes
 from diger_core.item_ids import Ids
-from diger_core.store.canonical import table_hash
+from diger_core.store.content_hash import table_hash
 from diger_core.tokenizer.rqvae import Tokenizer
 
 _SPAN = 1 << 31  # a prefix key and a suffix share one int64: both stay below this

@@ -1,17 +1,18 @@
-"""How a semantic ID is written for people, and its table's columns read and checked. Without torch: questions about IDs must not wait for it."""
+"""How a semantic ID is written for people, and its table's columns read and checked. Questions about IDs must not wait for torch, nor those
+about names for numpy and pyarrow."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
-from diger_core.item_ids import require_unique
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
 
 _WRITTEN = re.compile(r"[0-9]{1,9}(?:-[0-9]{1,9})*")
 
@@ -41,6 +42,10 @@ def id_of(row: Mapping[str, Any], side: str = "") -> str | None:
 def checked(table: pa.Table) -> tuple[pa.ChunkedArray, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """(item ids, codes [N, M], suffix [N]) of an ID table, rows in the file's order. DigerError where a column is missing or holds a null, and for an
     item that stands in it twice."""
+    import numpy as np
+
+    from diger_core.item_ids import require_unique
+
     names = ["item_id", *code_columns(table.column_names), "suffix"]
     for name in names:
         if name not in table.column_names or table.column(name).null_count or len(names) < 3:

@@ -18,20 +18,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from safetensors import safe_open
-
 from diger_core.errors import Damaged, DigerError
-from diger_core.store.canonical import bytes_sha256, canonical_json, digest, file_hash, jsonable, sort_table
+from diger_core.store.canonical import bytes_sha256, canonical_json, digest, jsonable
 from diger_core.store.files import Root, describe_os_error, make_directories, safe_name
 from diger_core.store.owner import abandoned, ended, identity, signature
 from diger_core.store.record import Record
-from diger_core.store.tensor_file import mapped
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch  # a second of start-up that questions about the store need not wait for
+    import pyarrow as pa
+    import torch  # a second of start-up, and the two above a quarter, that questions about the store need not wait for
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -152,6 +148,8 @@ class Artefact:
             temporary.unlink(missing_ok=True)
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        import pyarrow.parquet as pq
+
         return pq.read_table(self.path(name), columns=columns)
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
@@ -167,9 +165,13 @@ class Artefact:
 
     def mapped(self, name: str) -> dict[str, np.ndarray]:
         """The same as read-only arrays that lie in the file, for one that need not fit into memory."""
+        from diger_core.store.tensor_file import mapped
+
         return mapped(self.path(name))
 
     def tensors_metadata(self, name: str) -> dict[str, str]:
+        from safetensors import safe_open
+
         with safe_open(str(self.path(name)), framework="np") as f:
             return dict(f.metadata() or {})
 
@@ -207,6 +209,10 @@ class ArtefactWriter:
     def table(self, name: str, table: pa.Table, sort_by: Iterable[str] = ()) -> None:
         """A Parquet file; rows are ordered by `sort_by` (empty: as they are, and then their order is content)."""
         keys = list(sort_by)
+        import pyarrow.parquet as pq
+
+        from diger_core.store.content_hash import sort_table
+
         pq.write_table(sort_table(table, keys), self._new(name), compression="zstd", compression_level=3)
         self._sort[name] = keys
 
@@ -241,6 +247,8 @@ class ArtefactWriter:
         self._sort[name] = None if sort_by is None else list(sort_by)
 
     def manifest(self) -> dict[str, Any]:
+        from diger_core.store.content_hash import file_hash
+
         files = []
         for path in sorted(self.directory.iterdir()):
             keys = self._sort.get(path.name, [])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from diger_core.errors import DigerError
 from diger_core.store.artefacts import seal
-from diger_core.store.canonical import table_hash
+from diger_core.store.content_hash import table_hash
 from orchestration.audit.index import Index, manifest_path
 from orchestration.verdict.gate.document import VERDICT
 

@@ -11,7 +11,6 @@ from orchestration.audit.forward import closure, period
 from orchestration.audit.id_rows import id_in, title_in
 from orchestration.audit.index import Index
 from orchestration.audit.names import Thing, with_assignment
-from orchestration.serving.titles import named
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +27,8 @@ def text(index: Index, thing: Thing) -> Iterator[str]:
     if thing.path is not None:
         yield f"{thing.path}: written by `diger recommend` with champion {thing.value[:12]}"
     if thing.item is not None:
+        from orchestration.serving.titles import named  # reads tables, for which questions about names must not wait
+
         found = _item(index, thing)
         yield f"item {named(thing.item, title_in(index, thing.item))}: ID {written(found['id'])}, assignment {thing.value[:12]}"
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 from diger_core.evaluation.recipes import REPEATS, Fitted
 from diger_core.item_ids import index_of
 from diger_core.store.artefacts import Store
-from diger_core.store.canonical import canonical_json, digest, table_hash
+from diger_core.store.canonical import canonical_json, digest
+from diger_core.store.content_hash import table_hash
 from orchestration.champion.bundle import FUSION, load_bundle
 from orchestration.serving.ranker import Ranker, taken
 from orchestration.serving.rules import Rules

@@ -21,7 +21,8 @@ from diger_core.data.sequences import Bool, Float32, Int32, Int64
 from diger_core.errors import DigerError
 from diger_core.item_ids import index_of
 from diger_core.store.artefacts import Artefact, Store
-from diger_core.store.canonical import canonical_json, digest, table_hash
+from diger_core.store.canonical import canonical_json, digest
+from diger_core.store.content_hash import table_hash
 from diger_core.store.record import Record
 from orchestration.params.rules import AtMost, Boost, Condition, RulesConfig
 from orchestration.serving.given_ids import first_of, read_ids

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from diger_core.errors import DigerError
-from diger_core.store.canonical import table_hash
+from diger_core.store.content_hash import table_hash
 from orchestration.champion.baseline import extra_inputs
 from orchestration.champion.bundle import (
     DOCUMENT,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from diger_core.store.canonical import canonical_json, digest, file_hash, safetensors_hash, table_hash
+from diger_core.store.canonical import canonical_json, digest
+from diger_core.store.content_hash import file_hash, safetensors_hash, table_hash
 
 rows = st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.text(max_size=5), st.floats(allow_nan=False) | st.none()), max_size=20)
 

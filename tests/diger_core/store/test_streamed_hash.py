@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diger_core.store import canonical
-from diger_core.store.canonical import file_hash, sort_table, table_hash
+from diger_core.store.content_hash import file_hash, sort_table, table_hash
 
 VALUES = {
     pa.int64(): st.integers(-(2**40), 2**40) | st.integers(0, 3),

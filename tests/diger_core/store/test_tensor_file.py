@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from diger_core.errors import Damaged, DigerError
-from diger_core.store.canonical import file_hash
+from diger_core.store.content_hash import file_hash
 from diger_core.store.tensor_file import TensorFile, mapped
 
 ARRAYS = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diger_core.store import canonical
+from diger_core.store import content_hash
 from diger_core.store.content_hash import file_hash, sort_table, table_hash
 
 VALUES = {
@@ -43,8 +43,8 @@ def streamed(monkeypatch):
         taken.append(found is not None)
         return found
 
-    canonical_digests = canonical.column_digests
-    monkeypatch.setattr(canonical, "column_digests", counted)
+    canonical_digests = content_hash.column_digests
+    monkeypatch.setattr(content_hash, "column_digests", counted)
     return taken
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
-import numpy as np
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from diger_core.errors import DigerError
-from orchestration.features.encoders import given, no_text, sentence, tfidf
 from orchestration.features.encoders.base import EmbeddingsConfig, Encoder, EncoderState, item_texts, text_hashes
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
 
 __all__ = ["EmbeddingsConfig", "Encoder", "EncoderState", "encode_function", "fit", "item_texts", "load", "text_hashes"]
 
 
 def fit(config: EmbeddingsConfig, texts: Sequence[str], vectors: pa.Table | None = None) -> Encoder:
     """Fit the configured encoder on `texts` [N]; `vectors` (item_id, vector) where the user brings them. Without any text there is nothing to fit."""
+    from orchestration.features.encoders import given, no_text, sentence, tfidf
+
     if config.encoder != "vectors" and len(texts) and not any(texts):
         return no_text.NoText()
     if config.encoder == "tfidf":
@@ -29,6 +32,8 @@ def fit(config: EmbeddingsConfig, texts: Sequence[str], vectors: pa.Table | None
 
 def load(config: EmbeddingsConfig, state: EncoderState) -> Encoder:
     """The encoder that was fitted into `state`: gives the same vectors as when it was fitted."""
+    from orchestration.features.encoders import given, no_text, sentence, tfidf
+
     kind = state.document["encoder"]
     if kind == no_text.KIND:
         return no_text.NoText()

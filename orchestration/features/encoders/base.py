@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
-
-import numpy as np
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from diger_core.config import STRICT, check
 from diger_core.errors import DigerError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa  # who only reads parameters must not wait for it
 
 # What changes how texts are encoded in practice, never what they are encoded to: not part of the encoder's identity.
 _NOT_IDENTITY = ("refit", "batch_size")
@@ -94,6 +95,8 @@ def item_texts(items: pa.Table, config: EmbeddingsConfig) -> list[str]:
 
     Without any text column all texts are empty. Raises DigerError where a configured column is missing or is not text.
     """
+    import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     available = [f.name for f in items.schema if f.name != "item_id" and _is_text(f.type)]
@@ -124,6 +127,8 @@ def item_texts(items: pa.Table, config: EmbeddingsConfig) -> list[str]:
 
 
 def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     text: bool = pa.types.is_string(kind) or pa.types.is_large_string(kind)

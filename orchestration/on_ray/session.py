@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -37,6 +38,7 @@ _ENVIRONMENT = {
 }
 # A cluster gets a fixed 30 seconds to start; on a machine that is busy just then a second try comes through.
 _SLOW_START = "timed out during startup"
+_CONNECT = 10.0  # seconds in which a cluster must answer
 _PATIENCE = 3.0  # seconds that something gets to end by itself
 # A Unix socket's path may have 107 bytes; Ray appends up to 72 (session name, "sockets", the socket's name) to its directory.
 _LONGEST_BASE = 107 - 72 - len("/diger-12345678")
@@ -81,8 +83,20 @@ def ray_session(cluster: ClusterConfig) -> Iterator[Any]:
         if _State.owned and ray.is_initialized() and address == "local" and _State.cpus < cluster.workers:
             _shutdown(ray)  # started for fewer workers than are wanted now
         if not ray.is_initialized():
+            _check_reachable(address)
             _start(ray, address, cluster)
     yield ray
+
+
+def _check_reachable(address: str) -> None:
+    """DigerError where nobody listens at host:port: Ray itself tries again for minutes, without a word."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise DigerError(f"Ray does not start at {address!r}: nobody answers there ({error}): {_remedy(address)}") from error
 
 
 def _keep_private() -> None:

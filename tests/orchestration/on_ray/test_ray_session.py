@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -35,6 +36,16 @@ def test_ray_client_address_in_the_environment_is_refused_too(monkeypatch: pytes
     monkeypatch.setenv("RAY_ADDRESS", "ray://somewhere:10001")
     with pytest.raises(DigerError, match="submit the run as a job"), ray_session.ray_session(ClusterConfig()):
         pass
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once() -> None:
+    ray_session.shutdown()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else can
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        told = f"'{address}': nobody answers there .*check cluster.address or RAY_ADDRESS"
+        with pytest.raises(DigerError, match=told), ray_session.ray_session(ClusterConfig(address=address)):
+            pass
 
 
 @pytest.mark.parametrize("values", [{"workers": -1}, {"object_store_mb": 10}, {"max_failures": -1}, {"gpus": -2}])

@@ -117,6 +117,12 @@ def tell(opened: Recommender, progress: Progress, newer: str | None = None) -> N
         f"recommendations: {counted(counts['users'], 'user')}, {counted(counts['items'], 'item')}; "
         f"{counted(counts['users_without_history'], 'user')} without history: the most popular items"
     )
+    from diger_core.fast.inference import obstacle
+
+    model = opened.ranker.model
+    reason = obstacle(model.recommender) if model.precision == "bf16" else None
+    if reason is not None:
+        progress.message(f"recommendations: on an accelerator the torch module ranks, not the fused kernels: {reason}")
     for rule in opened.ranker.rules.told:
         progress.message(f"recommendations: rule {rule['rule']}: {counted(rule['items'], 'item')}")
     for warning in opened.ranker.rules.warnings:

@@ -152,6 +152,18 @@ def test_a_rule_that_names_what_is_not_there_is_refused(world, made, config, tol
         ruled(world, made, **config)
 
 
+def test_shapes_that_the_fused_kernels_do_not_take_are_told(world, made):
+    request = Request(
+        world.store.url, *(made[name].hash for name in ("bundle", "sequences", "neighbours", "validated_items")), None, 10, 40, 25, 512, False
+    )
+    opened, wanted = Recommender(request), "the torch module ranks, not the fused kernels: recommender.d_head 8 is not a power of two of at least 16"
+    for precision, times in (("bf16", 1), ("fp32", 0)):
+        told = Recorder()
+        opened.ranker.model = dataclasses.replace(opened.ranker.model, precision=precision)
+        tell(opened, told)
+        assert sum(wanted in line for line in told.messages) == times
+
+
 def test_ids_of_a_file_that_name_no_item_are_told_with_the_first_ones_line(world, made, tmp_path):
     deny, allow = tmp_path / "deny.txt", tmp_path / "allow.parquet"
     deny.write_text("item-001\n\n15591\nitem-2\n")

@@ -159,7 +159,8 @@ def test_shapes_that_the_fused_kernels_do_not_take_are_told(world, made):
     opened, wanted = Recommender(request), "the torch module ranks, not the fused kernels: recommender.d_head 8 is not a power of two of at least 16"
     for precision, times in (("bf16", 1), ("fp32", 0)):
         told = Recorder()
-        opened.ranker.model = dataclasses.replace(opened.ranker.model, precision=precision)
+        model = opened.ranker.model
+        opened.ranker.model = dataclasses.replace(model, config={**model.config, "training": {**model.config["training"], "precision": precision}})
         tell(opened, told)
         assert sum(wanted in line for line in told.messages) == times
 

@@ -14,17 +14,7 @@ from orchestration.cli import main
 from orchestration.serving.export import check
 from orchestration.serving.export.check import Export, Wrong
 from orchestration.serving.online.query import Query
-from tests.support.serving_world import ServingWorld, histories
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return ServingWorld(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def live(world):
-    return world.open(world.promote(world.candidate(seed=1)))
+from tests.support.serving_world import histories
 
 
 @pytest.fixture(scope="module")

@@ -14,20 +14,10 @@ from orchestration.serving.export import on_onnx
 from orchestration.serving.export.check import Export, Wrong
 from orchestration.serving.export.on_onnx import DECODER, ENCODER, OnnxExport, compared
 from tests.orchestration.serving.export.test_export import resealed
-from tests.support.serving_world import ServingWorld, histories
+from tests.support.serving_world import histories
 
 for package in on_onnx.WRITING:
     pytest.importorskip(package)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return ServingWorld(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def live(world):
-    return world.open(world.promote(world.candidate(seed=1)))
 
 
 @pytest.fixture(scope="module")

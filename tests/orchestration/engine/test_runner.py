@@ -95,7 +95,8 @@ def test_a_lost_artefact_is_made_again_under_the_same_key(tmp_path):
 
 
 def _launch(tmp_path):
-    results = run_all(session(tmp_path))
+    store = Store(tmp_path / "store")
+    results = run_all(Session(store, build_params({}), register(store, str(tmp_path / "snap"))))  # written before: two writers at once race
     return {name: (r.key, r.artefact.hash, r.reused) for name, r in results.items()}
 
 

@@ -123,8 +123,17 @@ class Shop:
         return Counts.of(self.data.sequences, self.transitions, self.text)
 
     def eve(self) -> Counts:
-        seq = splits.up_to(self.data.sequences)
+        seq = splits.up_to_test(self.data.sequences)
         return Counts.of(seq, transitions(seq, NeighboursConfig()), self.text)
+
+
+def _warmed(shop: Shop, config: TokenizerConfig) -> tuple[Tokenizer, torch.Tensor]:
+    """The tokenizer after its warm-up and its inputs [N, D]: text vectors, then factors, each of length 1."""
+    text_ND = torch.nn.functional.normalize(shop.data.vectors_ND, dim=1)
+    factors_NF = torch.from_numpy(item_factors(shop.data.sequences, config.item_factors, config.seed))
+    weight_D = torch.cat([torch.ones(text_ND.shape[1]), torch.full((config.item_factors,), config.item_factors_weight)])
+    vectors_ND = torch.cat([text_ND, factors_NF], 1)
+    return tokenizer(vectors_ND.to(device()), config, device=device(), weight_D=weight_D)[0], vectors_ND
 
 
 def trained(shop: Shop, settings: Settings, start: Tokenizer, vectors_ND: torch.Tensor) -> Trained:
@@ -147,7 +156,7 @@ def refitted(shop: Shop, settings: Settings, model: Trained, vectors_ND: torch.T
     training = replace(settings.training, epochs=epochs, learning_rate=settings.training.learning_rate * share, last_stage_epochs=0)
     inputs = TrainingInputs(
         vectors_ND,
-        splits.up_to(shop.data.sequences),
+        splits.up_to_test(shop.data.sequences),
         shop.data.item_ids,
         model.tokenizer,
         table=model.table,
@@ -175,11 +184,8 @@ def figures(shop: Shop, fitted: Fitted, found: Beams | None, refit: Beams | None
     serve. refit: beams of the refitted model, which then make the latter lists.
     """
     told, rank = _judged(shop, fitted, shop.counts, found)
-    if shop.data.sequences.boundaries is not None:
-        eve, eve_rank = _judged(shop, fitted, shop.eve(), found if refit is None else refit)
-        told["to_the_test"] = eve
-        rank |= {name + EVE: ranks_T for name, ranks_T in eve_rank.items()}
-    return told, rank
+    told["to_the_test"], eve_rank = _judged(shop, fitted, shop.eve(), found if refit is None else refit)
+    return told, rank | {name + EVE: ranks_T for name, ranks_T in eve_rank.items()}
 
 
 def _judged(shop: Shop, fitted: Fitted, counts: Counts, found: Beams | None) -> tuple[dict[str, Any], Ranks]:
@@ -253,11 +259,7 @@ def main() -> None:
                 continue
             settings = Settings.of(name.startswith("joint"), seed, [*given.set, *changes.split()])
             if settings.tokenizer not in warmed:
-                parts = [torch.nn.functional.normalize(shop.data.vectors_ND, dim=1)]
-                if settings.tokenizer.item_factors:
-                    parts.append(torch.from_numpy(item_factors(shop.data.sequences, settings.tokenizer.item_factors, seed)))
-                vectors_ND = torch.cat(parts, 1)
-                warmed[settings.tokenizer] = (tokenizer(vectors_ND.to(device()), settings.tokenizer, device=device())[0], vectors_ND)
+                warmed[settings.tokenizer] = _warmed(shop, settings.tokenizer)
             started = time.perf_counter()
             model = trained(shop, settings, *warmed[settings.tokenizer])
             seconds = time.perf_counter() - started

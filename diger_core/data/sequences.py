@@ -35,7 +35,7 @@ class Sequences:
 
     `timestamps_E` (Unix seconds) and `weights_E` (scales of the rows' losses, by the target's event) are None where the data have none.
     `boundaries` (T1, T2; Unix seconds) make the split temporal: training up to and with T1, validation up to and with T2, test after it. None: leave
-    one out.
+    one out, where so many of each user's last events as `held_out` are no training events. No file holds it: `splits.up_to_test` alone sets it to 1.
     """
 
     events_E: Int32
@@ -44,6 +44,7 @@ class Sequences:
     timestamps_E: Int64 | None = None
     weights_E: Float32 | None = None
     boundaries: tuple[int, int] | None = None
+    held_out: int = 2
 
     @property
     def users(self) -> int:

@@ -190,7 +190,7 @@ def training_ends(seq: Sequences) -> Int64:
     if seq.boundaries is not None:
         return _ends(seq, seq.boundaries[0])
     lengths_U = np.diff(seq.offsets_U1)
-    return seq.offsets_U1[1:] - np.where(lengths_U >= 3, 2, 0)
+    return seq.offsets_U1[1:] - np.where(lengths_U >= 3, seq.held_out, 0)
 
 
 def _ends(seq: Sequences, until: int) -> Int64:
@@ -211,7 +211,7 @@ def trains(seq: Sequences, at_e: Int64, user_e: Int64) -> Bool:
     """[e]: whether the events at these places, of these users, are training events: `training_mask` for a few."""
     if seq.boundaries is None:
         lengths_e = seq.offsets_U1[user_e + 1] - seq.offsets_U1[user_e]
-        return at_e < seq.offsets_U1[user_e + 1] - np.where(lengths_e >= 3, 2, 0)
+        return at_e < seq.offsets_U1[user_e + 1] - np.where(lengths_e >= 3, seq.held_out, 0)
     if seq.timestamps_E is None:
         return np.ones(len(at_e), dtype=bool)  # of `to_the_end`
     found_e: Bool = seq.timestamps_E[at_e] <= seq.boundaries[0]
@@ -223,7 +223,7 @@ def training_rows(seq: Sequences) -> tuple[Int32, Int64]:
 
     `position_R` is the target's absolute index in `events_E`; its history are the user's events before it. Ordered by user, then time.
     """
-    fewer = 3 if seq.boundaries is None else 1  # rows than events (leave one out) or than training events
+    fewer = 1 + seq.held_out if seq.boundaries is None else 1  # rows than events (leave one out) or than training events
     ends_U = seq.offsets_U1[1:] if seq.boundaries is None else training_ends(seq)
     rows_U = np.maximum(ends_U - seq.offsets_U1[:-1] - fewer, 0)
     user_R = np.repeat(np.arange(seq.users, dtype=np.int32), rows_U)
@@ -243,6 +243,8 @@ def targets(seq: Sequences, split: Split) -> tuple[Int64, Int64, Int32]:
         if split == "test_all":
             raise ValueError("split = 'test_all': only a temporal split has it")
         users_T = np.flatnonzero(np.diff(seq.offsets_U1) >= 3)
+        if split == "validation" and seq.held_out < 2:
+            users_T = users_T[:0]  # of `up_to_test`, where these events are training
         end_T = seq.offsets_U1[users_T + 1] - (2 if split == "validation" else 1)
         return users_T, end_T, seq.events_E[end_T]
     first, second = seq.boundaries
@@ -278,13 +280,8 @@ def to_the_end(seq: Sequences) -> Sequences:
     return replace(seq, boundaries=(end, end))
 
 
-def counted_to_the_test(seq: Sequences) -> Sequences:
-    """What may be counted when the test begins: all events before it under a temporal split, otherwise the training events."""
-    return seq if seq.boundaries is None else up_to(seq)
-
-
-def up_to(seq: Sequences, split: Literal["test"] = "test") -> Sequences:
-    """The same events with all that lie before the test period as training: counts made anew on the eve of the test."""
+def up_to_test(seq: Sequences) -> Sequences:
+    """The same events with all before the test as training: what may be counted on the eve of it. Leave one out: all but each user's last event."""
     if seq.boundaries is None:
-        raise ValueError("only a temporal split has an eve of its test")
+        return replace(seq, held_out=1)
     return replace(seq, boundaries=(seq.boundaries[1], seq.boundaries[1]))

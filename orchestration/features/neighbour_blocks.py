@@ -44,19 +44,20 @@ class Sizes:
 
 def counted_tables(seq: Sequences) -> dict[str, Sequences]:
     """The sequences that each table of transitions counts the training events of."""
-    eve = {} if seq.boundaries is None else {"transitions_eve": splits.up_to(seq)}
-    return {"transitions": seq, **eve, "transitions_end": splits.to_the_end(seq)}
+    return {"transitions": seq, "transitions_eve": splits.up_to_test(seq), "transitions_end": splits.to_the_end(seq)}
 
 
 @dataclass(frozen=True)
 class Range:
-    """The rows first..last - 1 of one table: one block. `boundaries` and `newest`: what its training events are, and the time of the newest."""
+    """The rows first..last - 1 of one table: one block. `boundaries`, `held_out` and `newest`: what its training events are, and
+    the time of the newest."""
 
     table: str
     first: int
     last: int
     events: int
     boundaries: tuple[int, int] | None
+    held_out: int
     newest: int | None
 
 
@@ -80,7 +81,7 @@ class Transitions:
     def __call__(self, block: int) -> pa.Table:
         """One row: the range's pairs, and its items without one."""
         request, part = self.request, self.request.ranges[block]
-        seq = replace(self.sequences, boundaries=part.boundaries)
+        seq = replace(self.sequences, boundaries=part.boundaries, held_out=part.held_out)
         found = list(transition_rows(seq, request.config, part.newest, part.first, part.last))
         arrays = {name: np.concatenate([rows[place] for rows in found]).astype(kind) for place, (name, kind) in enumerate(PARTS.items())}
         request.blocks.write(f"{block}.safetensors", partial(save, arrays))
@@ -95,7 +96,8 @@ def write_in_blocks(run: StageRun, seq: Sequences, text: ItemTable) -> dict[str,
     for name, counted in counted_tables(seq).items():
         training = training_events(counted)
         for first, last in training.ranges(cluster.block_events):
-            ranges.append(Range(name, first, last, int(training.counts_N[first:last].sum()), counted.boundaries, training.newest))
+            many = int(training.counts_N[first:last].sum())
+            ranges.append(Range(name, first, last, many, counted.boundaries, counted.held_out, training.newest))
     found, total = dict[int, dict[str, int]](), sum(part.events for part in ranges)
 
     def keep(block: int, row: pa.Table) -> None:

@@ -1,6 +1,6 @@
 """Stage `neighbours`: item-to-item tables, what follows what and what reads like what (diger_core/data/neighbours.py).
 
-`transitions` are counted from training events alone, `transitions_eve` up to the test period (temporal split), `transitions_end` from all events: the
+`transitions` are counted from training events alone, `transitions_eve` up to the test, `transitions_end` from all events: the
 first are judged, the last serve. `text` is of the whole catalogue, so an item has neighbours on the day it arrives.
 """
 
@@ -54,10 +54,10 @@ def read_table(artefact: Artefact, name: str) -> ItemTable:
 
 
 def counts_to_the_test(artefact: Artefact, seq: Sequences) -> Counts:
-    """What a shop that counts every night would have when the test begins; without a temporal split what is counted in training events."""
-    from diger_core.data.splits import counted_to_the_test
+    """What a shop that counts every night would have when the test begins."""
+    from diger_core.data.splits import up_to_test
 
-    return read_counts(artefact, counted_to_the_test(seq), "transitions" if seq.boundaries is None else "transitions_eve")
+    return read_counts(artefact, up_to_test(seq), "transitions_eve")
 
 
 def read_counts(artefact: Artefact, seq: Sequences, table: str = "transitions") -> Counts:

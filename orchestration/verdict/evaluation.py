@@ -61,7 +61,7 @@ def evaluation(run: StageRun) -> None:
 
 def _ranked(run: StageRun, seq: Sequences) -> tuple[dict[str, EvaluationResult], dict[str, EvaluationResult], Period | None]:
     """Every model's ranks of all test users, without their lists; the sampled users', with their lists; every event of the test period."""
-    from diger_core.data.splits import counted_to_the_test, targets
+    from diger_core.data.splits import targets, up_to_test
     from diger_core.evaluation.period import WholePeriod
     from diger_core.evaluation.ranking import baseline_results, joined
 
@@ -69,7 +69,7 @@ def _ranked(run: StageRun, seq: Sequences) -> tuple[dict[str, EvaluationResult],
     controlled = frozen is not None and "model.safetensors" in frozen.names
     if not controlled:
         run.progress.message("evaluation: no frozen_model, so nothing can be said about what joint training gains (frozen_model.enabled)")
-    counted, simple = _recipes(run, seq), baseline_results(counted_to_the_test(seq), "test", config)
+    counted, simple = _recipes(run, seq), baseline_results(up_to_test(seq), "test", config)
     period = None if seq.boundaries is None else WholePeriod(seq, config)
     sampled = np.sort(np.random.Generator(np.random.Philox(key=0)).permutation(users)[:SAMPLE])
     blocks: list[dict[str, EvaluationResult]] = []
@@ -125,8 +125,8 @@ def model_beams(
 
 
 def _recipes(run: StageRun, seq: Sequences) -> dict[str, tuple[Recipe, Counts]]:
-    """The released lists and the counting baselines, all counted up to the test, as they would be on the day that they serve; with a temporal split
-    also the lists and the best baseline counted in training events alone."""
+    """The released lists and the counting baselines, all counted up to the test, as they would be on the day that they serve; beside them
+    the lists and the best baseline counted in training events alone."""
     from diger_core.evaluation.recipes import Fitted
     from orchestration.champion.bundle import FUSION
     from orchestration.features.neighbours import counts_to_the_test, read_counts
@@ -134,10 +134,8 @@ def _recipes(run: StageRun, seq: Sequences) -> dict[str, tuple[Recipe, Counts]]:
     fitted = Fitted.from_document(run.inputs["fusion"].json(FUSION))
     rows = {"lists": (fitted.lists, counts_to_the_test(run.inputs["neighbours"], seq))}
     rows |= {name: (recipe, rows["lists"][1]) for name, recipe in fitted.baselines.items() if name != "most_popular"}
-    if seq.boundaries is not None:
-        earlier = read_counts(run.inputs["neighbours"], seq)
-        rows |= {"lists_earlier": (fitted.lists, earlier), "baseline_earlier": (fitted.baselines[fitted.best], earlier)}
-    return rows
+    earlier = read_counts(run.inputs["neighbours"], seq)
+    return rows | {"lists_earlier": (fitted.lists, earlier), "baseline_earlier": (fitted.baselines[fitted.best], earlier)}
 
 
 def _block(

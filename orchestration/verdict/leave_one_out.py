@@ -1,4 +1,4 @@
-"""Counting under the published protocol, beside a temporal split: each user's last event, all events before the second-last as training.
+"""Counting under the published protocol, beside a temporal split: each user's last event, all events before it counted.
 
 Published figures are made so, and so they are higher: it trains on events later than its targets. Only what needs no training stands here: the
 baselines, with the recipes that the temporal validation chose, counted again. A model's row needs a second training: sequences.split=leave_one_out.
@@ -20,7 +20,7 @@ FILE: Final = "leave_one_out.json"
 def leave_one_out(run: StageRun, seq: Sequences) -> Metrics | None:
     """Metrics of every counting baseline on each user's last event; None where nobody has the three events that it needs."""
     from diger_core.data.neighbours import transitions
-    from diger_core.data.splits import targets
+    from diger_core.data.splits import targets, up_to_test
     from diger_core.evaluation.fusion import Counts
     from diger_core.evaluation.metrics import ranks
     from diger_core.evaluation.ranking import EvaluationResult, baseline_results, cut_off, evaluation
@@ -32,9 +32,10 @@ def leave_one_out(run: StageRun, seq: Sequences) -> Metrics | None:
     users_T, end_T, target_T = targets(published, "test")
     if not len(users_T):
         return None
-    counts = Counts.of(published, transitions(published, run.params.neighbours, run.progress), read_table(run.inputs["neighbours"], "text"))
+    eve = up_to_test(published)
+    counts = Counts.of(eve, transitions(eve, run.params.neighbours, run.progress), read_table(run.inputs["neighbours"], "text"))
     results = {}
     for name, recipe in Fitted.from_document(run.inputs["fusion"].json(FUSION)).baselines.items():
         items_Tk, _ = ranked(recipe, counts, published, users_T, end_T, cut_off(config), remove_seen=config.remove_seen)
         results[name] = EvaluationResult(users_T, target_T, ranks(items_Tk, target_T), items_Tk)
-    return evaluation({**results, **baseline_results(published, "test", config)}, published, config)
+    return evaluation({**results, **baseline_results(eve, "test", config)}, published, config)

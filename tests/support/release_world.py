@@ -15,7 +15,6 @@ import torch
 from diger_core.config import NeighboursConfig, RecommenderConfig, TokenizerConfig, TrainingConfig
 from diger_core.data.neighbours import ItemTable, empty_table, transitions
 from diger_core.data.sequences import sequences
-from diger_core.data.splits import to_the_end
 from diger_core.evaluation.recipes import Fitted, Recipe
 from diger_core.ids.id_table import IdTable, assignment_hash, item_hash_order, stable_suffixes, to_arrow
 from diger_core.progress import Silent
@@ -28,6 +27,7 @@ from orchestration.engine.registry import Registered
 from orchestration.engine.runner import Session
 from orchestration.features.embeddings import write_state
 from orchestration.features.encoders import EncoderState
+from orchestration.features.neighbour_blocks import counted_tables
 from orchestration.graph import BY_NAME
 from orchestration.params.load import build_params
 from orchestration.params.sections import Params
@@ -121,9 +121,7 @@ class ReleaseWorld:
             out.facts.update(encoder_hash=self.encoder.hash)
 
         def write_neighbours(out: Any) -> None:
-            tables = {
-                name: transitions(counted, NeighboursConfig()) for name, counted in (("transitions", seq), ("transitions_end", to_the_end(seq)))
-            }
+            tables = {name: transitions(counted, NeighboursConfig()) for name, counted in counted_tables(seq).items()}
             tables["text"] = text or empty_table(seq.items)
             out.tensors("neighbours.safetensors", {key: tensor for name, table in tables.items() for key, tensor in table.to_tensors(name).items()})
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from diger_core.config import EvaluationConfig
-from diger_core.data.splits import counted_to_the_test, targets
+from diger_core.data.splits import targets, up_to_test
 from diger_core.errors import DigerError
 from diger_core.evaluation.metrics import ranks
 from diger_core.evaluation.ranking import EvaluationResult, baseline_results, recommended
@@ -103,7 +103,7 @@ def earlier_lists(
 def baselines(candidate: Bundle, catalogue: Catalogue, users_T: np.ndarray, ranking: EvaluationConfig) -> dict[str, EvaluationResult]:
     """Every counting baseline that the evaluation ranks: those that the candidate's recipe was chosen against, and last-item Markov."""
     found = {name: listed(recipe, None, catalogue, users_T, ranking) for name, recipe in candidate.fitted.baselines.items()}
-    return {**found, "markov": baseline_results(counted_to_the_test(catalogue.seq), "test", ranking, users_T)["markov"]}
+    return {**found, "markov": baseline_results(up_to_test(catalogue.seq), "test", ranking, users_T)["markov"]}
 
 
 def _device() -> str:

@@ -29,7 +29,7 @@ from diger_core.data.splits import (
     training_mask,
     training_rows,
     trains,
-    up_to,
+    up_to_test,
 )
 from diger_core.evaluation.fusion import Counts, Trend
 
@@ -66,9 +66,21 @@ def test_a_target_is_the_first_event_after_its_boundary_and_needs_one_before_it(
 
 def test_counting_up_to_the_test_and_to_the_end():
     seq = by_time()
-    assert training_counts(up_to(seq)).sum() == 8
+    assert training_counts(up_to_test(seq)).sum() == 8
     assert training_counts(to_the_end(seq)).sum() == len(seq.events_E)
     assert training_mask(to_the_end(replace(seq, timestamps_E=None, boundaries=None))).all()
+
+
+def test_on_the_eve_of_leave_one_out_all_but_each_users_last_event_are_training():
+    seq = by_time(None)
+    eve = up_to_test(seq)
+    assert seq.events_E[training_mask(eve)].tolist() == [1, 2, 3, 4, 1, 4, 3, 4, 5, 6, 2, 1], "the last of three events or more"
+    at_e = np.arange(len(seq.events_E))
+    assert trains(eve, at_e, np.repeat(np.arange(seq.users), np.diff(seq.offsets_U1))).tolist() == training_mask(eve).tolist()
+    users, positions = training_rows(eve)
+    assert [(u, int(seq.events_E[p])) for u, p in zip(users.tolist(), positions.tolist(), strict=True)] == [(0, 2), (0, 3), (0, 4)]
+    assert len(targets(eve, "validation")[0]) == 0, "these events are training"
+    assert [array.tolist() for array in targets(eve, "test")] == [array.tolist() for array in targets(seq, "test")]
 
 
 def test_boundaries_are_shares_of_the_events_or_the_end_of_a_day():

@@ -13,7 +13,7 @@ import torch
 from diger_core.config import EvaluationConfig, NeighboursConfig, RecommenderConfig, TokenizerConfig, TrainingConfig
 from diger_core.data.neighbours import empty_table, transitions
 from diger_core.data.sequences import Sequences, sequences
-from diger_core.data.splits import Moments, targets, time_boundaries, up_to
+from diger_core.data.splits import Moments, targets, time_boundaries, up_to_test
 from diger_core.errors import DigerError
 from diger_core.evaluation.baselines import markov
 from diger_core.evaluation.fusion import Counts
@@ -36,7 +36,7 @@ from tests.support.report_material import IDENTITY, fake_curves, fake_run
 SHAPE = RecommenderConfig(encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, heads=2, d_head=8, history=6, history_input="hard")
 CONFIG = EvaluationConfig(beams=20, bootstrap=100)
 ITEMS, CODES, SUFFIXES = 40, 8, 8
-NAMES = ["lists", "joint_model", "frozen_model", "item_item", "lists_frozen", "most_popular", "markov"]
+NAMES = ["lists", "joint_model", "frozen_model", "item_item", "lists_earlier", "baseline_earlier", "lists_frozen", "most_popular", "markov"]
 
 
 def made_inputs(root, shuffle: bool = False, temporal: bool = False) -> dict[str, Artefact]:
@@ -83,8 +83,7 @@ def made_inputs(root, shuffle: bool = False, temporal: bool = False) -> dict[str
 def counted(store: Store, seq: Sequences) -> dict[str, Artefact]:
     """The tables of the sequences, and a recipe that mixes the model with them."""
     tables = {"transitions": transitions(seq, NeighboursConfig()), "text": empty_table(seq.items)}
-    if seq.boundaries is not None:
-        tables["transitions_eve"] = transitions(up_to(seq), NeighboursConfig())
+    tables["transitions_eve"] = transitions(up_to_test(seq), NeighboursConfig())
     made = {}
     with store.writer("neighbours") as out:
         out.tensors("neighbours.safetensors", {key: tensor for name, table in tables.items() for key, tensor in table.to_tensors(name).items()})
@@ -134,11 +133,12 @@ def test_the_lists_are_those_of_the_stored_recipe(inputs, run):
     recipe = Recipe({"generative": 0.5, "transitions": 0.5})
     seq = Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors"))
     users_T, end_T, target_T = targets(seq, "test")
-    items_Tk, _ = ranked(recipe, read_counts(inputs["neighbours"], seq), seq, users_T, end_T, 20, beams_of(run, "joint_model", seq, "test"))
+    eve = read_counts(inputs["neighbours"], up_to_test(seq), "transitions_eve")
+    items_Tk, _ = ranked(recipe, eve, seq, users_T, end_T, 20, beams_of(run, "joint_model", seq, "test"))
     stored = run.out.files["per_user.parquet"]
     assert stored["lists"].to_pylist() == ranks(items_Tk, target_T).tolist()
     assert stored["lists"].to_pylist() not in (stored["joint_model"].to_pylist(), stored["item_item"].to_pylist())
-    items_Tk, _ = ranked(recipe, read_counts(inputs["neighbours"], seq), seq, users_T, end_T, 20, beams_of(run, "frozen_model", seq, "test"))
+    items_Tk, _ = ranked(recipe, eve, seq, users_T, end_T, 20, beams_of(run, "frozen_model", seq, "test"))
     assert stored["lists_frozen"].to_pylist() == ranks(items_Tk, target_T).tolist(), "the control in the joint model's place, the recipe unchanged"
 
 
@@ -175,11 +175,11 @@ def test_under_a_temporal_split_lists_and_baselines_count_up_to_the_test(tmp_pat
     users_T, end_T, target_T = targets(seq, "test")
     fitted = Fitted.from_document(made["fusion"].json("fusion.json"))
     beams = beams_of(run, "joint_model", seq, "test")
-    eve, training = read_counts(made["neighbours"], up_to(seq), "transitions_eve"), read_counts(made["neighbours"], seq)
+    eve, training = read_counts(made["neighbours"], up_to_test(seq), "transitions_eve"), read_counts(made["neighbours"], seq)
     counted = {"lists": (fitted.lists, eve), "item_item": (fitted.baselines["item_item"], eve), "lists_earlier": (fitted.lists, training)}
     for name, (recipe, counts) in counted.items():
         assert stored[name].to_pylist() == ranks(ranked(recipe, counts, seq, users_T, end_T, 20, beams)[0], target_T).tolist(), name
-    assert stored["markov"].to_pylist() == ranks(markov(up_to(seq), users_T, end_T, 20), target_T).tolist()
+    assert stored["markov"].to_pylist() == ranks(markov(up_to_test(seq), users_T, end_T, 20), target_T).tolist()
     assert stored["user_index"].to_pylist() == users_T.tolist()
     ends = dict(zip(users_T.tolist(), zip(end_T.tolist(), target_T.tolist(), strict=True), strict=True))
     for row in run.out.files["recommendations.parquet"].to_pylist():
@@ -212,7 +212,7 @@ def test_with_a_split_by_time_histories_end_before_the_test_and_counts_up_to_it_
     made = fake_run(inputs, evaluation=CONFIG, neighbours=NeighboursConfig())
     evaluation(made)
     metrics = made.out.files["metrics.json"]
-    assert list(metrics["models"]) == [*NAMES[:4], "lists_earlier", "baseline_earlier", *NAMES[4:]]
+    assert list(metrics["models"]) == NAMES
     assert "lists_earlier - baseline_earlier" in metrics["differences"]
     seq = Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors"))
     ends = dict(zip(*(array.tolist() for array in targets(seq, "test")[:2]), strict=True))
@@ -234,7 +234,7 @@ def test_beside_a_temporal_split_counting_is_ranked_by_the_published_protocol_to
     seq = dataclasses.replace(Sequences.from_tensors(inputs["sequences"].tensors("sequences.safetensors")), boundaries=None)
     users_T, end_T, target_T = targets(seq, "test")
     assert found["users"] == len(users_T) > made.out.files["metrics.json"]["users"]
-    counts = Counts.of(seq, transitions(seq, NeighboursConfig()), empty_table(seq.items))
+    counts = Counts.of(up_to_test(seq), transitions(up_to_test(seq), NeighboursConfig()), empty_table(seq.items))
     items_Tk, _ = ranked(MODEL_ALONE.baselines["item_item"], counts, seq, users_T, end_T, 20)
     assert found["models"]["item_item"]["recall@10"] == pytest.approx((items_Tk[:, :10] == target_T[:, None]).any(1).mean())
     assert "leave_one_out.json" not in run.out.files, "a split that is leave one out already needs no second table"
@@ -268,7 +268,8 @@ def test_a_table_of_another_catalogue_is_refused(inputs):
 def test_without_the_control_the_rest_is_evaluated(inputs, run):
     alone = fake_run({k: v for k, v in inputs.items() if k != "frozen_model"}, evaluation=CONFIG)
     evaluation(alone)
-    assert list(alone.out.files["metrics.json"]["models"]) == ["lists", "joint_model", "item_item", "most_popular", "markov"]
+    models = ["lists", "joint_model", "item_item", "lists_earlier", "baseline_earlier", "most_popular", "markov"]
+    assert list(alone.out.files["metrics.json"]["models"]) == models
     assert alone.out.files["per_user.parquet"]["joint_model"].equals(run.out.files["per_user.parquet"]["joint_model"])
     assert "gain_recall_10_mean" not in alone.said
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,7 @@ def _judged(shop: Shop, fitted: Fitted, counts: Counts, found: Beams | None) -> 
     told["lists - best"] = _difference(rank["lists"], rank[best])
     if "model" in rank:
         told["model - item_item_text"] = _difference(rank["model"], rank["item_item_text"])
-    new_T = splits.training_counts(seq)[target_T] == 0
+    new_T = counts.new_N[target_T]
     told["new_items"] = {"users": int(new_T.sum()), **{name: round(float(ndcg(r, 10)[new_T].mean()), 5) for name, r in rank.items()}}
     if seq.boundaries is not None:
         period = _period(shop, items, users_T)
@@ -285,6 +285,7 @@ def judge(shop: Shop, run: str, seed: int, told: dict[str, Any], kept: dict[str,
     lists = fitted.lists
     weights = {part: round(weight, 3) for part, weight in lists.weights.items()}
     found |= {"weights": weights, "raw": lists.raw, "trend": [lists.trend.share, lists.trend.power], "fallback": fitted.fallback}
+    found |= {"new_items_factor": lists.new_items, "new_items_validation": asdict(fitted.new_items)}
     record("lists", {"data": shop.data.name, "run": run, "seed": seed, **told, **found, "validation": round(lists.ndcg, 5)}, out)
 
 

@@ -1,10 +1,11 @@
 """Lists that listen to several models: an additive mixture of a few named distributions over items.
 
-    score(item) = (1 + n(item))^beta sum_k w_k p_k(item),   sum_k w_k = 1,
+    score(item) = f(item) sum_k w_k p_k(item),   sum_k w_k = 1,   f(item) = (1 + n(item))^beta, and nu for an item without a training event,
     sum over items of p_k(item) = 1 for every user whom part k knows something about, or, where validation prefers it, 1 on the mean over users: a
     part that knows much about a user then counts more for this user
 
-n(item): its events among the newest share of all (`Trend`); beta = 0 where validation says that what sells now says nothing.
+n(item): its events among the newest share of all (`Trend`); beta = 0 where validation says that what sells now says nothing. nu >= 1: what gives
+new items a place in the lists, since only text, and a model, can name them.
 
 Parts: `generative` (the beams' probabilities), `transitions` and `text` (scores of the item-to-item tables), `repeat` (what the user had before),
 `recent` and `popular` (shares of the last and of all training events). The candidates are the union of what the parts name.
@@ -60,7 +61,7 @@ class Counts:
     popular_k: Int32
     newest_e: Int32
     tau: Mapping[str, float] = field(default_factory=lambda: {"transitions": 5.0, "text": 5.0, "repeat": 5.0})
-    _trends: dict[Trend, Float32] = field(default_factory=dict, repr=False, compare=False)  # counted once, not for every chunk of rows
+    _factors: dict[tuple[Trend, float], Float32] = field(default_factory=dict, repr=False, compare=False)  # once, not for every chunk of rows
 
     @classmethod
     def of(cls, seq: Sequences, transitions: ItemTable, text: ItemTable, tau: Mapping[str, float] | None = None) -> Counts:
@@ -70,15 +71,21 @@ class Counts:
         counts = cls(transitions, text, recent_N, popular_N, _leading(recent_N), _leading(popular_N), newest_e)
         return counts if tau is None else replace(counts, tau=tau)
 
-    def trend_N(self, trend: Trend) -> Float32:
+    @property
+    def new_N(self) -> npt.NDArray[np.bool_]:
+        """[N]: True for items without a training event."""
+        new_N: npt.NDArray[np.bool_] = self.popular_N == 0
+        return new_N
+
+    def factor_N(self, trend: Trend, new_items: float = 1.0) -> Float32:
         """[N]: what each item's score is multiplied by. ValueError for a share beyond `RECENT`."""
         if trend.share > RECENT:
             raise ValueError(f"trend.share = {trend.share}: at most {RECENT}")
-        if trend not in self._trends:
+        if (trend, new_items) not in self._factors:
             events = max(1, round(trend.share / RECENT * len(self.newest_e)))
             sold_N = np.bincount(self.newest_e[-events:], minlength=len(self.popular_N))
-            self._trends[trend] = ((1 + sold_N) ** trend.power).astype(np.float32)
-        return self._trends[trend]
+            self._factors[trend, new_items] = np.where(self.new_N, new_items, (1 + sold_N) ** trend.power).astype(np.float32)
+        return self._factors[trend, new_items]
 
 
 def _leading(share_N: Float32) -> Int32:
@@ -150,12 +157,13 @@ def candidates(
     allowed_N: npt.NDArray[np.bool_] | None = None,
     raw: bool = False,
     parts: Container[str] = PARTS,
-    trend: Trend | None = None,
+    trend: Trend = Trend(),
+    new_items: float = 1.0,
 ) -> Candidates:
     """The union of what the `parts` name for each row, with every part's distribution on it.
 
     beams: (items [T, W], -1 where there is none; their log-probabilities). `allowed_N`: items that may be recommended. `raw`: the parts' scores
-    as they are, not each user's shares of them, which is how counting rules add them. `trend`: multiplies every part's values.
+    as they are, not each user's shares of them, which is how counting rules add them. `trend` and `new_items` multiply every part's values.
     """
     named: dict[str, tuple[Int32, Float32]] = {}
     if beams is not None and "generative" in parts:
@@ -173,7 +181,7 @@ def candidates(
         if part in parts:
             named[part] = (np.tile(best_k, (len(users_T), 1)), np.tile(share_N[best_k], (len(users_T), 1)))
     found = _union(named, counts, seq, users_T, end_T, remove_seen, allowed_N, raw)
-    return found if trend is None or not trend.power else found.times(counts.trend_N(trend))
+    return found.times(counts.factor_N(trend, new_items)) if trend.power or new_items != 1 else found
 
 
 def _union(

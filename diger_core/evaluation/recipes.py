@@ -2,7 +2,8 @@
 
 All numbers of a recipe are chosen on validation targets. Baselines add raw scores (C + w T + s identity). The released lists mix either each user's
 shares, or raw scores in units of their mean sum, so that a user of whom the transitions know little listens to text: whichever validation prefers.
-They follow the trend where it raises the best baseline on validation by more than two standard errors.
+They follow the trend where it raises the best baseline on validation by more than two standard errors. Items without a training event count
+so many times that they get the share of the places that they have of the targets (calibration: Steck, 2018), if that costs next to nothing.
 Where the mixture does not beat the best baseline on validation, that baseline serves, and the recipe says so.
 """
 
@@ -23,7 +24,9 @@ from diger_core.evaluation.fusion import RECENT, TAUS, Candidates, Counts, Trend
 TEXT_WEIGHTS = (0.0, 0.3, 0.7, 1.0, 2.0)
 REPEAT_WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)
 TREND_SHARES, TREND_POWERS = (0.003, 0.01, 0.03, RECENT), (0.2, 0.4, 0.6, 0.8)
+NEW_ITEMS = (1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 24.0)  # factors for items without a training event
 REPEATS = 0.05  # share of validation targets that the user had before, from which on people repeat
+NEW_ITEMS_COST = 0.005  # share of the lists' validation NDCG@10 that a place for such items may cost, where the configuration says nothing
 CHUNK = 4096  # rows whose candidates are held at once
 FITTED = 20_000  # validation rows that recipes are fitted on, at most
 Beams = tuple[Int32, Float32]
@@ -32,7 +35,8 @@ Beams = tuple[Int32, Float32]
 @dataclass(frozen=True)
 class Recipe:
     """`tau`: of each part that ages a history; `weights` by part. `raw`: scores are added as they are, not as shares; `scale`: the unit of a part's
-    raw scores, in which its weight counts (1 where none is given). `trend`: what all scores are multiplied by. `ndcg`: on validation."""
+    raw scores, in which its weight counts (1 where none is given). `trend`: what all scores are multiplied by, and `new_items` those of items
+    without a training event. `ndcg`: on validation."""
 
     weights: Mapping[str, float]
     tau: Mapping[str, float] = field(default_factory=dict)
@@ -40,6 +44,7 @@ class Recipe:
     ndcg: float = 0.0
     scale: Mapping[str, float] = field(default_factory=dict)
     trend: Trend = Trend()
+    new_items: float = 1.0
 
     @classmethod
     def from_document(cls, plain: Mapping[str, Any]) -> Recipe:
@@ -57,6 +62,19 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class NewItems:
+    """The validation targets without a training event: how many, their share of all targets and of the lists' first ten places, and NDCG@10 on them
+    of the lists, of the lists without their factor for such items, and of text alone."""
+
+    targets: int = 0
+    share: float = 0.0
+    places: float = 0.0
+    ndcg: float = 0.0
+    without: float = 0.0
+    text: float = 0.0
+
+
+@dataclass(frozen=True)
 class Fitted:
     """`baselines` by name; `lists`: what is released; `fallback`: the baseline that serves because the mixture did not beat it, or None."""
 
@@ -66,6 +84,7 @@ class Fitted:
     halves: tuple[dict[str, float], dict[str, float]]
     moved: float
     repeat_share: float
+    new_items: NewItems = NewItems()
 
     @property
     def best(self) -> str:
@@ -83,14 +102,15 @@ class Fitted:
             "halves": list(self.halves),
             "moved": self.moved,
             "repeat_share": self.repeat_share,
+            "new_items": asdict(self.new_items),
         }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Fitted:
         baselines = {name: Recipe.from_document(plain) for name, plain in document["baselines"].items()}
         first, second = document["halves"]
-        lists = Recipe.from_document(document["lists"])
-        return cls(baselines, lists, document["fallback"], (first, second), document["moved"], document["repeat_share"])
+        lists, new = Recipe.from_document(document["lists"]), NewItems(**document.get("new_items", {}))
+        return cls(baselines, lists, document["fallback"], (first, second), document["moved"], document["repeat_share"], new)
 
 
 def ranked(recipe: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T: Int64, k: int, beams: Beams | None = None, **options: Any) -> Beams:
@@ -101,13 +121,17 @@ def ranked(recipe: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T
     for start in range(0, len(users_T), CHUNK):
         part = slice(start, start + CHUNK)
         own = None if beams is None else (beams[0][part], beams[1][part])
-        found = candidates(aged, seq, users_T[part], end_T[part], own, raw=recipe.raw, parts=parts, trend=recipe.trend, **options)
+        follows: Any = {"raw": recipe.raw, "parts": parts, "trend": recipe.trend, "new_items": recipe.new_items}
+        found = candidates(aged, seq, users_T[part], end_T[part], own, **follows, **options)
         items_Tk[part], scores_Tk[part] = fused(found, recipe.applied, k)
     return items_Tk, scores_Tk
 
 
-def fit(counts: Counts, seq: Sequences, beams: Beams | None, seed: int = 0, *, remove_seen: bool = False) -> Fitted:
-    """Chooses every recipe on the validation targets of `seq`. beams: the generative model's lists for these rows; None: without it."""
+def fit(
+    counts: Counts, seq: Sequences, beams: Beams | None, seed: int = 0, *, remove_seen: bool = False, new_items_cost: float = NEW_ITEMS_COST
+) -> Fitted:
+    """Chooses every recipe on the validation targets of `seq`. beams: the generative model's lists for these rows; None: without it.
+    `new_items_cost`: share of the lists' NDCG@10 that a place for items without a training event may cost."""
     users_T, end_T, target_T = targets(seq, "validation")
     if len(users_T) > FITTED:
         random = np.random.Generator(np.random.Philox(key=seed))
@@ -125,21 +149,56 @@ def fit(counts: Counts, seq: Sequences, beams: Beams | None, seed: int = 0, *, r
         found = candidates(_aged(counts, tau), seq, users_T, end_T, beams, remove_seen=remove_seen, raw=raw, trend=trend)
         scale = found.sums() if raw else {}
         searched = search_weights(found.scaled(scale), target_T, seq.items, seed)
-        forms.append((Recipe(searched.weights, tau, raw, searched.ndcg, scale, trend), searched))
-    lists, searched = max(forms, key=lambda form: form[0].ndcg)
-    fallback = best if lists.ndcg < baselines[best].ndcg else None
-    return Fitted(baselines, baselines[best] if fallback else lists, fallback, searched.halves, searched.moved, repeats)
+        forms.append((Recipe(searched.weights, tau, raw, searched.ndcg, scale, trend), searched, found))
+    lists, searched, found = max(forms, key=lambda form: form[0].ndcg)
+    fallback, new = best if lists.ndcg < baselines[best].ndcg else None, NewItems()
+    if fallback is None:
+        named = candidates(_aged(counts, baselines["text"].tau), seq, users_T, end_T, remove_seen=remove_seen, raw=True, parts=("text",))
+        text_T = _gains(named, {"text": 1.0}, target_T, seq.items)
+        lists, new = _with_new_items(lists, found, text_T, counts.new_N, target_T, new_items_cost)
+    return Fitted(baselines, baselines[best] if fallback else lists, fallback, searched.halves, searched.moved, repeats, new)
+
+
+def _with_new_items(
+    lists: Recipe, found: Candidates, text_T: Float32, new_N: npt.NDArray[np.bool_], target_T: Int32, cost: float
+) -> tuple[Recipe, NewItems]:
+    """The recipe with the largest factor that gives new items no larger share of the places than they have of the targets, and is affordable."""
+    new_T, chosen = new_N[target_T], lists
+
+    def figures(factor: float) -> tuple[float, float, float]:
+        """NDCG@10 of all targets and of those that are new items, and the share of such items among the first ten places."""
+        raised = found.times(np.where(new_N, factor, 1).astype(np.float32))
+        gain_T, items_Tk = _gains(raised, lists.applied, target_T, len(new_N)), fused(raised, lists.applied, 10)[0]
+        return float(gain_T.mean()), _mean(gain_T[new_T]), _mean(new_N[items_Tk[items_Tk >= 0]])
+
+    before, without, places = figures(1.0)
+    ndcg, share = without, _mean(new_T)
+    for factor in NEW_ITEMS if share else ():
+        everybody, on_new, taken = figures(factor)
+        if taken > share or everybody < before * (1 - cost):
+            break
+        chosen, ndcg, places = replace(lists, new_items=factor, ndcg=everybody), on_new, taken
+    return chosen, NewItems(int(new_T.sum()), share, places, ndcg, without, _mean(text_T[new_T]))
+
+
+def _mean(values_x: npt.NDArray[Any]) -> float:
+    return float(values_x.mean()) if len(values_x) else 0.0
+
+
+def _gains(found: Candidates, weights: Mapping[str, float], target_T: Int32, items: int) -> Float32:
+    """[T]: NDCG@10 of each row's target."""
+    draw_1K = np.array([[weights.get(part, 0.0) for part in found.parts]])
+    gain_T: Float32 = ndcg_of(found, found.places(target_T, items), draw_1K, np.arange(found.rows))[0]
+    return gain_T
 
 
 def _trend(best: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T: Int64, target_T: Int32, remove_seen: bool) -> Trend:
     """The trend that raises this baseline most, by more than two standard errors of the paired difference; otherwise none."""
     parts = {part for part, weight in best.weights.items() if weight}
     found = candidates(_aged(counts, best.tau), seq, users_T, end_T, remove_seen=remove_seen, raw=True, parts=parts)
-    place_T, weight_DK = found.places(target_T, seq.items), np.array([[best.weights[part] for part in found.parts]])
 
-    def gains(trend: Trend) -> npt.NDArray[np.float32]:
-        gain_1T = ndcg_of(found.times(counts.trend_N(trend)), place_T, weight_DK, np.arange(found.rows))
-        return gain_1T.reshape(-1)
+    def gains(trend: Trend) -> Float32:
+        return _gains(found.times(counts.factor_N(trend)), best.weights, target_T, seq.items)
 
     without_T = gains(Trend())
     tried = {trend: gains(trend) - without_T for trend in (Trend(*each) for each in product(TREND_SHARES, TREND_POWERS))}

@@ -15,6 +15,10 @@ class FusionConfig:
 
     __pydantic_config__: ClassVar = STRICT
     seed: int = 0  # of the draws that the search tries
+    new_items_cost: float = 0.005  # share of the lists' validation NDCG@10 that a place for items without an event may cost; 0: none
+
+    def __post_init__(self) -> None:
+        check(0 <= self.new_items_cost <= 1, "new_items_cost", self.new_items_cost, "between 0 and 1")
 
 
 @dataclass(frozen=True)

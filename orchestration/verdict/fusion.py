@@ -20,7 +20,8 @@ def fusion(run: StageRun) -> None:
     seq = Sequences.from_tensors(run.inputs["sequences"].tensors("sequences.safetensors"))
     counts, config = read_counts(run.inputs["neighbours"], seq), run.params.evaluation
     beams = beams_of(run, "joint_model", seq, "validation")
-    fitted = fit(counts, seq, beams, run.params.fusion.seed, remove_seen=config.remove_seen)
+    own = run.params.fusion
+    fitted = fit(counts, seq, beams, own.seed, remove_seen=config.remove_seen, new_items_cost=own.new_items_cost)
     run.out.json(FUSION, fitted.document())
     best = fitted.baselines[fitted.best]
     run.facts(
@@ -32,6 +33,7 @@ def fusion(run: StageRun) -> None:
         weights_moved=round(fitted.moved, 4),
         trend_share=fitted.lists.trend.share,
         trend_power=fitted.lists.trend.power,
+        new_items_factor=fitted.lists.new_items,
         **{f"weight_{part}": weight for part, weight in fitted.lists.weights.items()},
     )
     run.progress.message(_told(fitted))
@@ -43,4 +45,5 @@ def _told(fitted: Fitted) -> str:
         return f"fusion: no mixture beats {best} on validation (NDCG@10): the lists are {fitted.fallback}'s"
     heard = ", ".join(f"{part} {weight:.0%}" for part, weight in sorted(fitted.lists.weights.items(), key=lambda pair: -pair[1]) if weight >= 0.005)
     trend = f", raised by the newest {fitted.lists.trend.share:.1%} of the events" if fitted.lists.trend.power else ""
-    return f"fusion: the lists listen to {heard}{trend}; validation NDCG@10 {fitted.lists.ndcg:.4f}, the best baseline {best}"
+    new = f", items without an event times {fitted.lists.new_items:g}" if fitted.lists.new_items != 1 else ""
+    return f"fusion: the lists listen to {heard}{trend}{new}; validation NDCG@10 {fitted.lists.ndcg:.4f}, the best baseline {best}"

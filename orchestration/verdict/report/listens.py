@@ -28,8 +28,8 @@ def panel(fitted: Fitted) -> Panel:
 
 
 def sentences(fitted: Fitted) -> list[str]:
-    """Fallback or mixture, whether what sells now counts, how stable the weights are, and whether people repeat."""
-    return [_chosen(fitted), _trend(fitted), _stable(fitted), _repeats(fitted)]
+    """Fallback or mixture, whether what sells now and what is new count, how stable the weights are, and whether people repeat."""
+    return [_chosen(fitted), _trend(fitted), *_new_items(fitted), _stable(fitted), _repeats(fitted)]
 
 
 def rows(fitted: Fitted) -> list[tuple[str, str, str, str]]:
@@ -73,6 +73,19 @@ def _trend(fitted: Fitted) -> str:
     return (
         f"What sells now is raised: scores are multiplied by (1 + the item's events among the newest {trend.share:.1%}) to the power {trend.power:g}."
     )
+
+
+def _new_items(fitted: Fitted) -> list[str]:
+    """What gives new items their place; nothing for a baseline that serves alone."""
+    new, factor = fitted.new_items, fitted.lists.new_items
+    if fitted.fallback:
+        return []
+    if not new.targets:
+        return ["No validation target is an item without a training event, so nothing raises such items."]
+    told = f"Items without a training event are {new.share:.1%} of the validation targets and get {new.places:.1%} of the first ten places"
+    raised = f", since their scores are multiplied by {factor:g}" if factor != 1 else ""
+    before = f" (without that {decimal(new.without)})" if raised else ""
+    return [f"{told}{raised}. On these {new.targets:,} targets the lists reach NDCG@10 {decimal(new.ndcg)}{before}, text alone {decimal(new.text)}."]
 
 
 def _stable(fitted: Fitted) -> str:

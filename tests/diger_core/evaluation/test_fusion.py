@@ -212,4 +212,4 @@ def test_a_trend_multiplies_every_score_by_what_the_newest_events_say():
     factor_N = (1 + np.bincount(newest, minlength=seq.items)) ** 0.5
     assert raised.value_KP == pytest.approx(plain.value_KP * factor_N[plain.item_P], rel=1e-5)
     with pytest.raises(ValueError, match=r"at most 0\.1"):
-        counts.trend_N(Trend(0.5, 1.0))
+        counts.factor_N(Trend(0.5, 1.0))

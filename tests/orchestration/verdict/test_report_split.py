@@ -50,6 +50,27 @@ def test_the_weights_are_told_with_how_much_they_move(moved, stable):
     assert rows[-1][:2] == ("what the user had before", "0.0%"), "a part that is not heard stays in sight"
 
 
+@pytest.mark.parametrize(
+    ("factor", "targets", "told"),
+    [
+        (
+            1.75,
+            292,
+            "get 4.5% of the first ten places, since their scores are multiplied by 1.75. On these 292 targets the lists reach NDCG@10 0.018",
+        ),
+        (1.0, 292, "are 5.0% of the validation targets and get 4.5% of the first ten places. On these 292"),
+        (1.0, 0, "No validation target is an item without a training event, so nothing raises such items."),
+    ],
+)
+def test_what_gives_new_items_their_place_is_told(factor, targets, told):
+    new = {"targets": targets, "share": 0.0498, "places": 0.0448, "ndcg": 0.018, "without": 0.0045, "text": 0.0131}
+    document = fake_fusion()
+    fitted = Fitted.from_document({**document, "lists": {**document["lists"], "new_items": factor}, "new_items": new})
+    sentences = " ".join(listens.sentences(fitted))
+    assert told in sentences
+    assert ("(without that 0.0045), text alone 0.0131" in sentences) == (factor != 1)
+
+
 def test_a_fallback_is_said_in_words_and_its_weights_are_no_shares():
     fitted = Fitted.from_document(fake_fusion("item_item_text"))
     assert "No mixture with the generative model beat the best baseline" in listens.sentences(fitted)[0]

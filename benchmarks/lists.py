@@ -47,7 +47,7 @@ from diger_core.evaluation.fusion import Counts
 from diger_core.evaluation.metrics import ndcg, paired_bootstrap, ranks, recall
 from diger_core.evaluation.period import clustered
 from diger_core.evaluation.ranking import recommended
-from diger_core.evaluation.recipes import Beams, Fitted, fit, ranked
+from diger_core.evaluation.recipes import Beams, Fitted, Recipe, fit, ranked
 from diger_core.recommender.history_input import table_tokens
 from diger_core.tokenizer.rqvae import Tokenizer
 from diger_core.tokenizer.warm_up import tokenizer
@@ -112,11 +112,12 @@ class Shop:
     data: Data
     transitions: ItemTable
     text: ItemTable
+    remove_seen: bool = False
 
     @classmethod
-    def of(cls, folder: Path) -> Shop:
-        data = load(folder)
-        return cls(data, transitions(data.sequences, NeighboursConfig()), ItemTable.from_tensors(load_file(folder / "text.safetensors"), "text"))
+    def of(cls, folder: Path, remove_seen: bool = False) -> Shop:
+        data, text = load(folder), ItemTable.from_tensors(load_file(folder / "text.safetensors"), "text")
+        return cls(data, transitions(data.sequences, NeighboursConfig()), text, remove_seen)
 
     @property
     def counts(self) -> Counts:
@@ -191,9 +192,9 @@ def figures(shop: Shop, fitted: Fitted, found: Beams | None, refit: Beams | None
 def _judged(shop: Shop, fitted: Fitted, counts: Counts, found: Beams | None) -> tuple[dict[str, Any], Ranks]:
     seq = shop.data.sequences
     users_T, end_T, target_T = splits.targets(seq, "test")
-    items = {"model": found[0]} if found is not None else {}
-    for name, recipe in {"lists": fitted.lists, **fitted.baselines}.items():
-        items[name] = ranked(recipe, counts, seq, users_T, end_T, 20, found)[0]
+    alone = {"model": Recipe({"generative": 1.0}, raw=True)} if found is not None else {}
+    recipes = {**alone, "lists": fitted.lists, **fitted.baselines}
+    items = {name: ranked(recipe, counts, seq, users_T, end_T, 20, found, remove_seen=shop.remove_seen)[0] for name, recipe in recipes.items()}
     rank = {name: ranks(items_Tk, target_T) for name, items_Tk in items.items()}
     best = max(fitted.baselines, key=lambda name: ndcg(rank[name], 10).mean())
     rows = {name: [round(float(recall(r, 10).mean()), 5), round(float(ndcg(r, 10).mean()), 5)] for name, r in rank.items()}
@@ -236,12 +237,13 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="changes of every run")
     parser.add_argument("--refit", type=float, nargs=2, default=(0, 0.1), help="epochs of a refit up to the test period, and its share of the rate")
     parser.add_argument("--keep", action="store_true", help="keep the beams of validation, test and refit in <out>")
+    parser.add_argument("--remove-seen", action="store_true", help="judge lists without what a user had before")
     parser.add_argument("--kept", type=Path, help="judge the beams that --keep wrote into this folder; nothing is trained")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--seconds", type=float, default=540.0, help="no run begins after so long")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    shop, begun = Shop.of(given.data), time.perf_counter()
+    shop, begun = Shop.of(given.data, given.remove_seen), time.perf_counter()
     if given.kept is not None:
         for path in sorted(given.kept.glob(f"{shop.data.name}-*.safetensors")):
             run, _, seed = path.stem.removeprefix(f"{shop.data.name}-").rpartition("-")
@@ -277,12 +279,13 @@ def main() -> None:
 
 def judge(shop: Shop, run: str, seed: int, told: dict[str, Any], kept: dict[str, Beams], out: Path) -> None:
     """Chooses the recipes on validation, and records what they give on the test."""
-    fitted = fit(shop.counts, shop.data.sequences, kept.get("validation"))
+    fitted = fit(shop.counts, shop.data.sequences, kept.get("validation"), remove_seen=shop.remove_seen)
     found, rank = figures(shop, fitted, kept.get("test"), kept.get("refit"))
     (out / RANKS).mkdir(parents=True, exist_ok=True)
     name = run.partition(":")[0]
     save_file({key: ranks_T.astype(np.int32) for key, ranks_T in rank.items()}, out / RANKS / f"{shop.data.name}--{name}--{seed}.safetensors")
     lists = fitted.lists
+    found["remove_seen"] = shop.remove_seen
     weights = {part: round(weight, 3) for part, weight in lists.weights.items()}
     found |= {"weights": weights, "raw": lists.raw, "trend": [lists.trend.share, lists.trend.power], "fallback": fitted.fallback}
     found |= {"new_items_factor": lists.new_items, "new_items_validation": asdict(fitted.new_items)}

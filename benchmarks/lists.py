@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,19 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from benchmarks.common import Data, device, load, record
+from benchmarks.list_settings import Settings
 from diger_core.config import (
-    JointModelConfig,
     ModelConfig,
     NeighboursConfig,
-    PathsConfig,
-    RecommenderConfig,
-    ScheduleConfig,
     TableConfig,
-    TeacherConfig,
     TokenizerConfig,
-    TrainingConfig,
 )
 from diger_core.data import splits
 from diger_core.data.item_factors import item_factors
 from diger_core.data.neighbours import ItemTable, transitions
 from diger_core.data.splits import Split
 from diger_core.data.teacher import SyntheticHistories, TeacherTables, synthetic_rows, taught
-from diger_core.evaluation.fusion import Counts
+from diger_core.evaluation.counts import Counts
 from diger_core.evaluation.metrics import ndcg, paired_bootstrap, ranks, recall
 from diger_core.evaluation.period import clustered
 from diger_core.evaluation.ranking import recommended
@@ -60,49 +55,6 @@ PERIOD = ", all events"  # ends the name of a model's ranks of every event of th
 ROWS = "rows" + PERIOD  # and of the test user, by place, whose event each is
 COUNTS = "counts"  # the run without a model
 EVE = ", to the test"  # ends all that was counted up to the test period
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One run's configuration: the shared defaults with the run's own changes."""
-
-    recommender: RecommenderConfig
-    training: TrainingConfig
-    joint: JointModelConfig
-    tokenizer: TokenizerConfig
-
-    @classmethod
-    def of(cls, joint: bool, seed: int, changes: list[str]) -> Settings:
-        recommender = RecommenderConfig(encoder_layers=2, decoder_layers=2, d_model=128, d_ff=512, heads=4, d_head=32, dropout=0.1, history=20)
-        training = TrainingConfig(epochs=30, batch_size=512, learning_rate=2e-3, seed=seed, beams=20, patience=8, evaluation_users=4000)
-        training = replace(training, device=device().type, precision="bf16" if device().type == "cuda" else "fp32", compile=device().type == "cuda")
-        model = JointModelConfig(
-            tokenizer="joint" if joint else "frozen", paths=PathsConfig(), schedule=ScheduleConfig(name="frqud"), codebook_learning_rate=1e-4
-        )
-        found = {
-            "recommender": recommender,
-            "training": training,
-            "teacher": TeacherConfig(),
-            "joint": model,
-            "schedule": model.schedule,
-            "tokenizer": TokenizerConfig(hidden=(512, 256), code_dim=64, epochs=60, seed=seed),
-        }
-        for change in changes:
-            section, _, rest = change.partition(".")
-            key, _, value = rest.partition("=")
-            kinds = {f.name: getattr(found[section], f.name) for f in fields(found[section])}
-            found[section] = replace(found[section], **{key: _typed(kinds[key], value)})
-        joint_config = replace(found["joint"], schedule=found["schedule"])
-        return cls(found["recommender"], replace(found["training"], teacher=found["teacher"]), joint_config, found["tokenizer"])
-
-
-def _typed(before: Any, value: str) -> Any:
-    if isinstance(before, bool):
-        return value == "true"
-    if isinstance(before, int | float):
-        return type(before)(value)
-    parsed = value if isinstance(before, str) else json.loads(value)
-    return tuple(parsed) if isinstance(before, tuple) else parsed
 
 
 @dataclass(frozen=True)

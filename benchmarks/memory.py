@@ -152,7 +152,7 @@ def lists(folder: Path) -> float:
     """Seconds of the mixture of beams and counts for 8,192 users, as recommendations make it; the beams are drawn, not searched."""
     from diger_core.config import NeighboursConfig
     from diger_core.data.neighbours import empty_table, transitions
-    from diger_core.evaluation.fusion import Counts
+    from diger_core.evaluation.counts import Counts
     from diger_core.evaluation.recipes import Recipe, ranked
 
     seq = _sequences(folder)

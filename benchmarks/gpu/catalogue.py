@@ -30,7 +30,8 @@ from diger_core.config import NeighboursConfig, RecommenderConfig, TokenizerConf
 from diger_core.data.neighbours import ItemTable, transitions
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import to_the_end
-from diger_core.evaluation.fusion import PARTS, Counts, Trend
+from diger_core.evaluation.counts import Counts, Trend
+from diger_core.evaluation.fusion import PARTS
 from diger_core.evaluation.ranking import recommended
 from diger_core.evaluation.recipes import Recipe, ranked
 from diger_core.ids.id_table import IdTable

@@ -33,7 +33,7 @@ from diger_core.config import NeighboursConfig, RecommenderConfig
 from diger_core.data.neighbours import empty_table, transitions
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import to_the_end
-from diger_core.evaluation.fusion import Counts
+from diger_core.evaluation.counts import Counts
 from diger_core.evaluation.ranking import recommended
 from diger_core.evaluation.recipes import Recipe, ranked
 from diger_core.fast.inference import obstacle

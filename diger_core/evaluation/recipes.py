@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from diger_core.data.sequences import Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import targets
-from diger_core.evaluation.fusion import RECENT, TAUS, Candidates, Counts, Trend, candidates, fused, ndcg_of, search_weights
+from diger_core.evaluation.counts import RECENT, Counts, Trend
+from diger_core.evaluation.fusion import TAUS, Candidates, candidates, fused, ndcg_of, search_weights
 
 TEXT_WEIGHTS = (0.0, 0.3, 0.7, 1.0, 2.0)
 REPEAT_WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)

@@ -16,7 +16,7 @@ from orchestration.features.encoders.text_neighbours import text_neighbours
 from orchestration.features.neighbour_blocks import FILE, Sizes, counted_tables, write_in_blocks
 
 if TYPE_CHECKING:
-    from diger_core.evaluation.fusion import Counts
+    from diger_core.evaluation.counts import Counts
     from diger_core.store.artefacts import Artefact
     from orchestration.engine.stage_run import StageRun
 
@@ -62,7 +62,7 @@ def counts_to_the_test(artefact: Artefact, seq: Sequences) -> Counts:
 
 def read_counts(artefact: Artefact, seq: Sequences, table: str = "transitions") -> Counts:
     """The tables and popularities that recipes count with; `table`: which transitions. `seq` must have the split that they were counted by."""
-    from diger_core.evaluation.fusion import Counts
+    from diger_core.evaluation.counts import Counts
 
     tensors = artefact.tensors(FILE)
     return Counts.of(seq, ItemTable.from_tensors(tensors, table), ItemTable.from_tensors(tensors, "text"))

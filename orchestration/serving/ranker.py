@@ -23,7 +23,8 @@ import pyarrow as pa
 from diger_core.data.sequences import Bool, Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import to_the_end
 from diger_core.errors import DigerError
-from diger_core.evaluation.fusion import HISTORY, LISTED
+from diger_core.evaluation.counts import LISTED
+from diger_core.evaluation.fusion import HISTORY
 from diger_core.evaluation.ranking import recommended
 from diger_core.evaluation.recipes import Beams, ranked
 from diger_core.item_ids import index_of

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from diger_core.config import EvaluationConfig
     from diger_core.data.sequences import Sequences
     from diger_core.data.splits import Split
-    from diger_core.evaluation.fusion import Counts
+    from diger_core.evaluation.counts import Counts
     from diger_core.evaluation.metrics import Metrics, Period
     from diger_core.evaluation.ranking import EvaluationResult
     from diger_core.evaluation.recipes import Beams, Recipe

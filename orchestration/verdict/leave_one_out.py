@@ -21,7 +21,7 @@ def leave_one_out(run: StageRun, seq: Sequences) -> Metrics | None:
     """Metrics of every counting baseline on each user's last event; None where nobody has the three events that it needs."""
     from diger_core.data.neighbours import transitions
     from diger_core.data.splits import targets, up_to_test
-    from diger_core.evaluation.fusion import Counts
+    from diger_core.evaluation.counts import Counts
     from diger_core.evaluation.metrics import ranks
     from diger_core.evaluation.ranking import EvaluationResult, baseline_results, cut_off, evaluation
     from diger_core.evaluation.recipes import Fitted, ranked

@@ -26,7 +26,7 @@ from orchestration.verdict.gate.document import K
 
 if TYPE_CHECKING:
     from diger_core.data.sequences import Sequences
-    from diger_core.evaluation.fusion import Counts
+    from diger_core.evaluation.counts import Counts
     from diger_core.evaluation.recipes import Beams, Recipe
     from diger_core.progress import Progress
     from orchestration.champion.bundle import Bundle

@@ -31,7 +31,7 @@ from diger_core.data.splits import (
     trains,
     up_to_test,
 )
-from diger_core.evaluation.fusion import Counts, Trend
+from diger_core.evaluation.counts import Counts, Trend
 
 # user 0: 1 2 | 3 | 4 5;  user 1: 1 | | 4;  user 2: (nothing) | 3 4 |;  user 3: only after T2;  user 4: two events, both before T1
 EVENTS = [[1, 2, 3, 4, 5], [1, 4], [3, 4], [5, 6], [2, 1]]
@@ -137,7 +137,7 @@ def test_nothing_that_is_fitted_knows_a_pair_that_exists_only_after_the_first_bo
     for item in (5, 6):
         assert not len(transitions(seq, NeighboursConfig()).row(item)[0])
         assert not item_factors(seq, 4, 0)[item].any()
-        assert [share[item] for share in (counts.recent_N, counts.popular_N, counts.trend_N(Trend(0.1, 1.0)))] == [0, 0, 1]
+        assert [share[item] for share in (counts.recent_N, counts.popular_N, counts.factor_N(Trend(0.1, 1.0)))] == [0, 0, 1]
     assert not set(seq.events_E[training_rows(seq)[1]].tolist()) & {5, 6}
     assert training_counts(seq)[5:].sum() == 0
     leaking = replace(seq, boundaries=(53, 60))

@@ -11,7 +11,8 @@ from diger_core.config import NeighboursConfig
 from diger_core.data.neighbours import empty_table, transitions
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import targets
-from diger_core.evaluation.fusion import PARTS, Candidates, Counts, Trend, candidates, fused, ndcg_of, search_weights
+from diger_core.evaluation.counts import Counts, Trend
+from diger_core.evaluation.fusion import PARTS, Candidates, candidates, fused, ndcg_of, search_weights
 from diger_core.evaluation.metrics import ndcg, ranks
 from diger_core.evaluation.recipes import Fitted, Recipe, fit, ranked
 

@@ -11,7 +11,8 @@ from diger_core.config import NeighboursConfig
 from diger_core.data.neighbours import ItemTable, transitions
 from diger_core.data.sequences import Sequences
 from diger_core.data.splits import targets, up_to_test
-from diger_core.evaluation.fusion import Counts, Trend, candidates
+from diger_core.evaluation.counts import Counts, Trend
+from diger_core.evaluation.fusion import candidates
 from diger_core.evaluation.recipes import NEW_ITEMS, Beams, Fitted, Recipe, fit, ranked
 
 USERS, GROUPS, SIZE, MOMENTS = 900, 10, 40, 12

@@ -16,7 +16,7 @@ from diger_core.data.sequences import Sequences, sequences
 from diger_core.data.splits import Moments, targets, time_boundaries, up_to_test
 from diger_core.errors import DigerError
 from diger_core.evaluation.baselines import markov
-from diger_core.evaluation.fusion import Counts
+from diger_core.evaluation.counts import Counts
 from diger_core.evaluation.metrics import ranks
 from diger_core.evaluation.recipes import Fitted, Recipe, ranked
 from diger_core.ids.id_table import IdTable, to_arrow

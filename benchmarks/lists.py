@@ -156,6 +156,8 @@ def _judged(shop: Shop, fitted: Fitted, counts: Counts, found: Beams | None) -> 
         told["model - item_item_text"] = _difference(rank["model"], rank["item_item_text"])
     new_T = counts.new_N[target_T]
     told["new_items"] = {"users": int(new_T.sum()), **{name: round(float(ndcg(r, 10)[new_T].mean()), 5) for name, r in rank.items()}}
+    if new_T.any():
+        told["new_items"]["lists - text"] = _difference(rank["lists"][new_T], rank["text"][new_T])
     if seq.boundaries is not None:
         period = _period(shop, items, users_T)
         gain = {name: ndcg(period[name + PERIOD], 10) for name in items}

@@ -10,9 +10,11 @@ from benchmarks.tables import FOLDER, last_run, made_by, rows, table
 
 
 def retraining() -> str:
-    """One line for each cut and method; free and pinned IDs and first trainings stay in the records."""
+    """One line for each cut and method; free and pinned IDs, cold starts and first trainings stay in the records."""
     found = [
-        r for r in rows("retraining", "data", "cut", "method", "seed", "label") if "kept_weighted" in r and r["method"] not in ("free", "pinned")
+        r
+        for r in rows("retraining", "data", "cut", "method", "seed", "label")
+        if "kept_weighted" in r and r["method"] not in ("free", "pinned", "cold")
     ]
     body = []
     for r in sorted(found, key=lambda r: (r["data"], r["cut"], r["seed"], r["method"] != "scratch", r["method"], r["label"])):

@@ -203,7 +203,7 @@ def _training(run: list[Row]) -> str:
     """One line a batch: rows/s of all sides."""
     cells = [row for row in run if row["part"] == "train"]
     body = []
-    for batch in sorted({row["batch"] for row in cells}):
+    for batch in sorted({row["batch"] for row in cells if row["side"] == JOINT} - {1024}):
         rates = {side: found["rows_per_second"] for side in SIDES if (found := _cell(cells, side=side, batch=batch))}
         peer = rates.get("peer")
         told = {side: f"{rate:,.0f}" + (f" ({rate / peer:.1f})" if peer and side != "peer" else "") for side, rate in rates.items()}
@@ -259,7 +259,7 @@ def scale() -> str:
     items = [row for row in run if row["axis"] == "items"]
     few, many = ((row["items"], row["ms_per_step"]) for row in (items[0], items[-1]))
     told = f"A joint step takes {few[1]:.2f} ms with {few[0]:,} items and {many[1]:.2f} ms with {many[0]:,}.\n\n"
-    return "## Cost against size\n\n" + told + f"![Cost against items, history, batch and beams](results/{PLOT})\n"
+    return told + f"![Cost against items, history, batch and beams](results/{PLOT})\n"
 
 
 def plot() -> None:

@@ -26,7 +26,7 @@ def training_device(config: TrainingConfig) -> torch.device:
 @contextlib.contextmanager
 def reproducible(config: TrainingConfig, device: torch.device, ranks: Distributed) -> Iterator[None]:
     """Seeds dropout by (seed, rank), switches deterministic algorithms on where wanted, and gives the process back as it was."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_deterministic_debug_mode()
     filling: Any = torch.utils.deterministic
     filled = filling.fill_uninitialized_memory
     if config.deterministic and device.type == "cuda":
@@ -34,9 +34,10 @@ def reproducible(config: TrainingConfig, device: torch.device, ranks: Distribute
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
         torch.manual_seed(config.seed * RANK_STRIDE + ranks.rank)
         try:
-            torch.use_deterministic_algorithms(config.deterministic)
+            # not use_deterministic_algorithms: it imports torch's compiler, which takes a second
+            torch.set_deterministic_debug_mode("error" if config.deterministic else "default")
             filling.fill_uninitialized_memory = False  # it would write every new tensor twice
             yield
         finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            torch.set_deterministic_debug_mode(before)
             filling.fill_uninitialized_memory = filled

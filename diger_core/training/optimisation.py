@@ -6,10 +6,13 @@ Learning rates live in 0-d tensors on the device, written by the host without wa
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from diger_core.config import JointModelConfig, TrainingConfig
 from diger_core.errors import DigerError
@@ -25,6 +28,35 @@ def learning_rate_factor(step: int, warmup: int, total_steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total_steps - warmup))))
+
+
+class FusedAdamW:
+    """torch.optim.AdamW(groups, fused=True) by its functional form, with the same kernel and state: the class imports torch's compiler at its first
+    use, a second of every worker's start."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        """Each group: `params`, `lr` (0-d, on their device) and `weight_decay`."""
+        self.param_groups, self.state = groups, defaultdict[nn.Parameter, dict[str, Tensor]](dict)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Updates every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            known = [self._moments(p) for p in parameters]
+            adamw(
+                parameters, [p.grad for p in parameters if p.grad is not None], [k["exp_avg"] for k in known], [k["exp_avg_sq"] for k in known], [],
+                [k["step"] for k in known], fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=group["lr"], weight_decay=group["weight_decay"],
+                eps=1e-8, maximize=False,
+            )  # fmt: skip
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        known = self.state[parameter]
+        if not known:
+            known["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            for name in ("exp_avg", "exp_avg_sq"):
+                known[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return known
 
 
 class Optimisation:
@@ -57,7 +89,7 @@ class Optimisation:
         self.peaks = [rate for _, rate, _ in settings]
         self.rates = [torch.tensor(rate, dtype=torch.float32, device=device) for rate in self.peaks]
         groups = [{"params": p, "lr": rate, "weight_decay": decay} for (p, _, decay), rate in zip(settings, self.rates, strict=True)]
-        self.adamw = torch.optim.AdamW(groups, fused=True)
+        self.adamw = FusedAdamW(groups)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -78,7 +110,8 @@ class Optimisation:
         return norm
 
     def zero_grad(self) -> None:
-        self.adamw.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Every state tensor as `<parameter name>|<moment>`: a plain flat dict, no numbering that a changed model could shift."""

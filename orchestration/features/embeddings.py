@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
     from orchestration.params.sections import Params
 
+# Texts that TF-IDF encodes in this process: one core takes a second for so many, workers take ten to start.
+_HERE = 20_000
 _LOOK_BACK = 8  # earlier artefacts, newest first, that are searched for unchanged texts
 
 
@@ -87,9 +90,11 @@ def _encode(run: StageRun, config: EmbeddingsConfig, state: EncoderState, texts:
     """(float32 [N, D], how many texts were really encoded)."""
     from orchestration.on_ray.data import map_batches_to_numpy
 
-    started = time.monotonic()
+    started, cluster = time.monotonic(), run.params.cluster
     known = cached_vectors(run.store, run.inputs["encoder"].hash, hashes, run.progress.message)
     missing = {h: t for h, t in zip(hashes, texts, strict=True) if h not in known}
+    if config.encoder == "tfidf" and len(missing) <= _HERE:
+        cluster = replace(cluster, workers=0, min_workers=None)
     if missing:
         width = len(next(iter(known.values()))) if known else encoders.load(config, state).width
         fresh_nD = map_batches_to_numpy(
@@ -97,13 +102,13 @@ def _encode(run: StageRun, config: EmbeddingsConfig, state: EncoderState, texts:
             (config, state),
             list(missing.values()),
             width,
-            run.params.cluster,
+            cluster,
             batch_size=config.batch_size,
             progress=run.progress,
             gpu=config.encoder == "transformers",
         )
         known |= dict(zip(missing, fresh_nD, strict=True))
-    run.note(encoding_seconds=round(time.monotonic() - started, 3), workers=run.params.cluster.workers)
+    run.note(encoding_seconds=round(time.monotonic() - started, 3), workers=cluster.workers)
     return np.stack([known[h] for h in hashes]).astype(np.float32, copy=False), len(missing)
 
 

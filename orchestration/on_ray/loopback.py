@@ -6,6 +6,7 @@ the interface of the host's name. Here all ranks are on one machine: they meet i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import uuid
@@ -14,40 +15,59 @@ from typing import Any
 
 # This module is imported where Ray is at work already; its classes travel to the controller by their name.
 import ray  # noqa: TID253
-from ray.train.torch.config import TorchConfig, _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend  # noqa: TID253
+from ray.train.backend import Backend, BackendConfig  # noqa: TID253
+
+_GRACE = 30  # seconds to leave the process group
 
 
 @dataclass
-class LoopbackConfig(TorchConfig):
-    """`folder`: a local directory that only this user may read."""
+class LoopbackConfig(BackendConfig):
+    """`folder`: a local directory that only this user may read. No TorchConfig: its module imports torch, which the controller has no use for and
+    would wait a second for."""
 
+    backend: str = "gloo"
     folder: str = ""
+    timeout_s: int = 1800
 
     @property
-    def backend_cls(self) -> type[_TorchBackend]:
+    def backend_cls(self) -> type[Backend]:
         return LoopbackBackend
 
 
-class LoopbackBackend(_TorchBackend):
-    """As Ray's own, with a file in the place of the rendezvous server."""
+class LoopbackBackend(Backend):
+    """As Ray's own for torch, with a file in the place of the rendezvous server."""
+
+    share_cuda_visible_devices = True
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         meeting = f"file://{backend_config.folder}/rendezvous-{uuid.uuid4().hex}"  # a new one for every start: an old one's ranks are gone
-        worker_group.execute(_set_torch_distributed_env_vars)
-        worker_group.execute(stay_on_loopback)
         started = [
             worker_group.execute_single_async(
-                rank,
-                _setup_torch_process_group,
-                backend=backend_config.backend,
-                world_rank=rank,
-                world_size=len(worker_group),
-                init_method=meeting,
-                timeout_s=backend_config.timeout_s,
+                rank, meet, backend_config.backend, rank, len(worker_group), meeting, backend_config.timeout_s
             )
             for rank in range(len(worker_group))
-        ]
+        ]  # fmt: skip
         ray.get(started)
+
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+        with contextlib.suppress(ray.exceptions.GetTimeoutError):
+            ray.get(worker_group.execute_async(part, len(worker_group) > 1), timeout=_GRACE)
+
+
+def meet(backend: str, rank: int, world: int, meeting: str, timeout_s: int) -> None:
+    """On a worker: joins the process group."""
+    from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
+
+    _set_torch_distributed_env_vars()
+    stay_on_loopback()
+    _setup_torch_process_group(backend=backend, world_rank=rank, world_size=world, init_method=meeting, timeout_s=timeout_s)
+
+
+def part(group: bool) -> None:
+    """On a worker: leaves the process group, where there is one, and frees its device's memory."""
+    from ray.train.torch.config import _shutdown_torch
+
+    _shutdown_torch(destroy_process_group=group)
 
 
 def stay_on_loopback() -> None:

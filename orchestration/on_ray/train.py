@@ -268,7 +268,7 @@ def _worker(config: dict[str, Any]) -> None:
     """One rank. A DigerError is final: it is told to the driver, and the attempt that Ray then makes ends at once on every rank."""
     import ray
 
-    job, mailbox = config["job"], config["mailbox"]
+    job, mailbox = ray.get(config["job"]), config["mailbox"]
     ranks = Distributed.current()
     if ray.get(mailbox.start.remote() if ranks.main else mailbox.failed.remote()) is not None:
         return
@@ -299,7 +299,8 @@ def _on_ray(job: Job, cluster: ClusterConfig, storage: str, progress: Progress) 
         job = replace(job.with_training(device=device), threads=_threads(ray, cluster))
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # it must not be lost with another node
         mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
-        trainer = _trainer({"job": job, "mailbox": mailbox, "gpu": gpu}, job, cluster, gpu, storage)
+        # The job by reference: its class would have the controller import torch, a second before the workers start.
+        trainer = _trainer({"job": ray.put(job), "mailbox": mailbox, "gpu": gpu}, job, cluster, gpu, storage)
         failed = alongside(f"fit-{job.stage}", trainer.fit, lambda: _deliver(ray, mailbox, progress), stop=lambda: _end_controller(ray, mailbox))
         failure, starts = _deliver(ray, mailbox, progress)
         ray.kill(mailbox)
@@ -313,15 +314,20 @@ def _on_ray(job: Job, cluster: ClusterConfig, storage: str, progress: Progress) 
 def _trainer(config: dict[str, Any], job: Job, cluster: ClusterConfig, gpu: bool, storage: str) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
+    # The placement group's cleaner is a detached actor that shall remove the group of a killed controller: it cannot end itself, and so outlived
+    # every terminated run on a shared cluster. The group belongs to the controller and goes with it. The manager of data sets is an actor that no
+    # run of ours needs: workers open the store themselves, and its start takes a second before they begin.
+    left_out = (PlacementGroupCleanerCallback, DatasetsCallback)
+
     class Trainer(TorchTrainer):
-        """Without the detached actor that shall remove the placement group of a killed controller: it cannot end itself, and so outlived every
-        terminated run on a shared cluster. The group belongs to the controller and goes with it."""
+        """Without two actors of Ray Train."""
 
         def _create_default_callbacks(self) -> list[Any]:
             made = super()._create_default_callbacks()  # type: ignore[misc] # type checkers see the older class
-            return [each for each in made if not isinstance(each, PlacementGroupCleanerCallback)]
+            return [each for each in made if not isinstance(each, left_out)]
 
     least = cluster.workers if cluster.min_workers is None else cluster.min_workers
     size: Any = cluster.workers if least == cluster.workers else (least, cluster.workers)  # ray.train re-exports the older class to type checkers

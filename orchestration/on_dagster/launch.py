@@ -86,6 +86,7 @@ def _materialise(
 ) -> None:
     import dagster as dg
 
+    from orchestration.on_dagster.history import quick_history
     from orchestration.on_dagster.lost_runs import close_killed_runs, freeing_slots, owned
     from orchestration.on_dagster.partitions import add_partitions
     from orchestration.on_dagster.recorded import execute
@@ -95,7 +96,7 @@ def _materialise(
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     token, owner = TERMINAL.set(progress), identity()
     try:
-        with opened_instance() as instance, freeing_slots(progress.message, owner):
+        with quick_history(), opened_instance() as instance, freeing_slots(progress.message, owner):
             add_partitions(instance, [snapshot.key])
             close_killed_runs(instance)
             pipeline = {"store": store.url, "overrides": list(overrides), **({"params_file": params_file} if params_file else {})}

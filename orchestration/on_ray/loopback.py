@@ -56,18 +56,20 @@ class LoopbackBackend(Backend):
 
 def meet(backend: str, rank: int, world: int, meeting: str, timeout_s: int) -> None:
     """On a worker: joins the process group."""
-    from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
+    from ray.train.torch import config as torch_config
 
-    _set_torch_distributed_env_vars()
+    of_torch: Any = torch_config  # its functions have no types
+    of_torch._set_torch_distributed_env_vars()
     stay_on_loopback()
-    _setup_torch_process_group(backend=backend, world_rank=rank, world_size=world, init_method=meeting, timeout_s=timeout_s)
+    of_torch._setup_torch_process_group(backend=backend, world_rank=rank, world_size=world, init_method=meeting, timeout_s=timeout_s)
 
 
 def part(group: bool) -> None:
     """On a worker: leaves the process group, where there is one, and frees its device's memory."""
-    from ray.train.torch.config import _shutdown_torch
+    from ray.train.torch import config as torch_config
 
-    _shutdown_torch(destroy_process_group=group)
+    of_torch: Any = torch_config
+    of_torch._shutdown_torch(destroy_process_group=group)
 
 
 def stay_on_loopback() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ def demo(params_file: str | None, overrides: tuple[str, ...], store: str, first_
 
     if not demo_may_come(open_store(store)):
         raise DigerError(f"{store}: holds a shop of your own, which the demo's would be compared with: give the demo another, --store demo-store")
+    # Read when torch is imported, and by Ray's workers: the shop's products are so small that a second thread costs more than it computes.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with console_progress() as progress:
         first, second = (Source(place, params_file, overrides, store) for place in demo_snapshots(progress))
         progress.message("1 of 2: a shop's first snapshot: nothing serves yet")

@@ -72,9 +72,10 @@ class Job:
 def launch_training(run: StageRun, joint: JointModelConfig, refit: RefitConfig | None = None) -> None:
     """Trains the stage's model on the configured cluster and writes its artefact's files into `run.out`.
 
-    With 0 workers the loop runs in this process. Raises DigerError with the root cause in one line where training fails.
+    With 0 workers, and where the training is a short one, the loop runs in this process. Raises DigerError with the root cause in one line where training fails.
     """
-    cluster, job = run.params.cluster, stage_job(run, joint, refit)
+    job = stage_job(run, joint, refit)
+    cluster = _worth_workers(run, job)
     started = time.monotonic()
     checkpoints.sweep(job.checkpoints, run.progress)
     result = checkpoints.newest_valid(job.results, run.progress)
@@ -95,6 +96,16 @@ def launch_training(run: StageRun, joint: JointModelConfig, refit: RefitConfig |
     state = result.state
     seconds = round(time.monotonic() - started, 3)
     run.note(training_seconds=seconds, workers=cluster.workers, rows_per_second=round(state["rows_per_second"], 1), **state.get("memory", {}))
+
+
+def _worth_workers(run: StageRun, job: Job) -> ClusterConfig:
+    """The configured cluster; without its workers for a training that takes less time than their start (`cluster.short_training`)."""
+    cluster = run.params.cluster
+    shown = run.inputs["sequences"].facts["events"] * job.model.training.epochs
+    if cluster.workers == 0 or shown > cluster.short_training:
+        return cluster
+    run.progress.message(f"{job.stage}: {shown:,} events in all, so it is trained in this process (cluster.short_training: {cluster.short_training:,})")
+    return replace(cluster, workers=0, min_workers=None)
 
 
 def stage_job(run: StageRun, joint: JointModelConfig, refit: RefitConfig | None = None) -> Job:

@@ -24,6 +24,8 @@ class ClusterConfig:
     # Events of a block of `validated_interactions`, `sequences` and `neighbours`: with more, they work block by block, the blocks shared by the
     # workers; with fewer, in this process. The result is the same.
     block_events: int = 10_000_000
+    # Events times epochs up to which a training runs in this process although there are workers: it is over before they would have started. 0: never.
+    short_training: int = 0
     min_workers: int | None = None  # continue with so few where the others are lost; null: wait until there is room for all
     max_failures: int = 2  # new starts of training, embeddings, lists and blocks of events after a worker died
     checkpoint_steps: int | None = None  # a checkpoint also every so many steps, beside training.checkpoint_every
@@ -39,6 +41,8 @@ class ClusterConfig:
             raise ValueError(f"min_workers = {self.min_workers!r}: must be between 1 and workers = {self.workers}, or null")
         if self.gpus != "auto" and self.gpus < 0:
             raise ValueError(f"gpus = {self.gpus!r}: must be auto, or at least 0")
+        if self.short_training < 0:
+            raise ValueError(f"short_training = {self.short_training!r}: must be at least 0")
         if self.block_events < 1:
             raise ValueError(f"block_events = {self.block_events!r}: must be at least 1")
         if self.object_store_mb < 80:

@@ -72,7 +72,8 @@ class Job:
 def launch_training(run: StageRun, joint: JointModelConfig, refit: RefitConfig | None = None) -> None:
     """Trains the stage's model on the configured cluster and writes its artefact's files into `run.out`.
 
-    With 0 workers, and where the training is a short one, the loop runs in this process. Raises DigerError with the root cause in one line where training fails.
+    With 0 workers, and where the training is a short one, the loop runs in this process. Raises DigerError with the root cause in one line where
+    training fails.
     """
     job = stage_job(run, joint, refit)
     cluster = _worth_workers(run, job)
@@ -101,10 +102,13 @@ def launch_training(run: StageRun, joint: JointModelConfig, refit: RefitConfig |
 def _worth_workers(run: StageRun, job: Job) -> ClusterConfig:
     """The configured cluster; without its workers for a training that takes less time than their start (`cluster.short_training`)."""
     cluster = run.params.cluster
-    shown = run.inputs["sequences"].facts["events"] * job.model.training.epochs
-    if cluster.workers == 0 or shown > cluster.short_training:
+    if not (cluster.workers and cluster.short_training):
         return cluster
-    run.progress.message(f"{job.stage}: {shown:,} events in all, so it is trained in this process (cluster.short_training: {cluster.short_training:,})")
+    shown = run.inputs["sequences"].facts["events"] * job.model.training.epochs
+    if shown > cluster.short_training:
+        return cluster
+    told = f"{shown:,} events in all, so it is trained in this process (cluster.short_training: {cluster.short_training:,})"
+    run.progress.message(f"{job.stage}: {told}")
     return replace(cluster, workers=0, min_workers=None)
 
 

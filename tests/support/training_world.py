@@ -73,6 +73,7 @@ class World:
             out.tensors("sequences.safetensors", seq.to_tensors())
             out.table("items.parquet", items, sort_by=("item_index",))
             out.table("users.parquet", users, sort_by=("user_index",))
+            out.facts.update(events=len(user))
             self.inputs["sequences"] = self.store.publish(out)
 
     def _embeddings(self) -> None:

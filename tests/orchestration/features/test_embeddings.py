@@ -27,8 +27,8 @@ def _items(store: Store, titles: dict[str, str], vectors: dict[str, list[float]]
         return store.publish(out)
 
 
-def _run(store: Store, items: Artefact, config: EmbeddingsConfig, record: int = 1) -> tuple[Artefact, dict[str, Any]]:
-    params: Any = SimpleNamespace(embeddings=config, cluster=ClusterConfig(workers=0))
+def _run(store: Store, items: Artefact, config: EmbeddingsConfig, record: int = 1, workers: int = 0) -> tuple[Artefact, dict[str, Any]]:
+    params: Any = SimpleNamespace(embeddings=config, cluster=ClusterConfig(workers=workers))
     extra = stage.extra_inputs(params, store, {"validated_items": items}, snapshot=None, fit=True)
     assert extra is not None
     notes: dict[str, Any] = {}
@@ -147,3 +147,22 @@ def test_brought_vectors_are_taken_as_they_are_and_their_absence_is_named(tmp_pa
     wider = _items(store, {"a": "y"}, vectors={"a": [1.0, 2.0, 3.0]})
     with pytest.raises(DigerError, match="width 3.*refit"):
         _run(store, wider, config, record=2)
+
+
+def test_few_texts_are_encoded_in_this_process_many_by_workers(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestration.on_ray import data
+
+    asked, here = [], data.map_batches_to_numpy
+
+    def asked_for(*arguments: Any, **options: Any) -> np.ndarray:
+        asked.append(arguments[4].workers)
+        return here(*arguments[:4], ClusterConfig(workers=0), **options)
+
+    monkeypatch.setattr(data, "map_batches_to_numpy", asked_for)
+    items = _items(Store(tmp_path / "few"), FIRST)
+    few, notes = _run(Store(tmp_path / "few"), items, CONFIG, workers=2)
+    monkeypatch.setattr(stage, "_HERE", len(FIRST) - 1)
+    _items(Store(tmp_path / "many"), FIRST)
+    many, told = _run(Store(tmp_path / "many"), items, CONFIG, workers=2)
+    assert asked == [notes["workers"], told["workers"]] == [0, 2]
+    assert few.hash == many.hash

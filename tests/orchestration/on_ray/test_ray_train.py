@@ -168,7 +168,35 @@ def test_a_checkpoint_that_cannot_be_stored_costs_a_warning_not_the_run(world: W
     assert artefact.names
 
 
+def test_a_short_training_runs_in_this_process_and_is_the_one_that_no_workers_would_have_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_train, "_on_ray", None)
+    events = 2 * world.inputs["sequences"].facts["events"]  # two epochs
+    without, _ = world.compute("joint_model", joint_model, params(), key="a" * 64)
+    recorder = Recorder()
+    short = ClusterConfig(workers=2, min_workers=1, short_training=events)
+    artefact, notes = world.compute("joint_model", joint_model, params(cluster=short), key="5" * 64, progress=recorder)
+    assert (artefact.hash, notes["workers"]) == (without.hash, 0)
+    assert any(f"{events:,} events in all, so it is trained in this process" in text for text in recorder.messages)
+    longer = ClusterConfig(workers=2, short_training=events - 1)
+    with pytest.raises(TypeError, match="not callable"):  # Ray is asked for
+        world.compute("joint_model", joint_model, params(cluster=longer), key="6" * 64)
+
+
 # On Ray
+
+
+def test_the_controller_has_no_use_for_torch() -> None:
+    """It unpickles these before it starts workers, which wait for it."""
+    code = "import sys; import orchestration.on_ray.loopback, orchestration.on_ray.mailbox; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_actor_is_started_that_no_training_needs(tmp_path) -> None:
+    job = SimpleNamespace(stage="joint_model", key="7" * 64)
+    trainer = ray_train._trainer({"job": None, "mailbox": None, "gpu": False}, job, ClusterConfig(workers=2), False, str(tmp_path))
+    made = {type(each).__name__ for each in trainer._create_default_callbacks()}
+    assert "BackendSetupCallback" in made
+    assert not {"DatasetsCallback", "PlacementGroupCleanerCallback"} & made
 
 
 def test_two_workers_give_the_table_and_the_weights_of_one(world: World) -> None:

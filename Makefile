@@ -17,7 +17,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help demo setup ui test format docs clean lint test-slow mutations lock lock-check bench bench-audit faults
 
 # $(call install,ARGUMENTS): uv where it is on the path, otherwise pip, which also takes over where uv fails (pip's own settings are not uv's).
-# pip compiles nothing ahead: Python compiles what it imports, and most of these files are never imported.
+# pip compiles nothing ahead: Python compiles what it imports, and most of these files are never imported. Those that every run imports are compiled
+# at the end of the installation, by importing them once, so that the first run does not wait for it.
+COMPILED := dagster, great_expectations, matplotlib.figure, ray.train.torch, sklearn.feature_extraction.text, torch._dynamo, orchestration.on_dagster.recorded
 pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) $(1)
 install = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python $(PIP_ARGS) $(1) || { echo "uv failed: pip installs instead" >&2; $(pip); },$(pip))
 
@@ -29,6 +31,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Installing what running needs into $(VENV) (a few minutes the first time)"
 	@$(call install,-r requirements.lock)
 	@$(call install,--no-deps --no-build-isolation -e .)
+	@$(BIN)/python -W ignore -c "import $(COMPILED)"
 	@touch $(READY)
 
 $(DEV_READY): requirements-dev.lock $(READY)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file as load_numpy
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
@@ -54,6 +55,7 @@ RANKS = "ranks"  # folder of the targets' ranks, from which benchmarks.list_pair
 PERIOD = ", all events"  # ends the name of a model's ranks of every event of the test period
 ROWS = "rows" + PERIOD  # and of the test user, by place, whose event each is
 COUNTS = "counts"  # the run without a model
+TOLD = "trained"  # how, in the metadata of kept beams
 EVE = ", to the test"  # ends all that was counted up to the test period
 
 
@@ -191,6 +193,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="changes of every run")
     parser.add_argument("--refit", type=float, nargs=2, default=(0, 0.1), help="epochs of a refit up to the test period, and its share of the rate")
     parser.add_argument("--keep", action="store_true", help="keep the beams of validation, test and refit in <out>")
+    parser.add_argument("--train-only", action="store_true", help="keep the beams, judge nothing: --kept does it where time costs less")
     parser.add_argument("--remove-seen", action="store_true", help="judge lists without what a user had before")
     parser.add_argument("--kept", type=Path, help="judge the beams that --keep wrote into this folder; nothing is trained")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
@@ -201,7 +204,7 @@ def main() -> None:
     if given.kept is not None:
         for path in sorted(given.kept.glob(f"{shop.data.name}-*.safetensors")):
             run, _, seed = path.stem.removeprefix(f"{shop.data.name}-").rpartition("-")
-            judge(shop, run, int(seed), {"changes": given.set}, _kept(path), given.out)
+            judge(shop, run, int(seed), {"changes": given.set, **_told(path)}, _kept(path), given.out)
         return
     there = {(row["data"], row["run"], row["seed"]) for row in _rows(given.out / "lists.jsonl")}
     warmed: dict[Any, tuple[Tokenizer, torch.Tensor]] = {}
@@ -224,11 +227,13 @@ def main() -> None:
                 kept["refit"] = beams(
                     shop, refitted(shop, settings, model, warmed[settings.tokenizer][1], int(given.refit[0]), given.refit[1]), "test"
                 )
-            if given.keep:
-                kept_as = {f"{split}.{part}": each[at] for split, each in kept.items() for at, part in enumerate(("items", "scores"))}
-                save_file(kept_as, given.out / f"{shop.data.name}-{name}-{seed}.safetensors")
             told = {"alarm": model.alarm, "best_epoch": model.best_epoch, "validation_model": round(model.best_ndcg, 5), "seconds": round(seconds, 1)}
-            judge(shop, run, seed, {"changes": given.set, **told}, kept, given.out)
+            if given.keep or given.train_only:
+                kept_as = {f"{split}.{part}": each[at] for split, each in kept.items() for at, part in enumerate(("items", "scores"))}
+                trained_as = {"changes": [*given.set, *changes.split()], **told}
+                save_file(kept_as, given.out / f"{shop.data.name}-{name}-{seed}.safetensors", {TOLD: json.dumps(trained_as)})
+            if not given.train_only:
+                judge(shop, run, seed, {"changes": given.set, **told}, kept, given.out)
 
 
 def judge(shop: Shop, run: str, seed: int, told: dict[str, Any], kept: dict[str, Beams], out: Path) -> None:
@@ -251,6 +256,13 @@ def _kept(path: Path) -> dict[str, Beams]:
     return {
         split: (tensors[f"{split}.items"], tensors[f"{split}.scores"]) for split in ("validation", "test", "refit") if f"{split}.items" in tensors
     }
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """How the kept model was trained, where its file says so."""
+    with safe_open(path, "numpy") as file:
+        told: dict[str, Any] = json.loads((file.metadata() or {}).get(TOLD, "{}"))
+    return told
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,11 @@ from diger_core.data.neighbours import ItemTable, transitions
 from diger_core.data.splits import Split
 from diger_core.data.teacher import SyntheticHistories, TeacherTables, synthetic_rows, taught
 from diger_core.evaluation.counts import Counts
+from diger_core.evaluation.fusion import candidates
 from diger_core.evaluation.metrics import ndcg, paired_bootstrap, ranks, recall
 from diger_core.evaluation.period import clustered
 from diger_core.evaluation.ranking import recommended
-from diger_core.evaluation.recipes import Beams, Fitted, Recipe, fit, ranked
+from diger_core.evaluation.recipes import Beams, Recipe, fit, place_new_items, ranked
 from diger_core.recommender.history_input import table_tokens
 from diger_core.tokenizer.rqvae import Tokenizer
 from diger_core.tokenizer.warm_up import tokenizer
@@ -56,6 +58,7 @@ PERIOD = ", all events"  # ends the name of a model's ranks of every event of th
 ROWS = "rows" + PERIOD  # and of the test user, by place, whose event each is
 COUNTS = "counts"  # the run without a model
 TOLD = "trained"  # how, in the metadata of kept beams
+PLACED = "model, new items placed"  # the model alone, its new items times the factor that validation chooses, by the lists' own rule
 EVE = ", to the test"  # ends all that was counted up to the test period
 
 
@@ -132,34 +135,44 @@ def beams(shop: Shop, model: Trained, split: Split) -> Beams:
 Ranks = dict[str, np.ndarray]
 
 
-def figures(shop: Shop, fitted: Fitted, found: Beams | None, refit: Beams | None) -> tuple[dict[str, Any], Ranks]:
+def alone(shop: Shop, found: Beams | None) -> dict[str, Recipe]:
+    """The model alone, and with its new items placed. found: beams of the validation targets."""
+    if found is None:
+        return {}
+    model = Recipe({"generative": 1.0}, raw=True)
+    users_T, end_T, target_T = splits.targets(shop.data.sequences, "validation")
+    named = candidates(shop.counts, shop.data.sequences, users_T, end_T, found, remove_seen=shop.remove_seen, raw=True, parts=("generative",))
+    return {"model": model, PLACED: place_new_items(model, named, shop.counts.new_N, target_T)[0]}
+
+
+def figures(
+    shop: Shop, recipes: dict[str, Recipe], baselines: Collection[str], found: Beams | None, refit: Beams | None
+) -> tuple[dict[str, Any], Ranks]:
     """Test figures by model, differences of the lists and of the model from the baselines, and new items; and the ranks of the targets.
 
     "test": lists and baselines counted in training events alone, as the model is trained; "to_the_test": counted up to the test period, as they would
     serve. refit: beams of the refitted model, which then make the latter lists.
     """
-    told, rank = _judged(shop, fitted, shop.counts, found)
-    told["to_the_test"], eve_rank = _judged(shop, fitted, shop.eve(), found if refit is None else refit)
+    told, rank = _judged(shop, recipes, baselines, shop.counts, found)
+    told["to_the_test"], eve_rank = _judged(shop, recipes, baselines, shop.eve(), found if refit is None else refit)
     return told, rank | {name + EVE: ranks_T for name, ranks_T in eve_rank.items()}
 
 
-def _judged(shop: Shop, fitted: Fitted, counts: Counts, found: Beams | None) -> tuple[dict[str, Any], Ranks]:
+def _judged(shop: Shop, recipes: dict[str, Recipe], baselines: Collection[str], counts: Counts, found: Beams | None) -> tuple[dict[str, Any], Ranks]:
     seq = shop.data.sequences
     users_T, end_T, target_T = splits.targets(seq, "test")
-    alone = {"model": Recipe({"generative": 1.0}, raw=True)} if found is not None else {}
-    recipes = {**alone, "lists": fitted.lists, **fitted.baselines}
     items = {name: ranked(recipe, counts, seq, users_T, end_T, 20, found, remove_seen=shop.remove_seen)[0] for name, recipe in recipes.items()}
     rank = {name: ranks(items_Tk, target_T) for name, items_Tk in items.items()}
-    best = max(fitted.baselines, key=lambda name: ndcg(rank[name], 10).mean())
+    best = max(baselines, key=lambda name: ndcg(rank[name], 10).mean())
     rows = {name: [round(float(recall(r, 10).mean()), 5), round(float(ndcg(r, 10).mean()), 5)] for name, r in rank.items()}
     told: dict[str, Any] = {"test_users": len(users_T), "test": rows, "best_baseline": best}
     told["lists - best"] = _difference(rank["lists"], rank[best])
-    if "model" in rank:
-        told["model - item_item_text"] = _difference(rank["model"], rank["item_item_text"])
+    told |= {f"{name} - item_item_text": _difference(rank[name], rank["item_item_text"]) for name in ("model", PLACED) if name in rank}
     new_T = counts.new_N[target_T]
     told["new_items"] = {"users": int(new_T.sum()), **{name: round(float(ndcg(r, 10)[new_T].mean()), 5) for name, r in rank.items()}}
-    if new_T.any():
-        told["new_items"]["lists - text"] = _difference(rank["lists"][new_T], rank["text"][new_T])
+    for name in ("lists", PLACED) if new_T.any() else ():
+        if name in rank:
+            told["new_items"][f"{name} - text"] = _difference(rank[name][new_T], rank["text"][new_T])
     if seq.boundaries is not None:
         period = _period(shop, items, users_T)
         gain = {name: ndcg(period[name + PERIOD], 10) for name in items}
@@ -239,7 +252,9 @@ def main() -> None:
 def judge(shop: Shop, run: str, seed: int, told: dict[str, Any], kept: dict[str, Beams], out: Path) -> None:
     """Chooses the recipes on validation, and records what they give on the test."""
     fitted = fit(shop.counts, shop.data.sequences, kept.get("validation"), remove_seen=shop.remove_seen)
-    found, rank = figures(shop, fitted, kept.get("test"), kept.get("refit"))
+    models = alone(shop, kept.get("validation"))
+    recipes = {**models, "lists": fitted.lists, **fitted.baselines}
+    found, rank = figures(shop, recipes, fitted.baselines, kept.get("test"), kept.get("refit"))
     (out / RANKS).mkdir(parents=True, exist_ok=True)
     name = run.partition(":")[0]
     save_file({key: ranks_T.astype(np.int32) for key, ranks_T in rank.items()}, out / RANKS / f"{shop.data.name}--{name}--{seed}.safetensors")
@@ -248,6 +263,7 @@ def judge(shop: Shop, run: str, seed: int, told: dict[str, Any], kept: dict[str,
     weights = {part: round(weight, 3) for part, weight in lists.weights.items()}
     found |= {"weights": weights, "raw": lists.raw, "trend": [lists.trend.share, lists.trend.power], "fallback": fitted.fallback}
     found |= {"new_items_factor": lists.new_items, "new_items_validation": asdict(fitted.new_items)}
+    found |= {f"{PLACED}, factor": models[PLACED].new_items} if models else {}
     record("lists", {"data": shop.data.name, "run": run, "seed": seed, **told, **found, "validation": round(lists.ndcg, 5)}, out)
 
 

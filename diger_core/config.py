@@ -33,6 +33,8 @@ SCHEDULES = {
 # Read by pydantic where it is installed; plain data here, so that the core does not need it.
 STRICT = {"extra": "forbid"}
 
+NEW_ITEMS_COST = 0.005  # share of the lists' validation NDCG@10 that a place for items without a training event may cost
+
 
 def check(condition: bool, key: str, value: object, wanted: str) -> None:
     """ValueError that names the key, its value and what was wanted."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from diger_core.config import NEW_ITEMS_COST
 from diger_core.data.sequences import Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import targets
 from diger_core.evaluation.counts import RECENT, Counts, Trend
@@ -27,7 +28,6 @@ REPEAT_WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)
 TREND_SHARES, TREND_POWERS = (0.003, 0.01, 0.03, RECENT), (0.2, 0.4, 0.6, 0.8)
 NEW_ITEMS = (1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 24.0)  # factors for items without a training event
 REPEATS = 0.05  # share of validation targets that the user had before, from which on people repeat
-NEW_ITEMS_COST = 0.005  # share of the lists' validation NDCG@10 that a place for such items may cost, where the configuration says nothing
 CHUNK = 4096  # rows whose candidates are held at once
 FITTED = 20_000  # validation rows that recipes are fitted on, at most
 Beams = tuple[Int32, Float32]
@@ -154,22 +154,23 @@ def fit(
     lists, searched, found = max(forms, key=lambda form: form[0].ndcg)
     fallback, new = best if lists.ndcg < baselines[best].ndcg else None, NewItems()
     if fallback is None:
+        lists, new = place_new_items(lists, found, counts.new_N, target_T, new_items_cost)
         named = candidates(_aged(counts, baselines["text"].tau), seq, users_T, end_T, remove_seen=remove_seen, raw=True, parts=("text",))
-        text_T = _gains(named, {"text": 1.0}, target_T, seq.items)
-        lists, new = _with_new_items(lists, found, text_T, counts.new_N, target_T, new_items_cost)
+        new = replace(new, text=_mean(_gains(named, {"text": 1.0}, target_T, seq.items)[counts.new_N[target_T]]))
     return Fitted(baselines, baselines[best] if fallback else lists, fallback, searched.halves, searched.moved, repeats, new)
 
 
-def _with_new_items(
-    lists: Recipe, found: Candidates, text_T: Float32, new_N: npt.NDArray[np.bool_], target_T: Int32, cost: float
+def place_new_items(
+    recipe: Recipe, found: Candidates, new_N: npt.NDArray[np.bool_], target_T: Int32, cost: float = NEW_ITEMS_COST
 ) -> tuple[Recipe, NewItems]:
-    """The recipe with the largest factor that gives new items no larger share of the places than they have of the targets, and is affordable."""
-    new_T, chosen = new_N[target_T], lists
+    """The recipe with the largest factor that gives new items no larger share of the places than they have of the targets, and is affordable.
+    `found`: the candidates of the validation rows [T], without a factor; `new_N`: items without a training event; `cost`: as in `fit`."""
+    new_T, chosen = new_N[target_T], recipe
 
     def figures(factor: float) -> tuple[float, float, float]:
         """NDCG@10 of all targets and of those that are new items, and the share of such items among the first ten places."""
         raised = found.times(np.where(new_N, factor, 1).astype(np.float32))
-        gain_T, items_Tk = _gains(raised, lists.applied, target_T, len(new_N)), fused(raised, lists.applied, 10)[0]
+        gain_T, items_Tk = _gains(raised, recipe.applied, target_T, len(new_N)), fused(raised, recipe.applied, 10)[0]
         return float(gain_T.mean()), _mean(gain_T[new_T]), _mean(new_N[items_Tk[items_Tk >= 0]])
 
     before, without, places = figures(1.0)
@@ -178,8 +179,8 @@ def _with_new_items(
         everybody, on_new, taken = figures(factor)
         if taken > share or everybody < before * (1 - cost):
             break
-        chosen, ndcg, places = replace(lists, new_items=factor, ndcg=everybody), on_new, taken
-    return chosen, NewItems(int(new_T.sum()), share, places, ndcg, without, _mean(text_T[new_T]))
+        chosen, ndcg, places = replace(recipe, new_items=factor, ndcg=everybody), on_new, taken
+    return chosen, NewItems(int(new_T.sum()), share, places, ndcg, without)
 
 
 def _mean(values_x: npt.NDArray[Any]) -> float:

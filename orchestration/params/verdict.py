@@ -1,11 +1,11 @@
-"""Sections `gate`, `report`, `release` and `recommendations`."""
+"""Sections `fusion`, `gate`, `report`, `release` and `recommendations`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from diger_core.config import STRICT, check
+from diger_core.config import NEW_ITEMS_COST, STRICT, check
 from orchestration.params.training import HASH
 
 
@@ -15,7 +15,7 @@ class FusionConfig:
 
     __pydantic_config__: ClassVar = STRICT
     seed: int = 0  # of the draws that the search tries
-    new_items_cost: float = 0.005  # share of the lists' validation NDCG@10 that a place for items without an event may cost; 0: none
+    new_items_cost: float = NEW_ITEMS_COST  # share of the lists' validation NDCG@10 that a place for items without an event may cost; 0: none
 
     def __post_init__(self) -> None:
         check(0 <= self.new_items_cost <= 1, "new_items_cost", self.new_items_cost, "between 0 and 1")

@@ -24,7 +24,8 @@ ids/              id_table.py     codes by argmin (or Sinkhorn), stable suffixes
 recommender/      trie.py, beam.py   every beam a real item; sasrec.py: a model that ranks items directly
 evaluation/       ranking.py      full ranking, item-level; metrics.py; baselines.py: most popular and Markov
 fast/             captured.py     the same step over fused kernels, captured in CUDA graphs
-store/            canonical.py, files.py, artefacts.py   content hashes, atomic files, immutable artefacts and append-only records
+store/            canonical.py, files.py         content hashes, atomic files
+                  artefact.py, artefacts.py      an immutable artefact; the store of artefacts and append-only records
 
 Import what you need from its module; this package imports nothing by itself, so that `import diger_core` costs nothing.
 """

@@ -16,7 +16,8 @@ from typing import Any
 
 from diger_core.errors import DigerError
 from diger_core.store import lease
-from diger_core.store.artefacts import MANIFEST, Artefact, Store, artefact_hash
+from diger_core.store.artefact import MANIFEST, Artefact, artefact_hash
+from diger_core.store.artefacts import Store
 from diger_core.store.canonical import bytes_sha256, canonical_json
 from diger_core.store.record import Record
 from orchestration.engine.removal import was_forgotten

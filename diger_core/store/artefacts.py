@@ -1,261 +1,28 @@
-"""Content-addressed artefacts and append-only records on a local path or s3:// (layout: docs/architecture.md).
+"""The store: content-addressed artefacts, append-only records and pointers on a local path or s3:// (layout: docs/architecture.md).
 
-An artefact is an immutable directory named by the canonical hash of its content, without times, run ids or hosts; its manifest is written
-last, so that its presence means "complete". A record says which computation made which artefact; records are only ever added.
+An artefact is stored under the hash of its content (artefact.py). A record says which computation made which artefact; records are only ever
+added.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diger_core.errors import Damaged, DigerError
-from diger_core.store.canonical import bytes_sha256, canonical_json, digest, jsonable
-from diger_core.store.files import Root, describe_os_error, make_directories, safe_name
-from diger_core.store.owner import abandoned, ended, identity, signature
-from diger_core.store.record import Record
+from diger_core.store.artefact import FORMAT, MANIFEST, Artefact, artefact_hash
+from diger_core.store.artefact_writer import ArtefactWriter
+from diger_core.store.canonical import canonical_json, jsonable
+from diger_core.store.files import Root, make_directories, safe_name
+from diger_core.store.owner import ended, identity
+from diger_core.store.record import Record, seal
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import torch  # a second of start-up, and the two above a quarter, that questions about the store need not wait for
-
-MANIFEST = "manifest.json"
-FORMAT = 1
 _OWNER = "owner.json"
-
-
-def cache_directory() -> Path:
-    base = os.environ.get("DIGER_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "diger")
-    return Path(base)
-
-
-def artefact_hash(stage: str, files: Iterable[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
-    """The artefact's name: over its stage, each file's name and canonical hash, and the facts."""
-    listed = sorted((str(f["name"]), str(f["canonical"])) for f in files)
-    return digest("artefact", str(FORMAT), stage, canonical_json(facts), *(part for pair in listed for part in pair))
-
-
-def manifest_hash(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest, which a record seals: the artefact's name covers the files' content, this their bytes too. Without the files' places,
-    which differ between a disk and an object store."""
-    files = [{name: value for name, value in entry.items() if name != "path"} for entry in manifest["files"]]
-    return digest("manifest", canonical_json({**manifest, "files": files}))
-
-
-def seal(record: Mapping[str, Any]) -> str:
-    """SHA-256 over a record's other fields: what an edit or a damaged byte of the record changes."""
-    return digest("record file", canonical_json({name: value for name, value in record.items() if name != "seal"}))
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """One stored artefact. Files are verified against the manifest's SHA-256 once per process, when first opened."""
-
-    root: Root
-    stage: str
-    hash: str
-    manifest: Mapping[str, Any]
-    _verified: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        facts: Mapping[str, Any] = self.manifest["facts"]
-        return facts
-
-    @cached_property
-    def manifest_hash(self) -> str:
-        return manifest_hash(self.manifest)
-
-    @cached_property
-    def files(self) -> dict[str, Mapping[str, Any]]:
-        return {f["name"]: f for f in self.manifest["files"]}
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(self.files)
-
-    @property
-    def directory(self) -> str:
-        """Where the artefact lies, for messages and links."""
-        return f"{self.root.url}/artefacts/{self.stage}/{self.hash}"
-
-    def path(self, name: str) -> Path:
-        """A verified local file; from an object store, a cached copy named by its SHA-256."""
-        if name in self._verified:
-            return self._verified[name]
-        if name not in self.files:
-            raise DigerError(f"{self.directory} holds no {name} (it holds {', '.join(self.names)}): run stage {self.stage} again")
-        entry = self.files[name]
-        location = ("artefacts", self.stage, self.hash, entry["path"])
-        local = Path(self.root.at(*location)) if self.root.is_local else self._cached(name, location)
-        if self.root.is_local:
-            if not local.exists():
-                raise Damaged(
-                    f"{local}: missing from its artefact: restore it (dvc pull), or remove {self.directory} and run stage {self.stage} again"
-                )
-            with self.root.faults(*location):
-                same = bytes_sha256(local) == entry["sha256"]
-            if not same:
-                raise Damaged(self._differs(str(local)))
-        self._verified[name] = local
-        return local
-
-    def _cached(self, name: str, location: tuple[str, ...]) -> Path:
-        """A local copy of an object, whose bytes are right. A copy that was damaged (cut short by a power loss, say) is fetched again: it says
-        nothing about the object."""
-        entry = self.files[name]
-        local: Path = cache_directory() / "files" / str(entry["sha256"]) / name
-        try:
-            if local.is_file() and bytes_sha256(local) == entry["sha256"]:
-                return local
-            make_directories(str(local.parent))
-            self._fetch(local, location)
-        except OSError as error:
-            raise describe_os_error(error, str(local)) from error
-        return local
-
-    def _differs(self, place: str) -> str:
-        return f"{place}: its bytes are not those of the manifest (SHA-256 differs): remove {self.directory} and run stage {self.stage} again"
-
-    def mark_verified(self, name: str, local: Path) -> None:
-        """For a caller that has just hashed the file itself."""
-        self._verified[name] = local
-
-    def _fetch(self, local: Path, location: tuple[str, ...]) -> None:
-        for left in local.parent.glob(".*.tmp"):  # by a download that was killed
-            if abandoned(left.name):
-                left.unlink(missing_ok=True)
-        temporary = local.parent / f".{signature()}.{uuid.uuid4().hex}.tmp"
-        place = "/".join([self.root.url, *location])
-        try:
-            if not self.root.exists(*location):
-                raise Damaged(f"{place}: missing from its artefact: remove {self.directory} and run stage {self.stage} again")
-            self.root.download(temporary, *location)
-            if bytes_sha256(temporary) != self.files[local.name]["sha256"]:
-                raise Damaged(self._differs(place))
-            os.replace(temporary, local)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        import pyarrow.parquet as pq
-
-        return pq.read_table(self.path(name), columns=columns)
-
-    def tensors(self, name: str) -> dict[str, torch.Tensor]:
-        from safetensors.torch import load_file
-
-        return load_file(self.path(name))
-
-    def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """The tensors of a file as numpy arrays, without torch: for questions that must not wait for its import. No bfloat16."""
-        from safetensors.numpy import load_file
-
-        return load_file(self.path(name))
-
-    def mapped(self, name: str) -> dict[str, np.ndarray]:
-        """The same as read-only arrays that lie in the file, for one that need not fit into memory."""
-        from diger_core.store.tensor_file import mapped
-
-        return mapped(self.path(name))
-
-    def tensors_metadata(self, name: str) -> dict[str, str]:
-        from safetensors import safe_open
-
-        with safe_open(str(self.path(name)), framework="np") as f:
-            return dict(f.metadata() or {})
-
-    def json(self, name: str) -> Any:
-        return json.loads(self.path(name).read_bytes())
-
-    def verify(self) -> list[str]:
-        """Every file's bytes against the manifest, and the manifest against the name; the list of faults."""
-        faults = []
-        if artefact_hash(self.stage, self.manifest["files"], self.facts) != self.hash:
-            faults.append(f"{self.directory}/{MANIFEST}: does not hash to the artefact's name: it was edited")
-        for name in self.names:
-            self._verified.pop(name, None)
-            try:
-                self.path(name)
-            except DigerError as error:
-                faults.append(str(error))
-        return faults
-
-
-class ArtefactWriter:
-    """Collects an artefact's files in a local directory; `Store.publish` names and stores it."""
-
-    def __init__(self, stage: str, directory: Path):
-        self.stage, self.directory = safe_name(stage), directory
-        self.facts: dict[str, Any] = {}
-        self._sort: dict[str, list[str] | None] = {}
-
-    def _new(self, name: str) -> Path:
-        path = self.directory / safe_name(name)
-        if name == MANIFEST or path.exists():
-            raise ValueError(f"{self.stage}: {name} is written twice or reserved")
-        return path
-
-    def table(self, name: str, table: pa.Table, sort_by: Iterable[str] = ()) -> None:
-        """A Parquet file; rows are ordered by `sort_by` (empty: as they are, and then their order is content)."""
-        keys = list(sort_by)
-        import pyarrow.parquet as pq
-
-        from diger_core.store.content_hash import sort_table
-
-        pq.write_table(sort_table(table, keys), self._new(name), compression="zstd", compression_level=3)
-        self._sort[name] = keys
-
-    def place(self, name: str, sort_by: Iterable[str] = ()) -> Path:
-        """Where a file goes that is written piece by piece, its rows in the order of `sort_by` (empty: their order is content)."""
-        self._sort[name] = list(sort_by)
-        return self._new(name)
-
-    def tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-        from safetensors.torch import save_file
-
-        plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        save_file(plain, self._new(name), metadata=dict(metadata or {}))
-
-    def json(self, name: str, value: Any) -> None:
-        self._new(name).write_bytes(json.dumps(jsonable(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-
-    def bytes(self, name: str, data: bytes) -> None:
-        self._new(name).write_bytes(data)
-
-    def file(self, name: str, source: str | Path, sort_by: Iterable[str] | None = ()) -> None:
-        """Copies a local file as it is; `sort_by=None` declares a Parquet file's rows unordered."""
-        shutil.copyfile(source, self._new(name))
-        self._sort[name] = None if sort_by is None else list(sort_by)
-
-    def link(self, name: str, source: str | Path, sort_by: Iterable[str] | None = ()) -> None:
-        """Like `file`, but by a hard link where the file system allows one: the source must never change afterwards."""
-        try:
-            os.link(source, self._new(name))
-        except OSError:
-            shutil.copyfile(source, self.directory / name)
-        self._sort[name] = None if sort_by is None else list(sort_by)
-
-    def manifest(self) -> dict[str, Any]:
-        from diger_core.store.content_hash import file_hash
-
-        files = []
-        for path in sorted(self.directory.iterdir()):
-            keys = self._sort.get(path.name, [])
-            entry = {"name": path.name, "path": path.name, "bytes": path.stat().st_size, "sha256": bytes_sha256(path)}
-            files.append({**entry, "sort_by": keys, "canonical": file_hash(path, keys)})
-        facts = jsonable(self.facts)
-        return {"format": FORMAT, "stage": self.stage, "hash": artefact_hash(self.stage, files, facts), "facts": facts, "files": files}
 
 
 class Store:

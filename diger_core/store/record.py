@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
+
+from diger_core.store.canonical import canonical_json, digest
 
 
 class Code(TypedDict, total=False):
@@ -58,3 +61,8 @@ class Record(TypedDict, total=False):
     trial: int
     forgotten: dict[str, Any]  # what `diger forget` replaced, and for whom
     horizon: bool  # what it was made from may belong to another revision
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """SHA-256 over a record's other fields: what an edit or a damaged byte of the record changes."""
+    return digest("record file", canonical_json({name: value for name, value in record.items() if name != "seal"}))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
 
 _ROWS = 5  # changed keys of a table that are named
 

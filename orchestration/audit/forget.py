@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
 from diger_core.store import lease
-from diger_core.store.artefacts import Artefact, cache_directory
+from diger_core.store.artefact import Artefact, cache_directory
 from diger_core.store.canonical import canonical_json, digest
 from diger_core.store.record import Record
 from orchestration.audit.documents import forget_packs

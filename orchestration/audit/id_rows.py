@@ -10,7 +10,7 @@ from orchestration.audit.index import Index
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
 
 TABLES = ("semantic_ids.parquet", "id_table.parquet")
 

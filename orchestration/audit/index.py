@@ -16,7 +16,8 @@ from functools import cached_property
 from typing import Any
 
 from diger_core.errors import Damaged, DigerError
-from diger_core.store.artefacts import MANIFEST, Artefact, Store, cache_directory
+from diger_core.store.artefact import MANIFEST, Artefact, cache_directory
+from diger_core.store.artefacts import Store
 from diger_core.store.canonical import digest
 from diger_core.store.record import Record
 from orchestration.audit.documents import Documents

@@ -11,7 +11,7 @@ from orchestration.audit.index import Index
 from orchestration.audit.names import WITH_ASSIGNMENT, assignment_of
 
 if TYPE_CHECKING:
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
 
 
 @dataclass(frozen=True)

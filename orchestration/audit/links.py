@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import seal
 from diger_core.store.content_hash import table_hash
+from diger_core.store.record import seal
 from orchestration.audit.index import Index, manifest_path
 from orchestration.verdict.gate.document import VERDICT
 
 if TYPE_CHECKING:
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
     from orchestration.champion.bundle import BundleDocument
 
 ASSIGNMENT = "diger.assignment_hash"

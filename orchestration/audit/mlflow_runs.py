@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
     from diger_core.store.record import Record
 
 TRAININGS = tuple(stage.name for stage in STAGES if stage.group == "training")

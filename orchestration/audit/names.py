@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 from diger_core.errors import DigerError
 from diger_core.ids import notation
-from diger_core.store.artefacts import MANIFEST
+from diger_core.store.artefact import MANIFEST
 from orchestration.audit.id_rows import id_in, item_of
 from orchestration.audit.index import Index, Release
 from orchestration.graph import BY_NAME, STAGES
 
 if TYPE_CHECKING:
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
 
 _HASH = re.compile(r"[0-9a-f]{4,64}")
 _CHAMPION = re.compile(r"champion(?:~(\d+))?")

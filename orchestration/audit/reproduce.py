@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from orchestration.audit.chain import Chain, Node, chain, load
 from orchestration.audit.compare import compare
 from orchestration.audit.index import Index

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from diger_core.store.artefacts import Artefact, ArtefactWriter
+    from diger_core.store.artefact import Artefact
+    from diger_core.store.artefact_writer import ArtefactWriter
 
 
 @dataclass(frozen=True)

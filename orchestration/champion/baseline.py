@@ -13,7 +13,8 @@ import numpy as np
 
 from diger_core.errors import DigerError
 from diger_core.item_ids import Ids, index_of
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,8 @@ from diger_core.errors import DigerError
 from diger_core.evaluation.recipes import Fitted
 from diger_core.ids.id_table import IdTable, assignment_hash, from_arrow
 from diger_core.item_ids import index_of
-from diger_core.store.artefacts import Artefact, Store, artefact_hash
+from diger_core.store.artefact import Artefact, artefact_hash
+from diger_core.store.artefacts import Store
 from diger_core.store.content_hash import table_hash
 from orchestration.champion.model_artefact import ASSIGNMENT, Model, load_model
 

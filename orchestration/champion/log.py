@@ -21,8 +21,10 @@ from typing import Literal
 
 from diger_core.errors import Damaged, DigerError
 from diger_core.store import lease
-from diger_core.store.artefacts import MANIFEST, Store, seal
+from diger_core.store.artefact import MANIFEST
+from diger_core.store.artefacts import Store
 from diger_core.store.canonical import jsonable
+from diger_core.store.record import seal
 from orchestration.verdict.gate.document import VERDICT, GateVerdict
 
 SECTION = "champion"

@@ -14,7 +14,8 @@ from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable, assignment_hash, from_arrow, to_arrow
 from diger_core.recommender.history_input import table_tokens
 from diger_core.recommender.model import Recommender
-from diger_core.store.artefacts import Artefact, ArtefactWriter
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefact_writer import ArtefactWriter
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer_from_state
 
 MODEL_FILES: dict[str, tuple[str, ...]] = {"model.safetensors": (), "config.json": (), "id_table.parquet": ("item_id",)}  # name -> sorted by

@@ -20,7 +20,8 @@ from orchestration.engine.removal import present
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from diger_core.store.artefacts import Artefact, Store
+    from diger_core.store.artefact import Artefact
+    from diger_core.store.artefacts import Store
     from orchestration.champion.bundle import Bundle
     from orchestration.change.drift_figures import Drift
     from orchestration.engine.registry import Registered

@@ -9,7 +9,8 @@ from orchestration.change.drift_figures import passed, told
 from orchestration.engine.registry import registered
 
 if TYPE_CHECKING:
-    from diger_core.store.artefacts import Artefact, Store
+    from diger_core.store.artefact import Artefact
+    from diger_core.store.artefacts import Store
     from orchestration.change.drift_figures import Drift
     from orchestration.engine.registry import Registered
     from orchestration.params.data import DriftConfig

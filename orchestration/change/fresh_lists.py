@@ -26,7 +26,7 @@ from orchestration.verdict.gate.document import NDCG, K, ModelFigures
 
 if TYPE_CHECKING:
     from diger_core.config import EvaluationConfig
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
     from orchestration.champion.bundle import Bundle
     from orchestration.verdict.gate.document import GateVerdict
 

@@ -66,7 +66,7 @@ def verify(content: bool, again: bool, as_json: bool, store: str) -> None:
 
     An interrupted verification continues where it stopped.
     """
-    from diger_core.store.artefacts import cache_directory
+    from diger_core.store.artefact import cache_directory
     from diger_core.store.canonical import digest
     from orchestration.audit.index import Index
     from orchestration.audit.verify import Journal, verify_store

@@ -12,7 +12,8 @@ from orchestration.cli.options import json_option, next_steps, open_store, param
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from diger_core.store.artefacts import Artefact, Store
+    from diger_core.store.artefact import Artefact
+    from diger_core.store.artefacts import Store
     from orchestration.champion.bundle import BundleDocument
 
 _TABLES = {

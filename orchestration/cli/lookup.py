@@ -13,7 +13,7 @@ from orchestration.cli.options import Source, champion_source_options, json_opti
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
     from orchestration.engine.runner import Session
 
 

@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import MANIFEST, Artefact, Store, seal
+from diger_core.store.artefact import MANIFEST, Artefact
+from diger_core.store.artefacts import Store
 from diger_core.store.canonical import jsonable
 from diger_core.store.files import Root, make_directories
+from diger_core.store.record import seal
 
 SECTION = "removed"
 PAGES = "reports"  # the store's folder of pages that `diger report` wrote; any of them may be deleted at any time

@@ -18,7 +18,8 @@ from typing import Any
 from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
 from diger_core.store import lease
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from diger_core.store.canonical import canonical_json, digest
 from diger_core.store.files import make_directories
 from diger_core.store.record import Record

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from diger_core.progress import Progress
-from diger_core.store.artefacts import Artefact, ArtefactWriter, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefact_writer import ArtefactWriter
+from diger_core.store.artefacts import Store
 from orchestration.engine.registry import Registered
 from orchestration.graph import Stage
 from orchestration.params.sections import Params

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from diger_core.store.canonical import digest
 from diger_core.store.record import Record
 from orchestration.features import encoders

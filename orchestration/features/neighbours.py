@@ -17,7 +17,7 @@ from orchestration.features.neighbour_blocks import FILE, Sizes, counted_tables,
 
 if TYPE_CHECKING:
     from diger_core.evaluation.counts import Counts
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
     from orchestration.engine.stage_run import StageRun
 
 

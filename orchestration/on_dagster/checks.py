@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from orchestration.graph import Stage
 from orchestration.on_dagster.check_texts import RULE_TEXTS, check_text
 from orchestration.verdict.gate.document import VERDICT, GateVerdict, Rule

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from orchestration.on_dagster.sensors import default_store
 from orchestration.verdict.report.identity import COMPARED, recorded, told_in
 

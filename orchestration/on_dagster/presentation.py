@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from orchestration.engine.runner import Result
 from orchestration.graph import GROUPS, Preview, Stage
 from orchestration.verdict.gate.document import VERDICT

@@ -13,7 +13,8 @@ from typing import Any
 import dagster as dg
 
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from orchestration.engine.runner import refuse_failed
 from orchestration.on_dagster.jobs import CYCLE, JOBS, arrival, assign_new_items, gate_and_release, recommend, retrain
 from orchestration.on_dagster.lost_runs import LAUNCHED_BY

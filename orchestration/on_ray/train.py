@@ -20,7 +20,8 @@ from diger_core.data.teacher import SyntheticHistories, TeacherTables, synthetic
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable
 from diger_core.progress import Progress, Silent
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from diger_core.tokenizer.rqvae import tokenizer_state
 from diger_core.training import checkpoint as checkpoints
 from diger_core.training.checkpoint import Checkpoint

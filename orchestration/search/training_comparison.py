@@ -21,7 +21,7 @@ from orchestration.search.comparison_page import page, picture, summary_line, su
 
 if TYPE_CHECKING:
     from diger_core.data.sequences import Sequences
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
     from orchestration.engine.stage_run import StageRun
     from orchestration.params.sections import Params
 

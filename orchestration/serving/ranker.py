@@ -28,7 +28,7 @@ from diger_core.evaluation.fusion import HISTORY
 from diger_core.evaluation.ranking import recommended
 from diger_core.evaluation.recipes import Beams, ranked
 from diger_core.item_ids import index_of
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from orchestration.champion.bundle import Bundle
 from orchestration.change.cold_start import ENCODED
 from orchestration.features.neighbours import read_counts

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from diger_core.data.sequences import Bool, Float32, Int32, Int64
 from diger_core.errors import DigerError
 from diger_core.item_ids import index_of
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from diger_core.store.canonical import canonical_json, digest
 from diger_core.store.content_hash import table_hash
 from diger_core.store.record import Record

@@ -23,7 +23,7 @@ from diger_core.data.neighbours import ItemTable, similar
 from diger_core.errors import DigerError
 from diger_core.item_ids import index_of
 from diger_core.progress import Progress
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from diger_core.store.owner import abandoned, signature
 from orchestration.features.neighbours import read_table
 from orchestration.serving.titles import Titles

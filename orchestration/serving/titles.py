@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diger_core.item_ids import Ids, index_of
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from orchestration.engine.console import visible
 from orchestration.validation.columns import title_column
 from orchestration.verdict.report.text import printable

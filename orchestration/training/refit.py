@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diger_core.config import JointModelConfig
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from orchestration.champion.model_artefact import ASSIGNMENT, MODEL_FILES
 from orchestration.on_ray.train import launch_training
 

@@ -22,7 +22,7 @@ from diger_core.data.sequences import Sequences
 from diger_core.errors import DigerError
 from diger_core.ids.alignment import align, rename_codebooks, rename_codes
 from diger_core.ids.id_table import argmin_codes
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from diger_core.tokenizer.rqvae import Tokenizer, choose_codes, tokenizer_from_state, tokenizer_state
 from diger_core.tokenizer.warm_up import tokenizer as warm_up
 from diger_core.training.device import training_device

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
     from orchestration.champion.bundle import Bundle
 
 _SCRATCH = "or set retraining.start=scratch"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from orchestration.engine.blocks import in_blocks
 from orchestration.snapshot.files import read_table
 from orchestration.validation import expectations

@@ -29,7 +29,7 @@ from orchestration.champion.model_artefact import ASSIGNMENT, MODEL_FILES, Model
 from orchestration.training.tokenizer import check_items
 
 if TYPE_CHECKING:
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
     from orchestration.engine.stage_run import StageRun
 
 __all__ = ["bundle", "extra_inputs"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diger_core.evaluation.recipes import Beams, Recipe
     from diger_core.ids.id_table import IdTable
     from diger_core.progress import Progress
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
     from orchestration.engine.stage_run import StageRun
 
 SAMPLE = 50  # users whose recommendations are kept: drawn by a fixed seed, as the gate draws its own (gate/ranked.py: the first of them are these)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from orchestration.engine.registry import register
 from orchestration.engine.runner import Session
 from orchestration.features.encoders import EmbeddingsConfig

@@ -19,7 +19,8 @@ from diger_core.evaluation.recipes import Fitted, Recipe
 from diger_core.ids.id_table import IdTable, assignment_hash, item_hash_order, stable_suffixes, to_arrow
 from diger_core.progress import Silent
 from diger_core.recommender.model import Recommender
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer_state
 from orchestration.champion.log import Entry, current
 from orchestration.champion.model_artefact import with_assignment, write_model

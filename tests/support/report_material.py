@@ -13,7 +13,8 @@ import torch
 from diger_core.data.sequences import Sequences
 from diger_core.evaluation.recipes import Fitted, Recipe
 from diger_core.progress import Silent
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from orchestration.verdict.models import BASELINES
 from orchestration.verdict.report.identity import Identity
 

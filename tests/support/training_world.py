@@ -14,7 +14,8 @@ import torch
 from diger_core.config import JointModelConfig, NeighboursConfig, RecommenderConfig, ScheduleConfig, TableConfig, TokenizerConfig, TrainingConfig
 from diger_core.data.sequences import sequences
 from diger_core.progress import Silent
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from orchestration.graph import BY_NAME
 from orchestration.params.cluster import ClusterConfig
 from orchestration.params.training import RetrainingConfig

@@ -13,7 +13,8 @@ import functools
 from collections.abc import Callable, Iterable
 
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from orchestration.engine.registry import Registered, registered
 from orchestration.engine.removal import names_before
 from orchestration.engine.runner import Session

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from orchestration.verdict.gate.document import VERDICT, GateVerdict, Measured
 
 if TYPE_CHECKING:

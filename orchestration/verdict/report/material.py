@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diger_core.data.sequences import Sequences
     from diger_core.evaluation.metrics import Metrics
     from diger_core.evaluation.recipes import Fitted
-    from diger_core.store.artefacts import Artefact
+    from diger_core.store.artefact import Artefact
     from orchestration.validation.quarantine import Checks
 
 STAGES = tuple(stage.name for stage in graph.STAGES if stage.name != "report")

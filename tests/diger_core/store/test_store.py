@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from diger_core.errors import DigerError, holds_credentials
-from diger_core.store.artefacts import MANIFEST, Store
+from diger_core.store.artefact import MANIFEST
+from diger_core.store.artefacts import Store
 from diger_core.store.files import Root, describe_os_error, safe_name
 
 

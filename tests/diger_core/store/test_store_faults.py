@@ -13,7 +13,8 @@ import torch
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
 from diger_core.store import files
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from diger_core.store.files import Root
 from diger_core.store.owner import signature
 from diger_core.training import checkpoint as checkpoints

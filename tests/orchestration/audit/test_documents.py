@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks.audit_store import generate
 from benchmarks.tamper import flip
-from diger_core.store.artefacts import Store, seal
+from diger_core.store.artefacts import Store
+from diger_core.store.record import seal
 from orchestration.audit import documents, tree
 from orchestration.audit.chain import chain
 from orchestration.audit.index import Index

@@ -12,7 +12,8 @@ import torch
 
 from diger_core.errors import DigerError
 from diger_core.ids.id_table import IdTable
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from diger_core.store.content_hash import table_hash
 from orchestration.champion.bundle import load_bundle, reserved_table
 from tests.support.release_world import MODEL_ALONE, ReleaseWorld

@@ -12,7 +12,8 @@ import pytest
 
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from orchestration.features import embeddings as stage
 from orchestration.features.encoders import EmbeddingsConfig
 from orchestration.params.cluster import ClusterConfig

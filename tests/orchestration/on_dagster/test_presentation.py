@@ -9,7 +9,8 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from orchestration.engine.runner import Result
 from orchestration.graph import BY_NAME
 from orchestration.on_dagster.checks import check_results, remedies

@@ -15,7 +15,7 @@ import torch
 
 from diger_core.config import JointModelConfig, ScheduleConfig
 from diger_core.errors import DigerError
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from orchestration.on_ray import tune as ray_tune
 from orchestration.params.cluster import ClusterConfig
 from orchestration.params.search import SearchConfig

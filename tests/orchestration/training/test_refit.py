@@ -15,7 +15,7 @@ from diger_core.data.sequences import Sequences
 from diger_core.data.splits import to_the_end, training_rows
 from diger_core.evaluation.metrics import ndcg
 from diger_core.evaluation.ranking import rank_targets
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from orchestration.champion.model_artefact import load_model
 from orchestration.ids.semantic_ids import semantic_ids
 from orchestration.on_ray.train import stage_job, training_inputs

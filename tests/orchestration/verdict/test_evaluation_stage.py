@@ -21,7 +21,8 @@ from diger_core.evaluation.metrics import ranks
 from diger_core.evaluation.recipes import Fitted, Recipe, ranked
 from diger_core.ids.id_table import IdTable, to_arrow
 from diger_core.recommender.model import Recommender
-from diger_core.store.artefacts import Artefact, Store
+from diger_core.store.artefact import Artefact
+from diger_core.store.artefacts import Store
 from diger_core.tokenizer.rqvae import Tokenizer, tokenizer_state
 from orchestration.champion.model_artefact import write_model
 from orchestration.features.neighbours import read_counts

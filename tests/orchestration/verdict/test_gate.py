@@ -16,7 +16,7 @@ from diger_core.data.sequences import Sequences
 from diger_core.errors import DigerError
 from diger_core.evaluation.ranking import rank_targets
 from diger_core.ids.id_table import IdTable
-from diger_core.store.artefacts import Artefact
+from diger_core.store.artefact import Artefact
 from orchestration.champion import log
 from orchestration.champion.bundle import load_bundle
 from orchestration.params.load import build_params

@@ -24,7 +24,9 @@ ids/              id_table.py     codes by argmin (or Sinkhorn), stable suffixes
 recommender/      trie.py, beam.py   every beam a real item; sasrec.py: a model that ranks items directly
 evaluation/       ranking.py      full ranking, item-level; metrics.py; baselines.py: most popular and Markov
 fast/             captured.py     the same step over fused kernels, captured in CUDA graphs
-store/            canonical.py, files.py         content hashes, atomic files
+store/            canonical.py                   content hashes
+                  files.py, durable.py           atomic files, on the disk before anything relies on them
+                  faults.py, listing.py          errors of the object store in plain words; every file below a directory
                   artefact.py, artefacts.py      an immutable artefact; the store of artefacts and append-only records
 
 Import what you need from its module; this package imports nothing by itself, so that `import diger_core` costs nothing.

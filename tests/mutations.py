@@ -219,7 +219,7 @@ MUTATIONS = [
     Mutation("what cannot be read is not damaged", "store/artefacts.py", "        except Damaged:\n            existing = None",
              "        except DigerError:\n            existing = None",
              "store/test_store_faults.py::test_an_artefact_that_cannot_be_read_now_is_not_taken_for_a_damaged_one"),
-    Mutation("new directories outlive a power loss", "store/files.py", "        sync(os.path.dirname(each))\n", "",
+    Mutation("new directories outlive a power loss", "store/durable.py", "        sync(os.path.dirname(each))\n", "",
              "store/test_store.py::test_every_new_directory_and_file_is_on_the_disk_before_it_is_relied_on"),
     operations("nothing is published from a forgotten input", "engine/runner.py", "                    held.confirm()\n"
                "                    refuse_forgotten(self.store, what, inputs.values())\n", "",

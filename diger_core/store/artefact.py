@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import Damaged, DigerError
 from diger_core.store.canonical import bytes_sha256, canonical_json, digest
-from diger_core.store.files import Root, describe_os_error, make_directories
+from diger_core.store.durable import make_directories
+from diger_core.store.faults import describe_os_error
+from diger_core.store.files import Root
 from diger_core.store.owner import abandoned, signature
 
 if TYPE_CHECKING:

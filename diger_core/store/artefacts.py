@@ -18,7 +18,8 @@ from diger_core.errors import Damaged, DigerError
 from diger_core.store.artefact import FORMAT, MANIFEST, Artefact, artefact_hash
 from diger_core.store.artefact_writer import ArtefactWriter
 from diger_core.store.canonical import canonical_json, jsonable
-from diger_core.store.files import Root, make_directories, safe_name
+from diger_core.store.durable import make_directories
+from diger_core.store.files import Root, safe_name
 from diger_core.store.owner import ended, identity
 from diger_core.store.record import Record, seal
 

@@ -1,4 +1,4 @@
-"""A root on a local disk or an object store: atomic create-once files, atomic directories, and faults in plain words.
+"""A root on a local disk or an object store: atomic create-once files, atomic directories, and faults in plain words (faults.py).
 
 Local: a file is written beside its place, synchronised, and linked into it, which fails if the name is taken. S3: a conditional put. Both make
 "exists" mean "complete". Nothing here knows what the bytes mean.
@@ -8,36 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
-from email.utils import parsedate_to_datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from diger_core.errors import DigerError, holds_credentials, masked
+from diger_core.errors import DigerError, holds_credentials
+from diger_core.store.durable import make_directories, sync, sync_tree
+from diger_core.store.faults import describe_os_error, error_code, precondition_failed
+from diger_core.store.listing import local_tree, objects
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
 _SCHEMES = ("file", "s3", "memory")
 _HIDDEN_SCHEME = re.compile(r"(file|local):(?!//)")
-_SECRETISH = re.compile(r"(?i)(key|secret|token|password|signature|credential)[^\s,;]*\s*[=:]\s*\S+")
-
-
-# Codes of S3's answers. A HEAD request has none, because its answer has no body.
-_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "ExpiredCredentials")
-_SKEWED = ("RequestTimeTooSkewed", "RequestExpired")
-
-_FLAT = 5  # pages of a thousand names that are asked for one after another; beyond them, a few folders are listed side by side
-_FOLDERS = 100
 
 
 def safe_name(name: str) -> str:
@@ -47,31 +36,6 @@ def safe_name(name: str) -> str:
             f"{str(name)[:80]!r} is not a usable name: use letters, digits, '.', '_', '=', '-', starting with a letter or digit, at most 200"
         )
     return name
-
-
-def describe_os_error(error: BaseException, where: str) -> DigerError:
-    """The fault as one line with its remedy, free of secrets."""
-    number = getattr(error, "errno", None)
-    text = _SECRETISH.sub("…", masked(str(error))).splitlines()[0][:300] if str(error) else type(error).__name__
-    name = type(error).__name__
-    code = _error_code(error)
-    if code in _EXPIRED or "ExpiredToken" in text or "token has expired" in text:
-        return DigerError(f"{where}: the credentials have expired: renew them (aws sso login, or a new AWS_SESSION_TOKEN) and run again")
-    if code in _SKEWED or "RequestTimeTooSkewed" in text:
-        return DigerError(f"{where}: the object store refuses the time of this machine's clock: check the clock (date -u; timedatectl) and run again")
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return DigerError(f"{where}: the disk is full: free some space and run again; nothing that was stored is lost")
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS) and "://" not in where:
-        return DigerError(f"{where}: cannot be written or read (permission denied or read-only): choose another --store, or change its permissions")
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return DigerError(f"{where}: a file stands where a directory is wanted, here or above it: remove it, or choose another place")
-    if isinstance(error, FileNotFoundError):
-        return DigerError(f"{where}: does not exist: check the path (for s3://, that the bucket exists)")
-    if isinstance(error, PermissionError) or "Forbidden" in text or "AccessDenied" in text or "Credential" in name or "InvalidAccessKeyId" in text:
-        return DigerError(f"{where}: access refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's permissions")
-    if "Endpoint" in name or "Connect" in name or "ClientConnector" in name or "Timeout" in name:
-        return DigerError(f"{where}: the object store does not answer: check AWS_ENDPOINT_URL and the network")
-    return DigerError(f"{where}: {name}: {text}")
 
 
 class Root:
@@ -123,7 +87,7 @@ class Root:
 
     def _cause(self, error: Exception) -> Exception:
         """A refusal that came without its code (to a HEAD request: 400 or 403) is asked for again by a listing, whose answer has one."""
-        if not hasattr(self.fs, "call_s3") or _error_code(error) not in ("", "400", "403") or not isinstance(error, OSError):
+        if not hasattr(self.fs, "call_s3") or error_code(error) not in ("", "400", "403") or not isinstance(error, OSError):
             return error
         if not isinstance(error, PermissionError) and error.errno != errno.EINVAL:
             return error
@@ -131,7 +95,7 @@ class Root:
         try:
             self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
         except Exception as found:  # noqa: BLE001 - whatever it says, it says more than the first one
-            return found if _error_code(found) else error
+            return found if error_code(found) else error
         return error
 
     def exists(self, *names: str) -> bool:
@@ -160,10 +124,10 @@ class Root:
         path = self.at(*names) if names else self.base
         with self.faults(*names):
             if self.is_local:
-                found = dict(_local_tree(path, ""))
+                found = dict(local_tree(path, ""))
             else:
                 try:
-                    entries = _objects(self.fs, path) if hasattr(self.fs, "call_s3") else self.fs.find(path, detail=True, refresh=True)
+                    entries = objects(self.fs, path) if hasattr(self.fs, "call_s3") else self.fs.find(path, detail=True, refresh=True)
                 except FileNotFoundError:
                     return {}
                 strip = len(str(self.fs._strip_protocol(path)).rstrip("/")) + 1
@@ -217,7 +181,7 @@ class Root:
         try:
             self.fs.pipe_file(path, data, mode="create")
         except OSError as error:
-            if not (isinstance(error, FileExistsError) or _precondition_failed(error)):
+            if not (isinstance(error, FileExistsError) or precondition_failed(error)):
                 raise
             # A put that succeeded but whose answer was lost is retried by the client, and then finds its own object.
             return bool(self.fs.cat_file(path) == data)
@@ -321,101 +285,3 @@ class Root:
                 name = f"probe-{uuid.uuid4().hex}"
                 self.fs.pipe_file(self.at(name), b"")
                 self.fs.rm_file(self.at(name))
-
-
-def _local_tree(path: str, prefix: str) -> Iterator[tuple[str, tuple[int, str]]]:
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _local_tree(entry.path, f"{prefix}{entry.name}/")
-                elif entry.is_file(follow_symlinks=False):
-                    told = entry.stat(follow_symlinks=False)
-                    yield f"{prefix}{entry.name}", (told.st_size, str(told.st_mtime_ns))
-    except FileNotFoundError:
-        return
-
-
-def _objects(fs: Any, path: str) -> dict[str, dict[str, Any]]:
-    """Full path -> entry of every object below a path of S3."""
-    bucket, _, key = path.partition("/")
-    prefix = f"{key}/" if key else ""
-    pages = list(islice(_pages(fs, bucket, prefix), _FLAT))
-    if pages and pages[-1].get("IsTruncated"):
-        top = list(_pages(fs, bucket, prefix, Delimiter="/"))
-        folders = [str(folder["Prefix"]) for page in top for folder in page.get("CommonPrefixes", [])]
-        if len(folders) <= _FOLDERS:
-            with ThreadPoolExecutor(16) as pool:
-                pages = [*top, *(page for found in pool.map(lambda folder: list(_pages(fs, bucket, folder)), folders) for page in found)]
-        else:
-            pages = list(_pages(fs, bucket, prefix))
-    return {f"{bucket}/{entry['Key']}": entry for page in pages for entry in page.get("Contents", []) if not entry["Key"].endswith("/")}
-
-
-def _pages(fs: Any, bucket: str, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
-    """A listing's answers, each asked for when it is wanted."""
-    fs.connect()
-    # botocore reads each entry's time with dateutil, which takes three quarters of a listing's time.
-    fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
-    while True:
-        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **options)
-        yield page
-        if not page.get("IsTruncated"):
-            return
-        options["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def _moment(text: str) -> datetime:
-    """A time of S3's: ISO 8601 in answers, RFC 5322 in headers."""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return parsedate_to_datetime(text)
-
-
-def stands_for(stamp: str | None, data: bytes) -> bool:
-    """Whether a stamp of an object store (`Root.stamps`) says that the object holds these bytes: their size and, as entity tag, their MD5. A tag
-    that is no MD5, as of an upload in several parts, stands for nothing."""
-    return stamp is not None and stamp.startswith(f'{len(data)}-"{hashlib.md5(data, usedforsecurity=False).hexdigest()}" ')
-
-
-def _error_code(error: BaseException) -> str:
-    """The code in an object store's answer, from the client's exception or the one behind it; empty where there is none."""
-    for each in (error, error.__cause__):
-        response = getattr(each, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
-    return ""
-
-
-def _precondition_failed(error: BaseException) -> bool:
-    return _error_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412")
-
-
-def make_directories(path: str) -> None:
-    """Makes a directory and what is missing above it, each entry on the disk before anything is written below: after a power loss a file that
-    was synchronised would otherwise lie in a directory that nobody can find."""
-    missing = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for each in reversed(missing):
-        os.makedirs(each, exist_ok=True)
-        sync(os.path.dirname(each))
-
-
-def sync_tree(path: str) -> None:
-    """Every file and directory below `path`, and itself, on the disk."""
-    for folder, _, names in os.walk(path):
-        for name in names:
-            sync(os.path.join(folder, name))
-        sync(folder)
-
-
-def sync(path: str) -> None:
-    """A file or a directory on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -26,7 +26,8 @@ from torch import Tensor
 from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
 from diger_core.store.canonical import bytes_sha256
-from diger_core.store.files import Root, describe_os_error
+from diger_core.store.faults import describe_os_error
+from diger_core.store.files import Root
 
 FORMAT = 1
 MANIFEST, STATE = "manifest.json", "state.json"

@@ -19,7 +19,8 @@ from functools import cached_property
 from typing import TypeVar
 
 from diger_core.errors import DigerError
-from diger_core.store.files import Root, stands_for
+from diger_core.store.files import Root
+from diger_core.store.listing import stands_for
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -22,7 +22,7 @@ from diger_core.errors import DigerError
 from diger_core.store.artefact import Artefact, cache_directory
 from diger_core.store.canonical import bytes_sha256, digest
 from diger_core.store.content_hash import file_hash
-from diger_core.store.files import make_directories
+from diger_core.store.durable import make_directories
 from diger_core.store.record import seal
 from orchestration.audit import links
 from orchestration.audit.chain import Chain, Node, load

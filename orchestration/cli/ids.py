@@ -262,7 +262,7 @@ def _read_items(source: str) -> tuple[pa.Table, pa.Table | None]:
 def _write(table: pa.Table, assignment: str | None, path: str) -> None:
     import pyarrow.parquet as pq
 
-    from diger_core.store.files import describe_os_error
+    from diger_core.store.faults import describe_os_error
     from orchestration.champion.model_artefact import with_assignment
 
     try:

@@ -117,7 +117,7 @@ def _beside(store: Store, place: str, report: Made | None) -> str | None:
 
 
 def _write(store: Store, place: str, html: str) -> str:
-    from diger_core.store.files import describe_os_error
+    from diger_core.store.faults import describe_os_error
 
     name = place.rpartition("/")[2]
     if place == store.root.at(PAGES, name):

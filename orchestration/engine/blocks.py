@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from diger_core.store.files import Root, make_directories
+from diger_core.store.durable import make_directories
+from diger_core.store.files import Root
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun

@@ -18,7 +18,8 @@ from diger_core.errors import DigerError
 from diger_core.store.artefact import MANIFEST, Artefact
 from diger_core.store.artefacts import Store
 from diger_core.store.canonical import jsonable
-from diger_core.store.files import Root, make_directories
+from diger_core.store.durable import make_directories
+from diger_core.store.files import Root
 from diger_core.store.record import seal
 
 SECTION = "removed"

@@ -21,7 +21,7 @@ from diger_core.store import lease
 from diger_core.store.artefact import Artefact
 from diger_core.store.artefacts import Store
 from diger_core.store.canonical import canonical_json, digest
-from diger_core.store.files import make_directories
+from diger_core.store.durable import make_directories
 from diger_core.store.record import Record
 from orchestration.engine.memory import PeakMemory
 from orchestration.engine.registry import Registered

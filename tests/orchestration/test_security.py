@@ -152,7 +152,7 @@ def test_another_scheme_is_no_way_in(url):
 
 
 def test_an_error_of_the_object_store_shows_no_credential():
-    from diger_core.store.files import describe_os_error
+    from diger_core.store.faults import describe_os_error
 
     message = str(describe_os_error(OSError("SignatureDoesNotMatch secret_key=canary-7f3a, Signature: abc; token = canary-7f3a"), "s3://b/x"))
     assert "canary-7f3a" not in message

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress, Silent
-from diger_core.store.files import make_directories, sync, sync_tree
+from diger_core.store.durable import make_directories, sync, sync_tree
 from diger_core.store.owner import abandoned, signature
 from orchestration.snapshot.ingest.event_files import EventFiles, schema_of, tables
 from orchestration.snapshot.ingest.events import Events, Filters, as_integers, collect, refuse_milliseconds, take_core

@@ -13,7 +13,8 @@ import torch
 from diger_core.errors import DigerError, holds_credentials
 from diger_core.store.artefact import MANIFEST
 from diger_core.store.artefacts import Store
-from diger_core.store.files import Root, describe_os_error, safe_name
+from diger_core.store.faults import describe_os_error
+from diger_core.store.files import Root, safe_name
 
 
 def write(store: Store, rows=(1, 2, 3), **facts):

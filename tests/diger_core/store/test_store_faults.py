@@ -12,7 +12,7 @@ import torch
 
 from diger_core.errors import DigerError
 from diger_core.progress import Silent
-from diger_core.store import files
+from diger_core.store import listing
 from diger_core.store.artefact import Artefact
 from diger_core.store.artefacts import Store
 from diger_core.store.files import Root
@@ -237,7 +237,7 @@ def written(place: str) -> Artefact:
     return artefact
 
 
-@pytest.mark.parametrize("folders", [3, files._FOLDERS + 1])
+@pytest.mark.parametrize("folders", [3, listing._FOLDERS + 1])
 def test_a_listing_of_many_pages_is_whole(faulty: FaultyS3, folders: int) -> None:
     faulty.page = 7
     wanted = {f"{number % folders:03d}/{number:04d}": b"x" * number for number in range(3 * 40)} | {"beside": b"", ".hidden": b""}
@@ -245,9 +245,9 @@ def test_a_listing_of_many_pages_is_whole(faulty: FaultyS3, folders: int) -> Non
     root = Root("s3://bucket/store")
     assert root.tree("many") == {name: len(data) for name, data in wanted.items() if name != ".hidden"}
     stamps = root.stamps("many")
-    assert all(files.stands_for(stamps[name], data) for name, data in wanted.items() if name in stamps)
-    assert not files.stands_for(stamps["000/0000"], b"x")
-    assert not files.stands_for(stamps["000/0000"].replace('" ', '-2" '), b"")  # the tag of an upload in several parts
+    assert all(listing.stands_for(stamps[name], data) for name, data in wanted.items() if name in stamps)
+    assert not listing.stands_for(stamps["000/0000"], b"x")
+    assert not listing.stands_for(stamps["000/0000"].replace('" ', '-2" '), b"")  # the tag of an upload in several parts
     assert root.tree("nothing") == {}
 
 

@@ -4,7 +4,7 @@
 
 With --period over every event of the test period, otherwise over each user's first. Both are names of runs of `benchmarks.lists`; "NAME:PART" names
 another of its models than the model alone, such as "joint-soft:lists" or, counted up to the test, "joint-soft:lists, to the test". One line
-a pair goes to <out>/list_pairs.jsonl. The seeds are those that both have.
+a pair goes to <out>/list_pairs.jsonl. The seeds are those that both have; of one seed the interval over its users is told.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from benchmarks.common import record
 from benchmarks.lists import EVE, PERIOD, ROWS
 from diger_core.evaluation.crossed import crossed
-from diger_core.evaluation.metrics import ndcg
+from diger_core.evaluation.metrics import ndcg, paired_bootstrap
 
 
 def gains(folder: Path, data: str, name: str, period: bool = False) -> dict[int, np.ndarray]:
@@ -68,6 +68,8 @@ def main() -> None:
         found = crossed(gain_SU)
         levels = {label: [round(float(each[seed].mean()), 5) for seed in seeds] for label, each in (("first_ndcg", first), ("second_ndcg", second))}
         told = {key: value if value is None else round(value, 5) for key, value in asdict(found).items()}
+        if len(seeds) == 1:  # of these two models alone: another seed's may differ
+            told["over_users"] = [round(value, 5) for value in paired_bootstrap(first[seeds[0]], second[seeds[0]], 1000, 0)]
         record(
             "list_pairs",
             {"data": given.data, "first": names[0], "second": names[1], "seeds": seeds, "period": given.period, "users": gain_SU.shape[1], **levels,

@@ -4,11 +4,11 @@ import dagster as dg
 
 from diger_core.errors import DigerError, Refused
 from orchestration.engine.runner import refuse_failed
-from orchestration.graph import Stage
 from orchestration.on_dagster.checks import AFTER_REFUSAL, check_results, check_specs, remedies
 from orchestration.on_dagster.partitions import SNAPSHOTS
 from orchestration.on_dagster.presentation import described, group_label, shown
 from orchestration.on_dagster.resources import Pipeline
+from orchestration.stage import Stage
 
 OWNERS = ["team:recommendations"]
 

@@ -1,6 +1,6 @@
 """The pipeline around diger_core, in the order in which it runs. graph.py declares the stages; each group of stages is a folder.
 
-graph.py          the stages: what each is made from, its parameters, its hooks
+graph.py          the stages: what each is made from, its parameters, its hooks; stage.py: what a stage is
 params/           params.yaml: sections, loading, reference
 engine/           computes a stage once: runner, what a stage gets, provenance, registry of snapshots, console, scratch
 

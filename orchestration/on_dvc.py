@@ -22,7 +22,8 @@ from diger_core.store.canonical import bytes_sha256, canonical_json
 from diger_core.store.record import Record
 from orchestration.engine.removal import was_forgotten
 from orchestration.engine.runner import Result
-from orchestration.graph import PIPELINE, STAGES, Stage
+from orchestration.graph import PIPELINE, STAGES
+from orchestration.stage import Stage
 
 RECORD, SNAPSHOT, POINTERS, BASELINE, LOG = "record.json", "snapshot.json", "pointers.json", "baseline.json", "champion"
 BUNDLES = ("baseline", "champion", "anchor")  # inputs that are artefacts of stage bundle

@@ -13,7 +13,8 @@ from html import escape
 from orchestration.audit.chain import Chain, Node
 from orchestration.audit.index import EARLIER
 from orchestration.audit.tree import SHORT, Line, headline
-from orchestration.graph import BY_NAME, GROUPS, ORDER
+from orchestration.graph import BY_NAME, ORDER
+from orchestration.stage import GROUPS
 
 EARLIER_COLUMN = "earlier release"
 WIDE, HIGH, GAP_X, GAP_Y, TOP = 110, 40, 26, 14, 30  # pixels of a node, between nodes, and of the columns' names

@@ -14,7 +14,8 @@ from diger_core.errors import Damaged, DigerError
 from diger_core.store.artefacts import Store
 from diger_core.store.canonical import digest, jsonable
 from diger_core.store.files import safe_name
-from orchestration.graph import STAGES, Stage
+from orchestration.graph import STAGES
+from orchestration.stage import Stage
 
 if TYPE_CHECKING:
     from orchestration.snapshot.files import SnapshotFiles

@@ -28,8 +28,9 @@ from orchestration.engine.registry import Registered
 from orchestration.engine.removal import refuse_forgotten, refuse_return
 from orchestration.engine.scratch import private_directory
 from orchestration.engine.stage_run import StageRun
-from orchestration.graph import BY_NAME, Stage
+from orchestration.graph import BY_NAME
 from orchestration.params.sections import Params
+from orchestration.stage import Stage
 
 
 @dataclass(frozen=True)

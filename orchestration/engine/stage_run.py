@@ -12,8 +12,8 @@ from diger_core.store.artefact import Artefact
 from diger_core.store.artefact_writer import ArtefactWriter
 from diger_core.store.artefacts import Store
 from orchestration.engine.registry import Registered
-from orchestration.graph import Stage
 from orchestration.params.sections import Params
+from orchestration.stage import Stage
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from diger_core.store.artefact import Artefact
-from orchestration.graph import Stage
 from orchestration.on_dagster.check_texts import RULE_TEXTS, check_text
+from orchestration.stage import Stage
 from orchestration.verdict.gate.document import VERDICT, GateVerdict, Rule
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import dagster as dg
 
 from diger_core.store.artefact import Artefact
 from orchestration.engine.runner import Result
-from orchestration.graph import GROUPS, Preview, Stage
+from orchestration.stage import GROUPS, Preview, Stage
 from orchestration.verdict.gate.document import VERDICT
 from orchestration.verdict.models import NAMES
 

@@ -8,8 +8,9 @@ from collections.abc import Collection
 
 from diger_core.errors import DigerError
 from orchestration.engine.runner import Session
-from orchestration.graph import STAGES, Stage
+from orchestration.graph import STAGES
 from orchestration.on_dagster.instance import dagster_home, postgres_url
+from orchestration.stage import Stage
 
 
 def run_that_did_all(session: Session, chosen: Collection[str]) -> str | None:

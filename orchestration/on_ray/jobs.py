@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
-from orchestration.graph import Stage
+from orchestration.stage import Stage
 
 if TYPE_CHECKING:
     from diger_core.store.artefacts import Store

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestration.graph import BY_NAME, FLOW, GROUPS, STAGES, upstream
+from orchestration.graph import BY_NAME, FLOW, STAGES, upstream
 from orchestration.on_dagster.presentation import group_label
 from orchestration.on_dvc import FILES, dvc_yaml
 from orchestration.params.sections import Params
+from orchestration.stage import GROUPS
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.graph import GROUPS
+from orchestration.stage import GROUPS
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("diger_core", "orchestration", "assets")

@@ -18,12 +18,12 @@ from typing import Any
 
 from diger_core.errors import DigerError
 from orchestration.on_ray.session import alongside, ray_session, root_cause
-from orchestration.on_ray.train import Job
 from orchestration.params.cluster import ClusterConfig
 from orchestration.params.search import SearchConfig
 from orchestration.search.journal import Told, Trial
 from orchestration.search.study import Book, Execute, Source
 from orchestration.search.trial import run_trial
+from orchestration.training.job import Job
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

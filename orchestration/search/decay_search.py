@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestration.champion.baseline import extra_inputs
-from orchestration.on_ray.train import stage_job
 from orchestration.on_ray.tune import executor
 from orchestration.search.journal import Journal
 from orchestration.search.study import study
 from orchestration.search.writing import described, write_study
+from orchestration.training.job import stage_job
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun

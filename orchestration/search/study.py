@@ -13,13 +13,13 @@ from typing import Protocol
 
 from diger_core.errors import DigerError
 from diger_core.progress import Progress
-from orchestration.on_ray.train import Job
 from orchestration.params.search import SearchConfig
 from orchestration.search.journal import Journal, Row, State, Told, Trial
 from orchestration.search.ranking import finalists
 from orchestration.search.searchers import Searcher, searcher
 from orchestration.search.space import present
 from orchestration.search.terminal import ended_line, trials_table
+from orchestration.training.job import Job
 
 TABLE_EVERY = 120.0  # seconds between two tables of the trials so far
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from diger_core.errors import DigerError
 from diger_core.training.checkpoint import Checkpoint
 from diger_core.training.inputs import TrainingInputs
-from orchestration.on_ray.train import Job, training_inputs
 from orchestration.search.journal import Row, State, Trial
 from orchestration.search.space import applied
+from orchestration.training.job import Job, training_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestration.champion.baseline import BASELINE
-from orchestration.on_ray.train import Job
 from orchestration.params.search import SearchConfig
 from orchestration.search.journal import Told
 from orchestration.search.page import page, picture, summary_markdown
 from orchestration.search.ranking import OBJECTIVES, importance, pareto, ranked_finalists, searched
 from orchestration.search.space import overrides
 from orchestration.search.terminal import shown, trials_table
+from orchestration.training.job import Job
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun

@@ -1,1 +1,1 @@
-"""The stages that train: `tokenizer`, `frozen_model`, `joint_model`, `refit`; starting warm from an earlier bundle."""
+"""The stages that train: `tokenizer`, `frozen_model`, `joint_model`, `refit`; the job that they run; starting warm from an earlier bundle."""

@@ -23,6 +23,7 @@ from orchestration.engine.checkpoints import remove as remove_checkpoints
 from orchestration.ids.semantic_ids import semantic_ids
 from orchestration.on_ray import train as ray_train
 from orchestration.params.cluster import ClusterConfig
+from orchestration.training import job as training_job
 from orchestration.training.frozen_model import frozen_model
 from orchestration.training.joint_model import joint_model
 from tests.support.ray_processes import marked, train_workers
@@ -151,7 +152,7 @@ def test_a_finished_result_is_not_computed_again_and_is_cleared_once_published(w
 
 
 def test_a_checkpoint_that_cannot_be_stored_costs_a_warning_not_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_train, "_SAVE_AGAIN_AFTER", (0.0,))
+    monkeypatch.setattr(training_job, "_SAVE_AGAIN_AFTER", (0.0,))
     save, attempts = checkpoints.Checkpoint.save, []
 
     def failing(self: checkpoints.Checkpoint, directory: str) -> str:

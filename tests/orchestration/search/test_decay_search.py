@@ -315,9 +315,9 @@ def test_inputs_are_shared_only_by_trials_that_go_on_in_the_same_way(world: Worl
     from diger_core.config import ModelConfig
     from diger_core.ids.id_table import IdTable
     from diger_core.training.inputs import TrainingInputs
-    from orchestration.on_ray.train import Job
     from orchestration.params.training import RetrainingConfig
     from orchestration.search import trial
+    from orchestration.training.job import Job
     from tests.support import small_setting
 
     def inputs(job: Job) -> TrainingInputs:

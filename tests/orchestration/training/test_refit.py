@@ -18,9 +18,9 @@ from diger_core.evaluation.ranking import rank_targets
 from diger_core.store.artefact import Artefact
 from orchestration.champion.model_artefact import load_model
 from orchestration.ids.semantic_ids import semantic_ids
-from orchestration.on_ray.train import stage_job, training_inputs
 from orchestration.params.training import RefitConfig
 from orchestration.training.frozen_model import frozen_model
+from orchestration.training.job import stage_job, training_inputs
 from orchestration.training.joint_model import joint_model
 from orchestration.training.refit import refit
 from tests.support.training_world import World, params

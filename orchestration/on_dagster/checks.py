@@ -152,7 +152,7 @@ class Validated:
     told = False
 
     def specs(self, stage: Stage) -> list[dg.AssetCheckSpec]:
-        from orchestration.validation.expectations import expected_check_names, stopping_check_names
+        from orchestration.validation.suites import expected_check_names, stopping_check_names
 
         names, stopping = expected_check_names(stage.name), stopping_check_names(stage.name)
         return [dg.AssetCheckSpec(name, asset=stage.name, description=check_text(stage.name, name), blocking=name in stopping) for name in names]

@@ -1,8 +1,8 @@
-"""Great Expectations: the suites of the two validated stages. The only module that imports it, and only inside functions (an import takes 5 s).
+"""Great Expectations runs the suites of the two validated stages (suites.py). The only module that imports it, and only inside functions (an
+import takes 5 s).
 
-Two suites a stage, beside the row rules: `received` on the table as it came (row count first, nulls within the share that the
-quarantine may take), and `kept` on what the rules let through (strict). Results are asked for without sample rows; of what comes back only
-counts are read, so that no user's data reach checks.json, Dagster or a report.
+Results are asked for without sample rows; of what comes back only counts are read (outcomes.py), so that no user's data
+reach checks.json, Dagster or a report.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,87 +22,13 @@ from orchestration.engine.registry import Volume
 from orchestration.params.data import ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.validation import columns
 from orchestration.validation import interaction_rules as validation_interactions
-from orchestration.validation import item_rules as validation_items
-from orchestration.validation.quarantine import Check, Validated, check
+from orchestration.validation.outcomes import Outcome, Outcomes, merged, suite_checks
+from orchestration.validation.quarantine import Check, Validated
+from orchestration.validation.suites import KEPT, RECEIVED, ROW_COUNT, Expectation
 
 _COUNTS_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0, "include_unexpected_rows": False}
 LARGE = 1_000_000  # rows whose frame is worth a search for garbage
 _INTEGER_TYPES, _TEXT_TYPES = ["Int64Dtype", "UInt64Dtype"], ["StringDtype"]
-
-
-@dataclass(frozen=True)
-class _Expectation:
-    """One GX expectation: its class name and arguments, by the stable name that it has as an asset check."""
-
-    name: str
-    kind: str
-    severity: str = "critical"
-    column: str | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What GX has found of one expectation: counts, no values."""
-
-    raised: bool
-    success: bool
-    observed: int | None  # rows, or values that do not meet it; None of an aggregate or a type
-    expected: str | None
-
-
-Outcomes = dict[str, Outcome | None]  # by expectation; None: there is no such column
-ROW_COUNT = "ExpectTableRowCountToBeBetween"
-RECEIVED = {
-    "validated_items": (
-        _Expectation("gx_received_row_count", ROW_COUNT),
-        _Expectation("gx_received_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
-        _Expectation("gx_received_item_id_unique", "ExpectColumnValuesToBeUnique", "warning", column="item_id"),
-    ),
-    "validated_interactions": (
-        _Expectation("gx_received_row_count", ROW_COUNT),
-        _Expectation("gx_received_user_id_not_null", "ExpectColumnValuesToNotBeNull", column="user_id"),
-        _Expectation("gx_received_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
-    ),
-}
-KEPT = {
-    "validated_items": (
-        _Expectation("gx_row_count", ROW_COUNT),
-        _Expectation("gx_item_id_type", "ExpectColumnValuesToBeInTypeList", column="item_id"),
-        _Expectation("gx_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
-        _Expectation("gx_item_id_unique", "ExpectColumnValuesToBeUnique", column="item_id"),
-        _Expectation("gx_item_id_in_order", "ExpectColumnValuesToBeInSet", column="in_order"),
-        _Expectation("gx_text_present", "ExpectColumnValuesToBeInSet", "warning", column="text_present"),
-        _Expectation("gx_vector_finite", "ExpectColumnValuesToBeInSet", column="vector_finite"),
-    ),
-    "validated_interactions": (
-        _Expectation("gx_row_count", ROW_COUNT),
-        _Expectation("gx_user_id_type", "ExpectColumnValuesToBeInTypeList", column="user_id"),
-        _Expectation("gx_user_id_not_null", "ExpectColumnValuesToNotBeNull", column="user_id"),
-        _Expectation("gx_item_id_type", "ExpectColumnValuesToBeInTypeList", column="item_id"),
-        _Expectation("gx_item_id_not_null", "ExpectColumnValuesToNotBeNull", column="item_id"),
-        _Expectation("gx_item_id_known", "ExpectColumnValuesToBeInSet", column="item_known"),
-        # aggregates: the row-wise "between" of GX calls a Python function for every value
-        _Expectation("gx_timestamp_not_early", "ExpectColumnMinToBeBetween", column="seconds"),
-        _Expectation("gx_timestamp_not_future", "ExpectColumnMaxToBeBetween", column="seconds"),
-        _Expectation("gx_events_in_order", "ExpectColumnMinToBeBetween", column="step"),
-        _Expectation("gx_weight_not_negative", "ExpectColumnMinToBeBetween", column="weight"),
-    ),
-}
-
-
-def expected_check_names(stage: str) -> list[str]:
-    """All checks of a stage, known without data: the asset checks that Dagster declares. Other stages have none."""
-    rules = {"validated_items": validation_items.CHECKS, "validated_interactions": validation_interactions.CHECKS}
-    if stage not in rules:
-        return []
-    return [*rules[stage], *(e.name for e in (*RECEIVED[stage], *KEPT[stage]))]
-
-
-def stopping_check_names(stage: str) -> set[str]:
-    """Those of `expected_check_names` whose failure stops a run; the others warn."""
-    by_rule = {"items_left", "events_left", "quarantined_share", "volume"}
-    by_expectation = {e.name for e in (*RECEIVED.get(stage, ()), *KEPT.get(stage, ())) if e.severity == "critical"}
-    return (by_rule | by_expectation) & set(expected_check_names(stage))
 
 
 def check_items(received: pa.Table, validated: Validated, params: ValidatedItemsConfig, previous: Volume | None = None) -> list[Check]:
@@ -176,7 +101,7 @@ def kept_outcomes(table: pa.Table, known_items: pa.ChunkedArray, params: Validat
 def interaction_checks(received: Outcomes, kept: Outcomes, rows: int, events: int) -> list[Check]:
     """The checks of both suites. `rows` received, `events` kept."""
     stage = "validated_interactions"
-    return [*_checks(stage, "received", RECEIVED[stage], received, rows), *_checks(stage, "kept", KEPT[stage], kept, events)]
+    return [*suite_checks(stage, "received", RECEIVED[stage], received, rows), *suite_checks(stage, "kept", KEPT[stage], kept, events)]
 
 
 def merged_interactions(
@@ -237,14 +162,14 @@ def _steps(users: pa.ChunkedArray, order: pa.ChunkedArray) -> pa.Array:
 
 
 def _run(
-    stage: str, suite_name: str, expectations: tuple[_Expectation, ...], data: dict[str, Any], rows: int, arguments: dict[str, dict[str, Any]]
+    stage: str, suite_name: str, expectations: tuple[Expectation, ...], data: dict[str, Any], rows: int, arguments: dict[str, dict[str, Any]]
 ) -> list[Check]:
     """Validates one frame against one suite; every expectation gives one check, also if GX raised, left it out, or there was no row."""
-    return _checks(stage, suite_name, expectations, _outcomes(stage, suite_name, expectations, data, rows, arguments), rows)
+    return suite_checks(stage, suite_name, expectations, _outcomes(stage, suite_name, expectations, data, rows, arguments), rows)
 
 
 def _outcomes(
-    stage: str, suite_name: str, expectations: tuple[_Expectation, ...], data: dict[str, Any], rows: int, arguments: dict[str, dict[str, Any]]
+    stage: str, suite_name: str, expectations: tuple[Expectation, ...], data: dict[str, Any], rows: int, arguments: dict[str, dict[str, Any]]
 ) -> Outcomes:
     if rows == 0:
         return {}
@@ -262,7 +187,7 @@ def _outcomes(
     return found
 
 
-def _outcome(e: _Expectation, result: Any, arguments: dict[str, Any]) -> Outcome:
+def _outcome(e: Expectation, result: Any, arguments: dict[str, Any]) -> Outcome:
     expected = ", ".join(f"{key} {value}" for key, value in arguments.items() if value is not None) or None
     if e.name == "gx_timestamp_not_future":
         expected = "the day `latest`, or a day from now"  # the clock in the result would make equal data differ from day to day
@@ -272,50 +197,7 @@ def _outcome(e: _Expectation, result: Any, arguments: dict[str, Any]) -> Outcome
     return Outcome(False, bool(result.success), int(result.result[counted]) if counted in result.result else None, expected)
 
 
-def merged(stage: str, parts: list[tuple[int, Outcomes]], arguments: dict[str, dict[str, Any]]) -> Outcomes:
-    """The outcomes of a whole table from those of its parts, each with its rows: counts add up, and are judged as GX judges them."""
-    suites = {e.name: e for e in (*RECEIVED[stage], *KEPT[stage])}
-    told = [(rows, outcomes) for rows, outcomes in parts if rows]
-    total, found = sum(rows for rows, _ in told), Outcomes()
-    for name in told[0][1] if told else ():
-        each = [outcomes[name] for _, outcomes in told if name in outcomes]
-        there = [outcome for outcome in each if outcome is not None]
-        if not there:
-            found[name] = None
-        elif len(there) == len(told):  # otherwise one part gave no result
-            found[name] = _sum(suites[name], there, total, arguments.get(name, {}))
-    return found
-
-
-def _sum(e: _Expectation, there: list[Outcome], rows: int, arguments: dict[str, Any]) -> Outcome:
-    counts = [outcome.observed for outcome in there if outcome.observed is not None]
-    observed = sum(counts) if len(counts) == len(there) else None
-    success = all(outcome.success for outcome in there)  # an aggregate or a type
-    if observed is not None and e.kind == ROW_COUNT:
-        success = arguments.get("min_value", 0) <= observed <= arguments.get("max_value", observed)
-    elif observed is not None:
-        success = (rows - observed) / rows >= arguments.get("mostly", 1.0)
-    raised = any(outcome.raised for outcome in there)
-    return Outcome(raised, success and not raised, observed, there[0].expected)
-
-
-def _checks(stage: str, suite_name: str, expectations: tuple[_Expectation, ...], found: Outcomes, rows: int) -> list[Check]:
-    if rows == 0:  # an empty table passes every row-wise expectation
-        return [
-            check(e.name, False, e.severity, f"{stage}: {e.name} not run, there are no rows ({suite_name})", column=e.column) for e in expectations
-        ]
-    checks = []
-    for e in expectations:
-        if e.name not in found:
-            checks.append(check(e.name, False, "critical", f"{stage}: {e.name} yielded no result; run the stage again", column=e.column))
-        elif (outcome := found[e.name]) is None:
-            checks.append(check(e.name, True, "info", f"{e.name}: the snapshot has no such column, nothing to check"))
-        else:
-            checks.append(_as_check(stage, e, outcome))
-    return checks
-
-
-def _validate(suite_name: str, expectations: list[_Expectation], data: dict[str, Any], arguments: dict[str, dict[str, Any]]) -> list[Any]:
+def _validate(suite_name: str, expectations: list[Expectation], data: dict[str, Any], arguments: dict[str, dict[str, Any]]) -> list[Any]:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     import pandas as pd
@@ -336,19 +218,3 @@ def _validate(suite_name: str, expectations: list[_Expectation], data: dict[str,
     asset = context.data_sources.add_pandas("snapshot").add_dataframe_asset("table")
     batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
     return list(batch.validate(suite, result_format=_COUNTS_ONLY).results)
-
-
-def _as_check(stage: str, e: _Expectation, outcome: Outcome) -> Check:
-    """Counts only: GX's own text and exceptions may quote values."""
-    if outcome.raised:
-        return check(e.name, False, "critical", f"{stage}: {e.name} could not be evaluated; run with --debug for the cause", column=e.column)
-    of = f" of column {e.column}" if e.column else ""
-    if e.kind == ROW_COUNT:
-        message = f"{stage}: {outcome.observed} rows"
-    elif outcome.observed is None:  # an aggregate or a type: GX would show a value
-        message = f"{stage}: {e.kind}{of} " + ("holds" if outcome.success else "does not hold")
-    else:
-        message = f"{stage}: {outcome.observed} values{of} do not meet {e.kind}"
-    if not outcome.success:
-        message += f" ({outcome.expected or 'no exception allowed'}); fix the file or the stage's parameters"
-    return check(e.name, outcome.success, e.severity, message, column=e.column, observed=outcome.observed, expected=outcome.expected)

@@ -29,6 +29,7 @@ from orchestration.validation import columns, expectations
 from orchestration.validation.date_numbers import TimeNumbers
 from orchestration.validation.interaction_columns import COLUMNS, FILE, OPTIONAL, STAGE, Columns, Survey, read, survey
 from orchestration.validation.interaction_rules import Findings, distinct_ids, findings, ordered, quarantined_part, rule_results
+from orchestration.validation.outcomes import Outcome, Outcomes
 from orchestration.validation.quarantine import Check, Quarantined, plain_forms
 
 if TYPE_CHECKING:
@@ -142,12 +143,12 @@ def _told(value: dict[str, Any]) -> pa.Table:
     return pa.table({"told": [json.dumps(value)]})
 
 
-def _plain(outcomes: expectations.Outcomes) -> dict[str, Any]:
+def _plain(outcomes: Outcomes) -> dict[str, Any]:
     return {name: None if outcome is None else asdict(outcome) for name, outcome in outcomes.items()}
 
 
-def _outcomes(told: dict[str, Any]) -> expectations.Outcomes:
-    return {name: None if outcome is None else expectations.Outcome(**outcome) for name, outcome in told.items()}
+def _outcomes(told: dict[str, Any]) -> Outcomes:
+    return {name: None if outcome is None else Outcome(**outcome) for name, outcome in told.items()}
 
 
 def _write_sorted(table: pa.Table, path: Path) -> None:

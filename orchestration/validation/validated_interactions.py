@@ -13,6 +13,7 @@ from orchestration.validation.interaction_blocks import validate_in_blocks
 from orchestration.validation.interaction_columns import COLUMNS
 from orchestration.validation.interaction_rules import validate_interactions
 from orchestration.validation.quarantine import Check, refusal, report
+from orchestration.validation.suites import expected_check_names
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
@@ -26,7 +27,7 @@ def validated_interactions(run: StageRun) -> None:
     rows = int(run.inputs["raw_interactions"].facts["rows"])
     counts, checks = validate_in_blocks(run, rows) if in_blocks(run, rows) else _validate(run)
     run.progress.message(f"validated_interactions: {counts['events']} of {counts['rows']} events kept")
-    found = report(checks, counts, expectations.expected_check_names(STAGE))
+    found = report(checks, counts, expected_check_names(STAGE))
     run.out.json("checks.json", found)
     run.facts(passed=found["passed"], **counts)
 

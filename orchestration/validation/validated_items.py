@@ -10,6 +10,7 @@ from orchestration.snapshot.files import read_table
 from orchestration.validation import expectations
 from orchestration.validation.item_rules import is_read, validate_items
 from orchestration.validation.quarantine import refusal, report
+from orchestration.validation.suites import expected_check_names
 
 if TYPE_CHECKING:
     from orchestration.engine.stage_run import StageRun
@@ -30,7 +31,7 @@ def validated_items(run: StageRun) -> None:
     if validated.vectors is not None:
         run.out.table("vectors.parquet", validated.vectors, sort_by=("item_id",))
     run.out.table("quarantine.parquet", validated.quarantine, sort_by=("row",))
-    found = report(checks, validated.counts, expectations.expected_check_names(STAGE))
+    found = report(checks, validated.counts, expected_check_names(STAGE))
     run.out.json("checks.json", found)
     run.facts(passed=found["passed"], **validated.counts)
 

@@ -11,10 +11,11 @@ import pytest
 from orchestration.engine.registry import Volume
 from orchestration.params.data import ValidatedInteractionsConfig, ValidatedItemsConfig
 from orchestration.validation import expectations
-from orchestration.validation.expectations import check_interactions, check_items, expected_check_names
+from orchestration.validation.expectations import check_interactions, check_items
 from orchestration.validation.interaction_rules import validate_interactions
 from orchestration.validation.item_rules import validate_items
 from orchestration.validation.quarantine import refusal, report
+from orchestration.validation.suites import expected_check_names
 from tests.support import snapshot_material as material
 
 ITEMS, EVENTS = ValidatedItemsConfig(), ValidatedInteractionsConfig(latest="2030-01-01")

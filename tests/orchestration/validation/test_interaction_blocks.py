@@ -11,7 +11,7 @@ import pytest
 from diger_core.errors import DigerError
 from orchestration.params.data import ValidatedInteractionsConfig
 from orchestration.validation.date_numbers import TimeNumbers
-from orchestration.validation.expectations import Outcome, merged
+from orchestration.validation.outcomes import Outcome, merged
 from tests.support.block_shops import STAGES, WHOLE, differences, made, shop
 from tests.support.snapshot_material import START, items
 

@@ -6,7 +6,7 @@ chain.py      backwards: from anything to the snapshot's bytes
 forward.py    forwards: from anything to the models, tables, reports and releases made with it
 items.py      every semantic ID that an item has had, and why it changed
 tree.py, page.py      a chain as text, as JSON, as a page
-verify.py     bytes, names, links and canonical content
+verify.py     bytes, names, links and canonical content; file_check.py: one file; journal.py: what an interrupted run has verified
 removal.py    what was taken out on purpose, and when; collect.py, forget.py: taking it out
 lineage_events.py, mlflow_runs.py     what happened, for the company's other tools: OpenLineage events, MLflow runs
 reproduce.py, compare.py     building a run again and saying how far the results are apart

@@ -69,7 +69,8 @@ def verify(content: bool, again: bool, as_json: bool, store: str) -> None:
     from diger_core.store.artefact import cache_directory
     from diger_core.store.canonical import digest
     from orchestration.audit.index import Index
-    from orchestration.audit.verify import Journal, verify_store
+    from orchestration.audit.journal import Journal
+    from orchestration.audit.verify import verify_store
     from orchestration.engine.console import print_json
 
     index = Index(open_store(store), cached=False)

@@ -353,6 +353,7 @@ def test_exit_code_1_where_something_is_missing(audit_world, tmp_path, capsys):
 def interrupted(store: Store, path: Path, monkeypatch) -> None:
     """A verification that breaks off after the artefacts."""
     from orchestration.audit import verify
+    from orchestration.audit.journal import Journal
 
     def broken(*_):
         raise DigerError("broken off")
@@ -360,11 +361,12 @@ def interrupted(store: Store, path: Path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(verify, "_records", broken)
         with pytest.raises(DigerError, match="broken off"):
-            verify.verify_store(Index(store, cached=False), journal=verify.Journal(path))
+            verify.verify_store(Index(store, cached=False), journal=Journal(path))
 
 
 def test_an_interrupted_verification_goes_on_where_it_stopped(audit_world, tmp_path, monkeypatch):
-    from orchestration.audit.verify import Journal, verify_store
+    from orchestration.audit.journal import Journal
+    from orchestration.audit.verify import verify_store
 
     interrupted(audit_world.store, tmp_path / "journal", monkeypatch)
     outcome = verify_store(Index(audit_world.store, cached=False), journal=Journal(tmp_path / "journal"))
@@ -378,7 +380,8 @@ def test_an_interrupted_verification_goes_on_where_it_stopped(audit_world, tmp_p
 def test_what_changed_since_an_interrupted_verification_is_read_again(audit_world, tmp_path, monkeypatch, change):
     import os
 
-    from orchestration.audit.verify import Journal, verify_store
+    from orchestration.audit.journal import Journal
+    from orchestration.audit.verify import verify_store
 
     store = audit_world.copy(tmp_path)
     interrupted(store, tmp_path / "journal", monkeypatch)

@@ -11,7 +11,8 @@ import pytest
 from diger_core.errors import Damaged
 from diger_core.store.artefacts import Store
 from orchestration.audit.index import Index
-from orchestration.audit.verify import Journal, verify_store
+from orchestration.audit.journal import Journal
+from orchestration.audit.verify import verify_store
 from orchestration.engine.registry import lookup, readable
 
 ENTRY: dict[str, Any] = {

@@ -12,8 +12,9 @@ from diger_core.store.artefacts import Store
 from orchestration.audit import tree
 from orchestration.audit.chain import chain
 from orchestration.audit.index import Index
+from orchestration.audit.journal import Journal
 from orchestration.audit.names import resolve
-from orchestration.audit.verify import Journal, verify_store
+from orchestration.audit.verify import verify_store
 from tests.support.s3_faults import environment, faulty_s3
 
 

@@ -192,8 +192,9 @@ def test_a_lease_cut_short_by_a_power_loss_holds_nothing(root):
         (b'"owner": null, "since": "2026-01-01"', b'"owner": {}, "since": "2026-01-01"', b'"owner": {"pid": 1}, "since": ""')
     ):
         root.create(b'{"kind": "gc", ' + more + b", " + rest + b"}", "leases", f"gc-{number + 2}.json")
-    with lease.hold(root, "stage", "work", wait=0):
-        pass
+    with lease.hold(root, "stage", "work", wait=0) as held:
+        assert [each.name for each in lease.at_work(root)] == [held.lease.name]
+        assert root.list("leases") == [f"{held.lease.name}.json"], "what was cut short is removed"
 
 
 @pytest.mark.slow

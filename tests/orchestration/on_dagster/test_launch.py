@@ -33,8 +33,14 @@ def snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, Re
     return store, register(store, str(write(tmp_path / "snap", interactions(), items())))
 
 
-def test_an_error_of_dagsters_own_is_not_hidden_behind_a_missing_verdict(snapshot: tuple[Store, Registered]) -> None:
-    _explain(dg.DagsterError("the instance is locked"), *snapshot, None, [])  # returns, and its caller raises what it has
+def test_an_error_of_dagsters_own_is_not_hidden_behind_a_missing_verdict(snapshot: tuple[Store, Registered], monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: object, **__: object) -> None:
+        raise dg.DagsterError("the instance is locked")
+
+    monkeypatch.setattr(recorded, "execute", locked)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with pytest.raises(dg.DagsterError, match="the instance is locked"):
+        run_flow(*snapshot, None, [], Silent(), ["raw_items"])
 
 
 def test_the_cause_behind_dagsters_error_is_what_is_told(snapshot: tuple[Store, Registered]) -> None:

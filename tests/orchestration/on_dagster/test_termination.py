@@ -186,7 +186,10 @@ def test_a_run_terminated_in_set_up_and_in_training_leaves_nothing(world: World,
     def its_ray() -> bool:
         return any(b"raylet_socket_name" in command_line(pid) for pid in descendants(world.ui.process.pid))
 
+    before = world.processes()
     took, _ = in_set_up_and_in_training(world, its_ray)
+    assert world.processes() <= before
+    assert len(world.steps()) >= 2, "but the checkpoints, from which the next launch continues"
     for moment, seconds in took.items():
         record_property(f"private Ray, terminated {moment}: gone after s", round(seconds, 1))
 

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from diger_core.store.artefacts import FORMAT, Store, artefact_hash, seal
+from diger_core.store.artefact import FORMAT, artefact_hash
+from diger_core.store.artefacts import Store
 from diger_core.store.canonical import canonical_json, digest, jsonable
+from diger_core.store.record import seal
 from orchestration.engine.registry import FILES_OF, snapshot_key
 from orchestration.graph import STAGES
 from orchestration.params.sections import Params

@@ -120,7 +120,7 @@ STAGES: tuple[Stage, ...] = (
             "What changed since the starting bundle (items, texts, events, vectors), how far it has drifted from it and what its lists are worth on "
             "fresh events, and what that asks for: nothing, a cold start or a retraining."
         ),
-        version="2",
+        version="3",
         extra_inputs=Hook("orchestration.change.catalogue_diff:extra_inputs"),
         refuse=Hook("orchestration.change.catalogue_diff:refuse"),
         presented=Hook(_PRESENT + "catalogue_diff"),
@@ -242,7 +242,7 @@ STAGES: tuple[Stage, ...] = (
         compute=Hook("orchestration.verdict.fusion:fusion"),
         inputs=("sequences", "neighbours", "joint_model", "semantic_ids"),
         params=("fusion", "evaluation"),
-        version="4",
+        version="5",
         kinds=("numpy", "pytorch"),
         description="The released lists' recipe: weights of model, transitions, text, repeats and popularity, and the trend, by validation.",
         presented=Hook(_PRESENT + "fusion"),
@@ -256,7 +256,7 @@ STAGES: tuple[Stage, ...] = (
         params=("evaluation", "neighbours"),
         kinds=("pytorch",),
         description="Full ranking of the test events, item by item: the released lists, the models alone, and every counting baseline.",
-        version="9",
+        version="10",
         presented=Hook(_PRESENT + "evaluation"),
         checks=Hook(_CHECKS + "evaluation"),
         preview=Preview("per_user.parquet"),
@@ -295,7 +295,7 @@ STAGES: tuple[Stage, ...] = (
         params=("evaluation", "gate"),
         kinds=("pytorch",),
         description="May the candidate serve? Candidate and champion on the same users, by rules; the verdict is stored and release re-reads it.",
-        version="6",
+        version="7",
         extra_inputs=Hook("orchestration.verdict.gate.gate:extra_inputs"),
         missing=Hook("orchestration.verdict.gate.gate:missing"),
         presented=Hook(_PRESENT + "gate"),
@@ -355,7 +355,7 @@ STAGES: tuple[Stage, ...] = (
             "The present champion's top items for every user of the snapshot, from all events and under the rules; "
             "users without history get the most popular ones."
         ),
-        version="3",
+        version="4",
         on_demand="job `recommend` makes them again whenever the champion has changed. In one run with a release they come after it.",
         after=("release",),
         remote=True,

@@ -242,11 +242,13 @@ def vector_neighbours(vectors_ND: torch.Tensor, keep: int) -> ItemTable:
 
 
 def history_weights(seq: Sequences, users_T: Int64, end_T: Int64, length: int, tau: float) -> tuple[Int32, Float32]:
-    """(items [T, L], -1 where there is none; weights [T, L], exp(-a / tau), 0 there): each user's last `length` events before `end_T`, or fewer:
-    those whose weight is at least `FAINT`."""
-    length = max(1, min(length, int(-tau * np.log(FAINT)) + 1))
+    """(items [T, L], -1 where there is none; weights [T, L], exp(-a / tau), 0 there): each user's last `length` events before `end_T`; L is
+    less where no user has so many, or the older ones would weigh less than `FAINT`."""
+    begin_T = seq.offsets_U1[users_T]
+    longest = int((end_T - begin_T).max(initial=1))
+    length = max(1, min(length, longest, int(-tau * np.log(FAINT)) + 1))
     at_TL = end_T[:, None] - 1 - np.arange(length)
-    real_TL = at_TL >= seq.offsets_U1[users_T][:, None]
+    real_TL = at_TL >= begin_T[:, None]
     items_TL = np.where(real_TL, seq.events_E[np.maximum(at_TL, 0)], np.int32(-1))
     return items_TL.astype(np.int32), (np.exp(-np.arange(length) / tau) * real_TL).astype(np.float32)
 

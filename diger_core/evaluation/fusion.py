@@ -31,7 +31,9 @@ from diger_core.evaluation.counts import LISTED, NO_TREND, Counts, Trend
 
 PARTS = ("generative", "transitions", "text", "repeat", "recent", "popular")
 TAUS = (1.5, 5.0, 20.0)  # of exp(-a / tau), a the number of later events
+REPEAT_TAUS = (5.0, 20.0, 100.0, 1000.0)  # likewise, of what a user had before: where shops buy for stock, an old purchase counts like a new one
 HISTORY = 50  # events of a user that the tables look at
+REMEMBERED = 200  # events of a user among which it is looked for what the user had before
 DRAWS, REFINEMENTS, RESAMPLES = 300, 200, 50
 COMPARED = 1 << 21  # (draw, candidate) pairs compared at once
 SEARCHED = 10_000  # validation users that the search looks at, at most
@@ -106,7 +108,7 @@ def candidates(
             items_TL, weights_TL = history_weights(seq, users_T, end_T, HISTORY, counts.tau[part])
             named[part] = scored([(table, 1.0)], items_TL, weights_TL, LISTED)
     if "repeat" in parts:
-        named["repeat"] = history_weights(seq, users_T, end_T, HISTORY, counts.tau["repeat"])
+        named["repeat"] = history_weights(seq, users_T, end_T, REMEMBERED, counts.tau["repeat"])
     for part, share_N, best_k in (("recent", counts.recent_N, counts.recent_k), ("popular", counts.popular_N, counts.popular_k)):
         if part in parts:
             named[part] = (np.tile(best_k, (len(users_T), 1)), np.tile(share_N[best_k], (len(users_T), 1)))

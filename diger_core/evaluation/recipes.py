@@ -21,7 +21,7 @@ from diger_core.config import NEW_ITEMS_COST
 from diger_core.data.sequences import Float32, Int32, Int64, Sequences, gathered
 from diger_core.data.splits import targets
 from diger_core.evaluation.counts import RECENT, Counts, Trend
-from diger_core.evaluation.fusion import TAUS, Candidates, candidates, fused, ndcg_of, search_weights
+from diger_core.evaluation.fusion import REPEAT_TAUS, TAUS, Candidates, candidates, fused, ndcg_of, search_weights
 
 TEXT_WEIGHTS = (0.0, 0.3, 0.7, 1.0, 2.0)
 REPEAT_WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)
@@ -223,7 +223,10 @@ def _aged(counts: Counts, tau: Mapping[str, float]) -> Counts:
 def _baselines(
     counts: Counts, seq: Sequences, users_T: Int64, end_T: Int64, target_T: Int32, repeating: bool, remove_seen: bool
 ) -> dict[str, Recipe]:
-    """item_item (C), text (T), item_item_text (C + w T), where people repeat also repeat (C + w T + s identity), and the two popularities."""
+    """item_item (C), text (T), item_item_text (C + w T), where people repeat also repeat (C + w T + s identity), and the two popularities.
+
+    What a user had before has an age of its own: what follows an item and what is bought again may be forgotten at different speeds.
+    """
     best: dict[str, Recipe] = {}
     for tau in TAUS:
         ages = {"transitions": tau, "text": tau, "repeat": tau}
@@ -232,6 +235,14 @@ def _baselines(
         draw_DK = np.array([[weights.get(part, 0.0) for part in found.parts] for _, weights in tried])
         for (name, weights), ndcg in zip(tried, _means(found, target_T, seq.items, draw_DK), strict=True):
             if name not in best or ndcg > best[name].ndcg:
+                best[name] = Recipe(weights, ages, True, ndcg)
+    for tau in REPEAT_TAUS if "repeat" in best else ():
+        ages = {**best["repeat"].tau, "repeat": tau}
+        found = candidates(_aged(counts, ages), seq, users_T, end_T, raw=True, parts=("transitions", "text", "repeat"))
+        tried = _repeats()
+        draw_DK = np.array([[weights[part] for part in found.parts] for _, weights in tried])
+        for (name, weights), ndcg in zip(tried, _means(found, target_T, seq.items, draw_DK), strict=True):
+            if ndcg > best[name].ndcg:
                 best[name] = Recipe(weights, ages, True, ndcg)
     return best
 
@@ -244,10 +255,11 @@ def _grid(repeating: bool) -> list[tuple[str, dict[str, float]]]:
         ("text", {"text": 1.0}),
     ]
     tried += [("item_item_text", {"transitions": 1.0, "text": text}) for text in TEXT_WEIGHTS[1:]]
-    if repeating:
-        pairs = product(TEXT_WEIGHTS, REPEAT_WEIGHTS[1:])
-        tried += [("repeat", {"transitions": 1.0, "text": text, "repeat": again}) for text, again in pairs]
-    return tried
+    return tried + _repeats() if repeating else tried
+
+
+def _repeats() -> list[tuple[str, dict[str, float]]]:
+    return [("repeat", {"transitions": 1.0, "text": text, "repeat": again}) for text, again in product(TEXT_WEIGHTS, REPEAT_WEIGHTS[1:])]
 
 
 def _means(found: Candidates, target_T: Int32, items: int, draw_DK: npt.NDArray[np.float64]) -> list[float]:

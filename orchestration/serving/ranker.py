@@ -24,7 +24,7 @@ from diger_core.data.sequences import Bool, Float32, Int32, Int64, Sequences, ga
 from diger_core.data.splits import to_the_end
 from diger_core.errors import DigerError
 from diger_core.evaluation.counts import LISTED
-from diger_core.evaluation.fusion import HISTORY
+from diger_core.evaluation.fusion import REMEMBERED
 from diger_core.evaluation.ranking import recommended
 from diger_core.evaluation.recipes import Beams, ranked
 from diger_core.item_ids import index_of
@@ -37,7 +37,7 @@ from orchestration.serving.rules import Rules
 if TYPE_CHECKING:
     from orchestration.champion.model_artefact import Model
 
-COUNTED = 4 * LISTED + HISTORY  # candidates that a recipe's parts beside the model name, at most
+COUNTED = 4 * LISTED + REMEMBERED  # candidates that a recipe's parts beside the model name, at most
 FILLED = 256  # histories whose empty places are filled at once
 
 

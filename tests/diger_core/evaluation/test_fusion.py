@@ -117,6 +117,24 @@ def test_people_who_repeat_get_a_rule_of_repeats():
     assert fitted.lists.ndcg >= fitted.baselines[fitted.best].ndcg or fitted.fallback == fitted.best
 
 
+def test_what_was_bought_long_ago_is_remembered_where_people_buy_it_again():
+    """Each user buys three favourites thrice, then 60 other items, then a favourite again: more events back than the tables look at."""
+    random, users, others = np.random.default_rng(0), 150, 400
+    rows = []
+    for _ in range(users):
+        favourites = random.choice(others, 3, replace=False)
+        rows.append([*favourites, *favourites, *favourites, *(others + random.permutation(600)[:60]), *favourites[:2]])
+    times = np.tile(np.r_[np.arange(69), 100, 200].astype(np.int64), users)
+    seq = Sequences(np.array(rows, np.int32).ravel(), np.arange(users + 1, dtype=np.int64) * 71, others + 600, times, boundaries=(99, 199))
+    fitted = fit(counted(seq), seq, None)
+    assert fitted.repeat_share == 1
+    assert fitted.baselines["repeat"].tau["repeat"] >= 100 > fitted.baselines["item_item"].tau["repeat"]
+    assert fitted.lists.tau["repeat"] == fitted.baselines["repeat"].tau["repeat"]
+    rows_T, ends_T, target_T = targets(seq, "test")
+    items_Tk = ranked(Recipe({"repeat": 1.0}, {"repeat": 1000.0}), counted(seq), seq, rows_T, ends_T, 10)[0]
+    assert (items_Tk == target_T[:, None]).any(axis=1).all()
+
+
 def test_where_no_mixture_wins_the_best_baseline_serves(monkeypatch):
     from diger_core.evaluation import recipes
 

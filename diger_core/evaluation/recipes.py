@@ -205,8 +205,7 @@ def _trend(best: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T: 
     without_T = gains(Trend())
     tried = {trend: gains(trend) - without_T for trend in (Trend(*each) for each in product(TREND_SHARES, TREND_POWERS))}
     trend = max(tried, key=lambda each: tried[each].mean())
-    more_T = tried[trend]
-    return trend if more_T.mean() > 2 * more_T.std() / max(1, len(more_T)) ** 0.5 else Trend()
+    return trend if _clearly_more(tried[trend]) else Trend()
 
 
 def repeat_share(seq: Sequences, users_T: Int64, end_T: Int64, target_T: Int32) -> float:
@@ -223,10 +222,7 @@ def _aged(counts: Counts, tau: Mapping[str, float]) -> Counts:
 def _baselines(
     counts: Counts, seq: Sequences, users_T: Int64, end_T: Int64, target_T: Int32, repeating: bool, remove_seen: bool
 ) -> dict[str, Recipe]:
-    """item_item (C), text (T), item_item_text (C + w T), where people repeat also repeat (C + w T + s identity), and the two popularities.
-
-    What a user had before has an age of its own: what follows an item and what is bought again may be forgotten at different speeds.
-    """
+    """item_item (C), text (T), item_item_text (C + w T), where people repeat also repeat (C + w T + s identity), and the two popularities."""
     best: dict[str, Recipe] = {}
     for tau in TAUS:
         ages = {"transitions": tau, "text": tau, "repeat": tau}
@@ -236,15 +232,35 @@ def _baselines(
         for (name, weights), ndcg in zip(tried, _means(found, target_T, seq.items, draw_DK), strict=True):
             if name not in best or ndcg > best[name].ndcg:
                 best[name] = Recipe(weights, ages, True, ndcg)
-    for tau in REPEAT_TAUS if "repeat" in best else ():
-        ages = {**best["repeat"].tau, "repeat": tau}
-        found = candidates(_aged(counts, ages), seq, users_T, end_T, raw=True, parts=("transitions", "text", "repeat"))
-        tried = _repeats()
-        draw_DK = np.array([[weights[part] for part in found.parts] for _, weights in tried])
-        for (name, weights), ndcg in zip(tried, _means(found, target_T, seq.items, draw_DK), strict=True):
-            if ndcg > best[name].ndcg:
-                best[name] = Recipe(weights, ages, True, ndcg)
+    if "repeat" in best:
+        best["repeat"] = _remembered(best["repeat"], counts, seq, users_T, end_T, target_T)
     return best
+
+
+def _remembered(rule: Recipe, counts: Counts, seq: Sequences, users_T: Int64, end_T: Int64, target_T: Int32) -> Recipe:
+    """The repeat rule with an age of its own for what a user had before, where that gains more than two standard errors: what follows an item and
+    what is bought again may be forgotten at different speeds."""
+    tried = [weights for _, weights in _repeats()]
+
+    def gains(tau: float, each: list[dict[str, float]]) -> Float32:
+        ages = _aged(counts, {**rule.tau, "repeat": tau})
+        found = candidates(ages, seq, users_T, end_T, raw=True, parts=("transitions", "text", "repeat"))
+        draw_DK = np.array([[weights[part] for part in found.parts] for weights in each])
+        return ndcg_of(found, found.places(target_T, seq.items), draw_DK, np.arange(found.rows))
+
+    best, best_T = rule, gains(rule.tau["repeat"], [dict(rule.weights)])[0]
+    plain_T = best_T
+    for tau in REPEAT_TAUS:
+        gain_DT = gains(tau, tried)
+        d = int(gain_DT.mean(axis=1).argmax())
+        if gain_DT[d].mean() > best_T.mean():
+            best, best_T = Recipe(tried[d], {**rule.tau, "repeat": tau}, True, float(gain_DT[d].mean())), gain_DT[d]
+    return best if _clearly_more(best_T - plain_T) else rule
+
+
+def _clearly_more(more_T: Float32) -> bool:
+    """Whether a paired difference is more than two standard errors above 0."""
+    return bool(more_T.mean() > 2 * more_T.std() / max(1, len(more_T)) ** 0.5)
 
 
 def _grid(repeating: bool) -> list[tuple[str, dict[str, float]]]:

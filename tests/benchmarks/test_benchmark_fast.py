@@ -104,7 +104,7 @@ def test_the_report_reads_what_a_run_wrote(measured, results):
         "| T5 peer, eager | frozen, captured | joint (FrqUD), captured |",
         "\n| 8 | ",
         "\n| 16 | ",
-        "| over fused kernels, real items only | ",
+        "over fused kernels, real items only ",
     ):
         assert row in text
     assert "ms with 200 items and" in report_speed.scale()

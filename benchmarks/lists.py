@@ -229,6 +229,9 @@ def main() -> None:
             if name == COUNTS:
                 judge(shop, run, seed, {"changes": given.set}, {}, given.out)
                 continue
+            kept_in = given.out / f"{shop.data.name}-{name}-{seed}.safetensors"
+            if given.train_only and kept_in.exists():
+                continue
             settings = Settings.of(name.startswith("joint"), seed, [*given.set, *changes.split()])
             if settings.tokenizer not in warmed:
                 warmed[settings.tokenizer] = _warmed(shop, settings.tokenizer)
@@ -244,7 +247,7 @@ def main() -> None:
             if given.keep or given.train_only:
                 kept_as = {f"{split}.{part}": each[at] for split, each in kept.items() for at, part in enumerate(("items", "scores"))}
                 trained_as = {"changes": [*given.set, *changes.split()], **told}
-                save_file(kept_as, given.out / f"{shop.data.name}-{name}-{seed}.safetensors", {TOLD: json.dumps(trained_as)})
+                save_file(kept_as, kept_in, {TOLD: json.dumps(trained_as)})
             if not given.train_only:
                 judge(shop, run, seed, {"changes": given.set, **told}, kept, given.out)
 

@@ -251,6 +251,8 @@ def _remembered(rule: Recipe, counts: Counts, seq: Sequences, users_T: Int64, en
     best, best_T = rule, gains(rule.tau["repeat"], [dict(rule.weights)])[0]
     plain_T = best_T
     for tau in REPEAT_TAUS:
+        if tau == rule.tau["repeat"]:
+            continue  # the rule is the best of these already
         gain_DT = gains(tau, tried)
         d = int(gain_DT.mean(axis=1).argmax())
         if gain_DT[d].mean() > best_T.mean():

@@ -50,6 +50,7 @@ def _sum(e: Expectation, there: list[Outcome], rows: int, arguments: dict[str, A
 
 
 def suite_checks(stage: str, suite_name: str, expectations: tuple[Expectation, ...], found: Outcomes, rows: int) -> list[Check]:
+    """The suite as checks, one an expectation. `rows`: of the table that it ran on."""
     if rows == 0:  # an empty table passes every row-wise expectation
         return [
             check(e.name, False, e.severity, f"{stage}: {e.name} not run, there are no rows ({suite_name})", column=e.column) for e in expectations

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestration.validation import interaction_rules as validation_interactions
-from orchestration.validation import item_rules as validation_items
+from orchestration.validation import interaction_rules, item_rules
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ KEPT = {
 
 def expected_check_names(stage: str) -> list[str]:
     """All checks of a stage, known without data: the asset checks that Dagster declares. Other stages have none."""
-    rules = {"validated_items": validation_items.CHECKS, "validated_interactions": validation_interactions.CHECKS}
+    rules = {"validated_items": item_rules.CHECKS, "validated_interactions": interaction_rules.CHECKS}
     if stage not in rules:
         return []
     return [*rules[stage], *(e.name for e in (*RECEIVED[stage], *KEPT[stage]))]

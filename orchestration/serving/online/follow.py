@@ -88,16 +88,14 @@ class Follower:
         self._failed, self._again = wanted, time.monotonic() + self._pause
         self.failures += 1
         serves = f"bundle {self._live.bundle[:12]} (entry {self._live.entry.number}) serves on" if self._live else "nothing serves"
-        if self._live is not None and self._holds_forgotten(self._live):
+        try:
+            forgotten = self._live is not None and (self._live.withheld or self._outdated(self._live))
+        except Exception as unread:  # noqa: BLE001 - the next attempt asks again; until then /health says that it is not known
+            forgotten, serves = False, f"{serves}; whether a user was forgotten cannot be read ({_line(unread)})"
+        if self._live is not None and forgotten:
             self._live.withheld = True
             serves += " without users' histories, as one of them was forgotten"
         self._told(f"entry {entry.number} names bundle {entry.bundle[:12]}, which does not load: {_line(error)}; {serves}")
-
-    def _holds_forgotten(self, live: LiveChampion) -> bool:
-        try:
-            return live.withheld or self._outdated(live)
-        except Exception:  # noqa: BLE001 - the store cannot be read at this moment; the next attempt asks again
-            return False
 
     def _told(self, problem: str) -> None:
         if problem != self.problem:

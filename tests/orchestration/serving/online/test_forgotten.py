@@ -107,6 +107,21 @@ def test_what_cannot_be_loaded_again_serves_on_without_histories(store, tmp_path
     assert [asked(follower, user).known_user for user in (5, 6)] == [False, True]
 
 
+def test_what_cannot_be_asked_is_said(store, tmp_path, monkeypatch):
+    deny = tmp_path / "deny.txt"
+    deny.write_text("1\n")
+    follower = followed(store, deny=str(deny))
+    follower.look()
+    deny.unlink()
+
+    def unread(live):
+        raise DigerError("the object store does not answer")
+
+    monkeypatch.setattr(follower, "_outdated", unread)
+    assert not follower.look()
+    assert follower.problem.endswith("serves on; whether a user was forgotten cannot be read (the object store does not answer)")
+
+
 def test_what_is_really_missing_is_named(store, audit_world):
     own = audit_world.runs[1]["sequences"]
     left = forgotten(store, 5)[own]
